@@ -1,0 +1,453 @@
+/* SPDX-License-Identifier: MIT */
+#include "proxy/core/io.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+struct watch {
+    uv_poll_t poll;
+    struct io *io; /* NULL once detached */
+    struct deferred kick;
+    int events;
+    bool want_write; /* on_drained is due, or TLS waits for room */
+    bool hup;        /* libuv stopped polling on an error: read until it shows */
+};
+
+#define IOV_BATCH 64
+
+/* ---- the watch ---- */
+
+static void on_poll(uv_poll_t *poll, int status, int events);
+
+static void watch_arm(struct watch *w)
+{
+    struct io *io = w->io;
+    if (w->hup)
+        return;
+    int events = (io->paused && !io->broken ? 0 : UV_READABLE) | (w->want_write ? UV_WRITABLE : 0);
+    if (events == w->events)
+        return;
+    w->events = events;
+    if (events)
+        uv_poll_start(&w->poll, events, on_poll);
+    else
+        uv_poll_stop(&w->poll);
+}
+
+/* Calls on_readable, and again while TLS holds decrypted bytes that raise no socket event. */
+static void deliver(struct watch *w)
+{
+    w->io->ops->on_readable(w->io);
+    struct io *io = w->io;
+    if (!io || (io->paused && !io->broken))
+        return;
+    if (w->hup || (io->tls && tls_pending(io->tls)))
+        loop_defer(io->loop, &w->kick);
+}
+
+static void on_kick(struct deferred *d)
+{
+    struct watch *w = OWNER(d, struct watch, kick);
+    if (w->io && (!w->io->paused || w->io->broken))
+        deliver(w);
+}
+
+static void on_writable(struct watch *w)
+{
+    struct io *io = w->io;
+    if (io->out.len)
+        io_flush(io);
+    if (io->out.len)
+        return;
+    w->want_write = false;
+    watch_arm(w);
+    if (io->ops->on_drained)
+        io->ops->on_drained(io);
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events)
+{
+    struct watch *w = poll->data;
+    loop_turn(OWNER(poll->loop, struct loop, uv));
+    if (!w->io)
+        return;
+    if (status < 0) {
+        /* libuv has stopped the handle (1.44 says EBADF on a reset), but unread words may remain. */
+        w->hup = true;
+        w->events = 0;
+        if (w->want_write) {
+            w->want_write = false;
+            bufq_clear(&w->io->loop->chunks, &w->io->out);
+            if (w->io->ops->on_drained)
+                w->io->ops->on_drained(w->io);
+        }
+        if (w->io && !w->io->paused)
+            deliver(w);
+        return;
+    }
+    if ((events & UV_WRITABLE) && w->want_write)
+        on_writable(w);
+    if (w->io && (events & UV_READABLE) && (!w->io->paused || w->io->broken))
+        deliver(w);
+}
+
+static void on_watch_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+/* ---- life ---- */
+
+void io_init(struct io *io, int fd, struct tls_conn *tls)
+{
+    *io = (struct io){.fd = fd, .tls = tls};
+}
+
+bool io_attach(struct io *io, struct loop *loop, const struct io_ops *ops)
+{
+    CHECK(!io->watch && io->fd >= 0);
+    struct watch *w = calloc(1, sizeof *w);
+    if (!w)
+        return false;
+    if (uv_poll_init(&loop->uv, &w->poll, io->fd) != 0) {
+        free(w);
+        return false;
+    }
+    w->poll.data = w;
+    w->io = io;
+    deferred_init(&w->kick, on_kick);
+    io->watch = w;
+    io->loop = loop;
+    io->ops = ops;
+    watch_arm(w);
+    if (io->tls && tls_pending(io->tls))
+        loop_defer(loop, &w->kick);
+    return true;
+}
+
+void io_detach(struct io *io)
+{
+    struct watch *w = io->watch;
+    if (!w)
+        return;
+    CHECK(io->out.len == 0);
+    w->io = NULL;
+    deferred_cancel(&w->kick);
+    uv_poll_stop(&w->poll);
+    uv_close((uv_handle_t *)&w->poll, on_watch_closed);
+    io->watch = NULL;
+    io->loop = NULL;
+    io->ops = NULL;
+}
+
+int io_release(struct io *io)
+{
+    if (io->loop)
+        bufq_clear(&io->loop->chunks, &io->out);
+    io_detach(io);
+    tls_conn_free(io->tls);
+    io->tls = NULL;
+    int fd = io->fd;
+    io->fd = -1;
+    return fd;
+}
+
+void io_close(struct io *io)
+{
+    int fd = io_release(io);
+    if (fd >= 0)
+        close(fd);
+}
+
+/* ---- bytes ---- */
+
+ssize_t io_read(struct io *io, void *buf, size_t cap)
+{
+    if (io->tls) {
+        bool want_write = false;
+        ssize_t n = tls_read(io->tls, buf, cap, &want_write, &io->truncated);
+        if (want_write && io->watch) {
+            io->watch->want_write = true;
+            watch_arm(io->watch);
+        }
+        return n;
+    }
+    for (;;) {
+        ssize_t n = recv(io->fd, buf, cap, 0);
+        if (n >= 0)
+            return n;
+        if (errno != EINTR)
+            return -errno;
+    }
+}
+
+static ssize_t write_some(struct io *io, const struct iovec *iov, int n)
+{
+    if (io->tls) {
+        ssize_t done = 0;
+        for (int i = 0; i < n; i++) {
+            if (iov[i].iov_len == 0)
+                continue;
+            ssize_t k = tls_write(io->tls, iov[i].iov_base, iov[i].iov_len);
+            if (k < 0)
+                return done ? done : k;
+            done += k;
+            if ((size_t)k < iov[i].iov_len)
+                break;
+        }
+        return done;
+    }
+    for (;;) {
+        ssize_t k;
+        if (n == 1) {
+            k = send(io->fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL);
+        } else {
+            struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)n};
+            k = sendmsg(io->fd, &m, MSG_NOSIGNAL);
+        }
+        if (k >= 0)
+            return k;
+        if (errno != EINTR)
+            return -errno;
+    }
+}
+
+static void io_break(struct io *io, int error)
+{
+    io->broken = error;
+    bufq_clear(&io->loop->chunks, &io->out);
+    io->watch->want_write = false;
+    watch_arm(io->watch);
+    if (io->paused)
+        loop_defer(io->loop, &io->watch->kick);
+}
+
+static void want_write(struct io *io)
+{
+    io->watch->want_write = true;
+    watch_arm(io->watch);
+}
+
+bool io_sendv(struct io *io, const struct iovec *iov, int n)
+{
+    CHECK(io->watch != NULL);
+    if (io->broken || io->sent_fin)
+        return false;
+    size_t sent = 0;
+    if (io->out.len == 0) {
+        ssize_t k = write_some(io, iov, n);
+        if (k < 0 && k != -EAGAIN && k != -ENOBUFS) {
+            io_break(io, (int)-k);
+            return false;
+        }
+        sent = k > 0 ? (size_t)k : 0;
+    }
+    for (int i = 0; i < n; i++) {
+        size_t len = iov[i].iov_len;
+        if (sent >= len) {
+            sent -= len;
+            continue;
+        }
+        struct span rest = span_of((const uint8_t *)iov[i].iov_base + sent, len - sent);
+        sent = 0;
+        if (!bufq_append(&io->loop->chunks, &io->out, rest)) {
+            io_break(io, ENOMEM);
+            return false;
+        }
+    }
+    if (io->out.len)
+        want_write(io);
+    return true;
+}
+
+bool io_send(struct io *io, const void *p, size_t n)
+{
+    struct iovec iov = {(void *)(uintptr_t)p, n};
+    return n == 0 || io_sendv(io, &iov, 1);
+}
+
+bool io_queue(struct io *io, struct span s)
+{
+    CHECK(io->watch != NULL);
+    if (io->broken || io->sent_fin)
+        return false;
+    if (!bufq_append(&io->loop->chunks, &io->out, s)) {
+        io_break(io, ENOMEM);
+        return false;
+    }
+    return true;
+}
+
+void io_flush(struct io *io)
+{
+    while (io->out.len && !io->broken) {
+        struct iovec iov[IOV_BATCH];
+        int n = bufq_iov(&io->out, iov, IOV_BATCH);
+        size_t want = 0;
+        for (int i = 0; i < n; i++)
+            want += iov[i].iov_len;
+        ssize_t k = write_some(io, iov, n);
+        if (k < 0 && k != -EAGAIN && k != -ENOBUFS) {
+            io_break(io, (int)-k);
+            return;
+        }
+        if (k > 0)
+            bufq_consume(&io->loop->chunks, &io->out, (size_t)k);
+        if (k < 0 || (size_t)k < want) {
+            want_write(io);
+            return;
+        }
+    }
+}
+
+void io_pause(struct io *io)
+{
+    if (io->paused)
+        return;
+    io->paused = true;
+    if (io->watch)
+        watch_arm(io->watch);
+}
+
+void io_resume(struct io *io)
+{
+    if (!io->paused)
+        return;
+    io->paused = false;
+    if (!io->watch)
+        return;
+    watch_arm(io->watch);
+    if (io->watch->hup || (io->tls && tls_pending(io->tls)))
+        loop_defer(io->loop, &io->watch->kick);
+}
+
+void io_shutdown(struct io *io)
+{
+    if (io->fd < 0 || io->sent_fin)
+        return;
+    if (io->loop)
+        bufq_clear(&io->loop->chunks, &io->out);
+    if (io->tls)
+        tls_goodbye(io->tls);
+    io->sent_fin = true;
+    shutdown(io->fd, SHUT_WR);
+}
+
+enum io_peek io_probe(struct io *io)
+{
+    if (io->tls) {
+        switch (tls_peek(io->tls)) {
+        case TLS_PEEK_QUIET:
+            return IO_PEEK_QUIET;
+        case TLS_PEEK_BYTES:
+            return IO_PEEK_BYTES;
+        case TLS_PEEK_EOF:
+            return IO_PEEK_EOF;
+        }
+    }
+    uint8_t byte;
+    ssize_t n = recv(io->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (n > 0)
+        return IO_PEEK_BYTES;
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return IO_PEEK_QUIET;
+    return IO_PEEK_EOF;
+}
+
+enum io_hs io_handshake(struct io *io, struct err *err)
+{
+    enum tls_step step = tls_handshake(io->tls, err);
+    switch (step) {
+    case TLS_DONE:
+        return IO_HS_DONE;
+    case TLS_WANT_READ:
+        return IO_HS_AGAIN;
+    case TLS_WANT_WRITE:
+        want_write(io);
+        return IO_HS_AGAIN;
+    case TLS_FAILED:
+        break;
+    }
+    return IO_HS_FAILED;
+}
+
+/* ---- sockets ---- */
+
+int io_dial(const struct sockaddr *addr, socklen_t len)
+{
+    int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    if (connect(fd, addr, len) != 0 && errno != EINPROGRESS) {
+        int e = errno;
+        close(fd);
+        return -e;
+    }
+    return fd;
+}
+
+void io_await_connect(struct io *io)
+{
+    want_write(io);
+}
+
+int io_connect_error(const struct io *io)
+{
+    int e = 0;
+    socklen_t n = sizeof e;
+    if (getsockopt(io->fd, SOL_SOCKET, SO_ERROR, &e, &n) != 0)
+        return errno;
+    return e;
+}
+
+void io_tune(int fd, unsigned keepalive_ms, unsigned user_timeout_ms)
+{
+    int one = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (keepalive_ms) {
+        int secs = (int)(keepalive_ms / 1000) > 0 ? (int)(keepalive_ms / 1000) : 1;
+        int gap = secs > 30 ? secs / 3 : (secs > 3 ? secs / 3 : 1), tries = 3;
+        setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &secs, sizeof secs);
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &gap, sizeof gap);
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &tries, sizeof tries);
+    }
+    if (user_timeout_ms)
+        setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof user_timeout_ms);
+}
+
+const char *io_addr_text(const struct sockaddr *addr, socklen_t len, char *buf, size_t cap)
+{
+    char host[INET6_ADDRSTRLEN] = "?";
+    switch (addr->sa_family) {
+    case AF_INET: {
+        struct sockaddr_in in;
+        memcpy(&in, addr, sizeof in);
+        inet_ntop(AF_INET, &in.sin_addr, host, sizeof host);
+        snprintf(buf, cap, "%s:%u", host, (unsigned)ntohs(in.sin_port));
+        break;
+    }
+    case AF_INET6: {
+        struct sockaddr_in6 in;
+        memcpy(&in, addr, sizeof in);
+        inet_ntop(AF_INET6, &in.sin6_addr, host, sizeof host);
+        snprintf(buf, cap, "[%s]:%u", host, (unsigned)ntohs(in.sin6_port));
+        break;
+    }
+    case AF_UNIX: {
+        struct sockaddr_un un = {.sun_family = AF_UNIX};
+        memcpy(&un, addr, len < sizeof un ? len : sizeof un);
+        snprintf(buf, cap, "unix:%.*s", (int)sizeof un.sun_path, un.sun_path);
+        break;
+    }
+    default:
+        snprintf(buf, cap, "?");
+    }
+    return buf;
+}

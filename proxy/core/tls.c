@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: MIT */
+#include "proxy/core/tls.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct tls_ctx {
+    SSL_CTX *ctx;
+    enum tls_verify verify;
+};
+
+struct tls_conn {
+    SSL *ssl;
+};
+
+static bool fail(struct err *err, const char *what)
+{
+    unsigned long e = ERR_get_error();
+    const char *reason = e ? ERR_reason_error_string(e) : NULL;
+    ERR_clear_error();
+    return err_set(err, CAUSE_TLS_FAILED, STAGE_TLS, 0, "%s%s%s", what, reason ? ": " : "",
+                   reason ? reason : "");
+}
+
+static struct tls_ctx *ctx_new(const SSL_METHOD *method)
+{
+    struct tls_ctx *t = calloc(1, sizeof *t);
+    CHECK(t != NULL);
+    t->ctx = SSL_CTX_new(method);
+    CHECK(t->ctx != NULL);
+    SSL_CTX_set_min_proto_version(t->ctx, TLS1_2_VERSION);
+    /* Idle connections give their buffers back; partial writes let backpressure work. */
+    SSL_CTX_set_mode(t->ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                                 SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_options(t->ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+    return t;
+}
+
+static bool use_identity(struct tls_ctx *t, const char *cert, const char *key, struct err *err)
+{
+    if (SSL_CTX_use_certificate_chain_file(t->ctx, cert) != 1)
+        return fail(err, "the certificate file cannot be used");
+    if (SSL_CTX_use_PrivateKey_file(t->ctx, key, SSL_FILETYPE_PEM) != 1)
+        return fail(err, "the key file cannot be used");
+    if (SSL_CTX_check_private_key(t->ctx) != 1)
+        return fail(err, "the key does not belong to the certificate");
+    return true;
+}
+
+struct tls_ctx *tls_ctx_server(const char *cert_file, const char *key_file, const char *ca_file,
+                               struct err *err)
+{
+    struct tls_ctx *t = ctx_new(TLS_server_method());
+    if (!use_identity(t, cert_file, key_file, err))
+        goto bad;
+    if (ca_file) {
+        if (SSL_CTX_load_verify_locations(t->ctx, ca_file, NULL) != 1) {
+            fail(err, "the CA file cannot be used");
+            goto bad;
+        }
+        SSL_CTX_set_client_CA_list(t->ctx, SSL_load_client_CA_file(ca_file));
+        SSL_CTX_set_verify(t->ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    }
+    return t;
+bad:
+    tls_ctx_free(t);
+    return NULL;
+}
+
+struct tls_ctx *tls_ctx_client(enum tls_verify verify, const char *ca_file, const char *cert_file,
+                               const char *key_file, struct err *err)
+{
+    struct tls_ctx *t = ctx_new(TLS_client_method());
+    t->verify = verify;
+    if (verify != TLS_VERIFY_NONE) {
+        int ok = ca_file ? SSL_CTX_load_verify_locations(t->ctx, ca_file, NULL)
+                         : SSL_CTX_set_default_verify_paths(t->ctx);
+        if (ok != 1) {
+            fail(err, "the CA file cannot be used");
+            goto bad;
+        }
+        SSL_CTX_set_verify(t->ctx, SSL_VERIFY_PEER, NULL);
+    }
+    if (cert_file && key_file && !use_identity(t, cert_file, key_file, err))
+        goto bad;
+    return t;
+bad:
+    tls_ctx_free(t);
+    return NULL;
+}
+
+void tls_ctx_free(struct tls_ctx *ctx)
+{
+    if (!ctx)
+        return;
+    SSL_CTX_free(ctx->ctx);
+    free(ctx);
+}
+
+static struct tls_conn *conn_new(struct tls_ctx *ctx, int fd)
+{
+    struct tls_conn *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    c->ssl = SSL_new(ctx->ctx);
+    if (!c->ssl || SSL_set_fd(c->ssl, fd) != 1) {
+        SSL_free(c->ssl);
+        free(c);
+        return NULL;
+    }
+    return c;
+}
+
+struct tls_conn *tls_accept(struct tls_ctx *ctx, int fd)
+{
+    struct tls_conn *c = conn_new(ctx, fd);
+    if (c)
+        SSL_set_accept_state(c->ssl);
+    return c;
+}
+
+static bool is_literal(const char *host)
+{
+    return strchr(host, ':') || strspn(host, "0123456789.") == strlen(host);
+}
+
+struct tls_conn *tls_connect(struct tls_ctx *ctx, int fd, const char *host, const char *alpn)
+{
+    struct tls_conn *c = conn_new(ctx, fd);
+    if (!c)
+        return NULL;
+    if (host) {
+        bool literal = is_literal(host);
+        if (!literal)
+            SSL_set_tlsext_host_name(c->ssl, host);
+        if (ctx->verify == TLS_VERIFY_FULL) {
+            X509_VERIFY_PARAM *param = SSL_get0_param(c->ssl);
+            X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+            if (literal)
+                X509_VERIFY_PARAM_set1_ip_asc(param, host);
+            else
+                SSL_set1_host(c->ssl, host);
+        }
+    }
+    if (alpn) {
+        unsigned char wire[64];
+        size_t n = strlen(alpn);
+        CHECK(n < sizeof wire);
+        wire[0] = (unsigned char)n;
+        memcpy(wire + 1, alpn, n);
+        SSL_set_alpn_protos(c->ssl, wire, (unsigned)n + 1);
+    }
+    SSL_set_connect_state(c->ssl);
+    return c;
+}
+
+struct tls_conn *tls_adopt(struct ssl_st *ssl)
+{
+    struct tls_conn *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    SSL_up_ref(ssl);
+    SSL_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                          SSL_MODE_RELEASE_BUFFERS);
+    c->ssl = ssl;
+    return c;
+}
+
+void tls_conn_free(struct tls_conn *conn)
+{
+    if (!conn)
+        return;
+    SSL_free(conn->ssl);
+    free(conn);
+}
+
+static enum tls_step handshake_failed(struct tls_conn *c, int code, struct err *err)
+{
+    long verdict = SSL_get_verify_result(c->ssl);
+    if (verdict != X509_V_OK) {
+        ERR_clear_error();
+        err_set(err, CAUSE_TLS_FAILED, STAGE_TLS, 0, "the peer's certificate was refused: %s",
+                X509_verify_cert_error_string(verdict));
+    } else if (code == SSL_ERROR_SYSCALL && ERR_peek_error() == 0) {
+        err_set(err, CAUSE_TLS_FAILED, STAGE_TLS, errno, "the peer left during the handshake");
+    } else {
+        fail(err, "the handshake failed");
+    }
+    return TLS_FAILED;
+}
+
+enum tls_step tls_handshake(struct tls_conn *c, struct err *err)
+{
+    ERR_clear_error();
+    int r = SSL_do_handshake(c->ssl);
+    if (r == 1)
+        return TLS_DONE;
+    int code = SSL_get_error(c->ssl, r);
+    if (code == SSL_ERROR_WANT_READ)
+        return TLS_WANT_READ;
+    if (code == SSL_ERROR_WANT_WRITE)
+        return TLS_WANT_WRITE;
+    return handshake_failed(c, code, err);
+}
+
+ssize_t tls_read(struct tls_conn *c, void *buf, size_t cap, bool *want_write, bool *truncated)
+{
+    ERR_clear_error();
+    size_t total = 0;
+    /* A record holds at most 16 KiB; take what is there in one go. */
+    while (total < cap) {
+        size_t n = 0;
+        int r = SSL_read_ex(c->ssl, (char *)buf + total, cap - total, &n);
+        if (r == 1) {
+            total += n;
+            if (SSL_pending(c->ssl) == 0)
+                break;
+            continue;
+        }
+        int sys = errno;
+        int code = SSL_get_error(c->ssl, r);
+        if (total > 0)
+            break; /* what went wrong will go wrong again */
+        if (code == SSL_ERROR_WANT_READ)
+            return -EAGAIN;
+        if (code == SSL_ERROR_WANT_WRITE) {
+            *want_write = true;
+            return -EAGAIN;
+        }
+        if (code == SSL_ERROR_ZERO_RETURN)
+            return 0;
+        *truncated = true;
+        unsigned long why = ERR_peek_error();
+        ERR_clear_error();
+        if (ERR_GET_REASON(why) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
+            return 0;
+        if (code == SSL_ERROR_SYSCALL)
+            return sys ? -sys : 0;
+        return -EPROTO;
+    }
+    ERR_clear_error();
+    return (ssize_t)total;
+}
+
+ssize_t tls_write(struct tls_conn *c, const void *buf, size_t n)
+{
+    ERR_clear_error();
+    size_t done = 0;
+    int r = SSL_write_ex(c->ssl, buf, n, &done);
+    if (r == 1)
+        return (ssize_t)done;
+    int sys = errno;
+    int code = SSL_get_error(c->ssl, r);
+    ERR_clear_error();
+    if (code == SSL_ERROR_WANT_READ || code == SSL_ERROR_WANT_WRITE)
+        return -EAGAIN;
+    return code == SSL_ERROR_SYSCALL && sys ? -sys : -EPIPE;
+}
+
+bool tls_pending(const struct tls_conn *c)
+{
+    return SSL_has_pending(c->ssl) == 1 && SSL_pending(c->ssl) > 0;
+}
+
+void tls_goodbye(struct tls_conn *c)
+{
+    ERR_clear_error();
+    if (SSL_is_init_finished(c->ssl))
+        SSL_shutdown(c->ssl);
+    ERR_clear_error();
+}
+
+enum tls_peeked tls_peek(struct tls_conn *c)
+{
+    ERR_clear_error();
+    char byte;
+    size_t n;
+    int r = SSL_peek_ex(c->ssl, &byte, 1, &n);
+    if (r == 1)
+        return TLS_PEEK_BYTES;
+    int code = SSL_get_error(c->ssl, r);
+    ERR_clear_error();
+    return code == SSL_ERROR_WANT_READ || code == SSL_ERROR_WANT_WRITE ? TLS_PEEK_QUIET
+                                                                      : TLS_PEEK_EOF;
+}
+
+size_t tls_end_point(const struct tls_ctx *ctx, unsigned char *out, size_t cap)
+{
+    X509 *cert = SSL_CTX_get0_certificate(ctx->ctx);
+    if (!cert || cap < EVP_MAX_MD_SIZE)
+        return 0;
+    int sig = NID_undef;
+    if (!OBJ_find_sigid_algs(X509_get_signature_nid(cert), &sig, NULL))
+        return 0;
+    /* RFC 5929 section 4.1: MD5 and SHA-1 are replaced by SHA-256. */
+    const EVP_MD *md = sig == NID_md5 || sig == NID_sha1 ? EVP_sha256() : EVP_get_digestbynid(sig);
+    unsigned n = 0;
+    if (!md || X509_digest(cert, md, out, &n) != 1)
+        return 0;
+    return n;
+}

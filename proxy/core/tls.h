@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * TLS as io needs it: contexts made from configuration, connections on a non-blocking socket. A context
+ * may be shared by threads; a connection belongs to one thread at a time.
+ */
+#include <sys/types.h>
+
+#include "proxy/core/err.h"
+
+struct tls_ctx;
+struct tls_conn;
+struct ssl_st;
+
+enum tls_step { TLS_DONE, TLS_WANT_READ, TLS_WANT_WRITE, TLS_FAILED };
+
+/* How much of the peer's certificate is checked. The names are those of libpq's sslmode. */
+enum tls_verify { TLS_VERIFY_NONE, TLS_VERIFY_CA, TLS_VERIFY_FULL };
+
+/* For a door: presents cert and key; asks clients for a certificate if ca is given. NULL and *err on
+   failure (unreadable file, key does not fit). */
+struct tls_ctx *tls_ctx_server(const char *cert_file, const char *key_file, const char *ca_file,
+                               struct err *err);
+
+/* For dialling out. ca_file NULL: the system's roots. cert/key may be NULL. */
+struct tls_ctx *tls_ctx_client(enum tls_verify verify, const char *ca_file, const char *cert_file,
+                               const char *key_file, struct err *err);
+void tls_ctx_free(struct tls_ctx *ctx);
+
+/* NULL when memory is out. For clients, host is what to verify and to send as SNI (unless a literal
+   address); NULL: neither. alpn: one protocol name or NULL. */
+struct tls_conn *tls_accept(struct tls_ctx *ctx, int fd);
+struct tls_conn *tls_connect(struct tls_ctx *ctx, int fd, const char *host, const char *alpn);
+
+/* Adopts an established SSL of a library (libpq, hiredis); one reference more is taken on it. */
+struct tls_conn *tls_adopt(struct ssl_st *ssl);
+void tls_conn_free(struct tls_conn *conn);
+
+enum tls_step tls_handshake(struct tls_conn *conn, struct err *err);
+ssize_t tls_read(struct tls_conn *conn, void *buf, size_t cap, bool *want_write, bool *truncated);
+ssize_t tls_write(struct tls_conn *conn, const void *buf, size_t n);
+bool tls_pending(const struct tls_conn *conn);
+void tls_goodbye(struct tls_conn *conn);
+enum tls_peeked { TLS_PEEK_QUIET, TLS_PEEK_BYTES, TLS_PEEK_EOF };
+enum tls_peeked tls_peek(struct tls_conn *conn);
+
+/* RFC 5929 tls-server-end-point of our own certificate (for SCRAM-SHA-256-PLUS); 0 if unknown. */
+size_t tls_end_point(const struct tls_ctx *ctx, unsigned char *out, size_t cap);
