@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/* Backoff and jitter: within their bounds for every random number, and reaching both ends. */
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include "health/backoff.h"
+
+#include <cmocka.h>
+
+static void doubles_up_to_the_cap(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t base, cap;
+        unsigned attempt;
+        uint64_t limit; /* what the largest random number gives */
+    } rows[] = {
+        {100, 10000, 0, 100},    {100, 10000, 1, 200},
+        {100, 10000, 6, 6400},   {100, 10000, 7, 10000},
+        {100, 10000, 8, 10000},  {100, 10000, 63, 10000},
+        {100, 10000, 64, 10000}, {100, 10000, UINT32_MAX, 10000},
+        {25, 250, 3, 200},       {25, 250, 4, 250},
+        {500, 250, 0, 250},      {1, UINT64_MAX, 31, UINT64_C(1) << 31},
+        {0, 250, 5, 0},          {25, 0, 5, 0},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        uint64_t least = backoff_ms(rows[i].base, rows[i].cap, rows[i].attempt, 0);
+        uint64_t most = backoff_ms(rows[i].base, rows[i].cap, rows[i].attempt, UINT32_MAX);
+        assert_int_equal(least, rows[i].limit ? 1 : 0);
+        assert_int_equal(most, rows[i].limit);
+    }
+}
+
+static void full_jitter_is_even(void **state)
+{
+    (void)state;
+    unsigned tenth[10] = {0};
+    for (uint32_t i = 0; i < 10000; i++) {
+        uint64_t ms = backoff_ms(1000, 10000, 0, i * (UINT32_MAX / 10000));
+        assert_in_range(ms, 1, 1000);
+        tenth[(ms - 1) / 100]++;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(tenth); i++)
+        assert_in_range(tenth[i], 990, 1010);
+}
+
+static void jitter_stays_around(void **state)
+{
+    (void)state;
+    assert_int_equal(jitter_around(1000, 20, 0), 800);
+    assert_int_equal(jitter_around(1000, 20, UINT32_MAX), 1200);
+    assert_int_equal(jitter_around(1000, 20, UINT32_MAX / 2), 1000);
+    assert_int_equal(jitter_around(1000, 0, 0), 1000);
+    assert_int_equal(jitter_around(1000, 0, UINT32_MAX), 1000);
+    assert_int_equal(jitter_around(30000, 100, 0), 0);
+    assert_int_equal(jitter_around(0, 20, UINT32_MAX), 0);
+    /* Huge values neither wrap nor come out small. */
+    assert_true(jitter_around(UINT64_MAX, 20, UINT32_MAX) >= UINT64_MAX / 10 * 9);
+    assert_true(jitter_around(UINT64_MAX, 20, 0) >= UINT64_MAX / 10 * 7);
+}
+
+static void a_lifetime_never_exceeds_the_limit(void **state)
+{
+    (void)state;
+    assert_int_equal(lifetime_jitter(1800000, 0), 1800000);
+    assert_int_equal(lifetime_jitter(1800000, UINT32_MAX), 1620000);
+    for (uint32_t r = 0; r < 1000; r++)
+        assert_in_range(lifetime_jitter(1800000, r * 4294967), 1620000, 1800000);
+    assert_int_equal(lifetime_jitter(0, UINT32_MAX), 0); /* no limit stays none */
+    assert_int_equal(lifetime_jitter(1, UINT32_MAX), 1); /* and a short one does not become none */
+    assert_true(lifetime_jitter(UINT64_MAX, UINT32_MAX) > UINT64_MAX / 10 * 8);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(doubles_up_to_the_cap),
+        cmocka_unit_test(full_jitter_is_even),
+        cmocka_unit_test(jitter_stays_around),
+        cmocka_unit_test(a_lifetime_never_exceeds_the_limit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
