@@ -1,0 +1,513 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The server's rules, seen from outside: which answer fits the oldest request, and what an error or a
+ * COPY does to the requests behind it. (PostgreSQL manual, "Message Flow"; the server's main loop.)
+ *
+ * Doubt. COPY FROM STDIN fails after its CopyInResponse. Behind it the client sent, say,
+ *
+ *     Sync1  CopyData  CopyDone  Sync2
+ *
+ * The server read a part of that inside COPY, unknown to us: Sync1 was ignored there, or it came after the
+ * error and is answered. Of an extended COPY only Sync2 is certain to be answered, the first Sync behind
+ * CopyDone: the anchor. The ones before become "maybe". Then
+ *
+ *     - anything but ReadyForQuery proves that a maybe in front is not answered: it goes;
+ *     - a ReadyForQuery is the maybe's or, if they were all ignored, the one of the next certain Sync: so
+ *       that becomes maybe, too. (Who counts ReadyForQuery sees: at least so many, at most so many.)
+ *
+ * With other requests among the doubtful Syncs their answers could be mistaken for those of later ones. No
+ * client library does that; the flow is "lost" then: it accepts everything and is never idle again.
+ */
+#include "proxy/wire/postgres_flow.h"
+
+#include "proxy/wire/postgres_read.h"
+#include "proxy/wire/postgres_text.h"
+
+void pg_flow_init(struct pg_flow *f)
+{
+    *f = (struct pg_flow){.tx = PG_TX_IDLE, .copy = PG_COPY_NONE};
+    pg_queue_init(&f->queue);
+}
+
+void pg_flow_fini(struct pg_flow *f)
+{
+    pg_queue_fini(&f->queue);
+}
+
+/* --- tokens --- */
+
+#define SET(token) (1u << PG_TOKEN_##token)
+
+enum {
+    ENDS = SET(QUERY) | SET(FUNCTION) | SET(SYNC), /* answered by ReadyForQuery */
+    EXTENDED = SET(PARSE) | SET(BIND) | SET(CLOSE) | SET(DESCRIBE_PORTAL) |
+               SET(DESCRIBE_STATEMENT) | SET(EXECUTE)
+};
+
+static bool token_in(enum pg_token token, unsigned set)
+{
+    return ((1u << token) & set) != 0;
+}
+
+static void count_gone(struct pg_flow *f, enum pg_token token)
+{
+    f->described = false;
+    if (!token_in(token, ENDS))
+        return;
+    f->ends_seen++;
+    f->errored = false;
+}
+
+/* The front token is answered, or will not be. */
+static void drop_front(struct pg_flow *f)
+{
+    count_gone(f, pg_queue_front(&f->queue));
+    pg_queue_pop(&f->queue);
+}
+
+/* Is a ReadyForQuery due for what is in the cells from `from` on? */
+static bool any_end_due(const struct pg_flow *f, uint32_t from)
+{
+    for (uint32_t i = from; i < pg_queue_cells(&f->queue); i++)
+        if (token_in(pg_queue_cell(&f->queue, i), ENDS))
+            return true;
+    return false;
+}
+
+/* The maybes in front (all Syncs) are not answered. */
+static void drop_maybes(struct pg_flow *f)
+{
+    while (pg_queue_front_maybe(&f->queue))
+        drop_front(f);
+}
+
+static void lose_track(struct pg_flow *f)
+{
+    pg_queue_fini(&f->queue);
+    f->copy = PG_COPY_NONE;
+    f->lost = true;
+}
+
+/* --- the client's messages --- */
+
+static enum pg_token token_of(uint8_t type, struct span prefix)
+{
+    switch (type) {
+    case 'Q':
+        return PG_TOKEN_QUERY;
+    case 'F':
+        return PG_TOKEN_FUNCTION;
+    case 'S':
+        return PG_TOKEN_SYNC;
+    case 'P':
+        return PG_TOKEN_PARSE;
+    case 'B':
+        return PG_TOKEN_BIND;
+    case 'C':
+        return PG_TOKEN_CLOSE;
+    case 'D': /* a kind that does not exist is answered by an error: either will do */
+        return prefix.n && prefix.p[0] == 'S' ? PG_TOKEN_DESCRIBE_STATEMENT
+                                              : PG_TOKEN_DESCRIBE_PORTAL;
+    case 'E':
+        return PG_TOKEN_EXECUTE;
+    case 'c':
+    case 'f':
+        return PG_TOKEN_COPY_END;
+    default:
+        return PG_TOKEN_NONE;
+    }
+}
+
+static void note_commit(struct pg_flow *f, enum pg_token token, struct span prefix)
+{
+    struct span text = prefix;
+    if (token == PG_TOKEN_PARSE) {
+        const uint8_t *nul = prefix.n ? memchr(prefix.p, 0, prefix.n) : NULL;
+        text = nul ? span_skip(prefix, (size_t)(nul - prefix.p) + 1) : (struct span){0};
+    }
+    enum pg_verb verb = pg_text_look(text).verb;
+    if (verb != PG_VERB_COMMIT && verb != PG_VERB_PREPARE)
+        return;
+    f->commit_sent = true;
+    f->commit_end = f->ends_sent + 1; /* its own ReadyForQuery, or that of the Sync to come */
+}
+
+/* A message that asks for an answer, and one that the server may look for in COPY. */
+static enum pg_flow_step client_token(struct pg_flow *f, enum pg_token token, struct span prefix)
+{
+    bool sync = token == PG_TOKEN_SYNC;
+    if (f->doubt_open && !sync && token != PG_TOKEN_COPY_END)
+        lose_track(f);
+    if (f->lost || (f->skipping && !sync))
+        return PG_FLOW_OK; /* the latter: discarded */
+    if (token == PG_TOKEN_COPY_END && f->queue.due == 0)
+        return PG_FLOW_OK; /* late or lost: ignored */
+    if (!pg_queue_push(&f->queue, token))
+        return PG_FLOW_FULL;
+    if (token == PG_TOKEN_COPY_END)
+        return PG_FLOW_OK;
+    f->requests++;
+    if (token == PG_TOKEN_QUERY || token == PG_TOKEN_PARSE)
+        note_commit(f, token, prefix);
+    if (token_in(token, ENDS))
+        f->ends_sent++;
+    f->batch = token_in(token, EXTENDED);
+    if (sync)
+        f->skipping = f->doubt_open = false;
+    return PG_FLOW_OK;
+}
+
+enum pg_flow_step pg_flow_client(struct pg_flow *f, uint8_t type, struct span prefix)
+{
+    enum pg_token token = token_of(type, prefix);
+    if (token != PG_TOKEN_NONE)
+        return client_token(f, token, prefix);
+    if (type == 'X')
+        f->terminated = true;
+    return type == 'X' || type == 'H' || type == 'd' ? PG_FLOW_OK : PG_FLOW_VIOLATION;
+}
+
+/* --- the server's messages --- */
+
+/*
+ * A COPY FROM STDIN went well: the server read up to CopyDone and ignored the Syncs before it. The COPY's
+ * own token is not in front while this walks.
+ */
+static bool drop_copied(struct pg_flow *f)
+{
+    for (;;) {
+        enum pg_token token = pg_queue_pop_any(&f->queue);
+        if (token == PG_TOKEN_COPY_END)
+            break;
+        if (token != PG_TOKEN_SYNC)
+            return false; /* another request would have been its end, and no CopyDone means no end */
+        count_gone(f, token);
+    }
+    return true;
+}
+
+static bool copy_in_complete(struct pg_flow *f, enum pg_token token)
+{
+    (void)pg_queue_pop_any(&f->queue);
+    if (!drop_copied(f))
+        return false;
+    if (token == PG_TOKEN_QUERY) { /* goes on, perhaps with another COPY */
+        pg_queue_unpop(&f->queue, token);
+        return true;
+    }
+    if (pg_queue_front(&f->queue) == PG_TOKEN_COPY_END)
+        pg_queue_pop(&f->queue);
+    f->batch |= !any_end_due(f, 0); /* an ignored Sync ended no batch */
+    return true;
+}
+
+static bool tag_ends_transaction(struct span prefix)
+{
+    struct pg_cur c = pg_cur_of(prefix);
+    struct span tag = pg_cur_cstr(&c);
+    return span_eq(tag, SPAN_LIT("COMMIT")) || span_eq(tag, SPAN_LIT("ROLLBACK")) ||
+           span_eq(tag, SPAN_LIT("PREPARE TRANSACTION"));
+}
+
+static void commit_settled(struct pg_flow *f)
+{
+    if (f->commit_end == f->ends_seen + 1)
+        f->commit_sent = false;
+}
+
+/* CommandComplete, EmptyQueryResponse, PortalSuspended. */
+static bool server_complete(struct pg_flow *f, uint8_t type, struct span prefix)
+{
+    enum pg_token token = pg_queue_front(&f->queue);
+    if (type == 'C' && tag_ends_transaction(prefix))
+        commit_settled(f);
+    bool copied = f->copy == PG_COPY_IN;
+    f->copy = PG_COPY_NONE;
+    if (copied)
+        return copy_in_complete(f, token);
+    if (token == PG_TOKEN_EXECUTE)
+        drop_front(f);
+    return true;
+}
+
+/* An extended message failed: everything up to the next Sync is discarded. */
+static void discard_to_sync(struct pg_flow *f)
+{
+    drop_front(f);
+    while (f->queue.due > 0 && pg_queue_front(&f->queue) != PG_TOKEN_SYNC)
+        drop_front(f);
+    f->skipping = f->queue.due == 0;
+    f->errored = true;
+}
+
+/* Makes the Syncs in front maybe, up to the end of the COPY: its mark, or a request (which the server
+ * cannot have read inside it). The COPY's own token is not in front. Returns how many cells these are. */
+static uint32_t doubt_syncs(struct pg_flow *f)
+{
+    uint32_t i = 0;
+    while (i < pg_queue_cells(&f->queue) && pg_queue_cell(&f->queue, i) == PG_TOKEN_SYNC)
+        pg_queue_cell_mark(&f->queue, i++);
+    return i;
+}
+
+/* Nothing between the doubtful Syncs and the anchor? `end`: the cell behind the Syncs. */
+static bool doubt_is_simple(const struct pg_flow *f, uint32_t end)
+{
+    while (end < pg_queue_cells(&f->queue) &&
+           pg_queue_cell(&f->queue, end) == PG_TOKEN_COPY_END)
+        end++;
+    return end == pg_queue_cells(&f->queue) || pg_queue_cell(&f->queue, end) == PG_TOKEN_SYNC;
+}
+
+/* COPY FROM STDIN failed after CopyInResponse; its token is in front. */
+static void copy_in_failed(struct pg_flow *f)
+{
+    enum pg_token token = pg_queue_pop_any(&f->queue);
+    uint32_t syncs = doubt_syncs(f);
+    if (syncs == 0 || token == PG_TOKEN_QUERY) {
+        pg_queue_unpop(&f->queue, token);
+        if (token != PG_TOKEN_QUERY) /* a Query discards nothing, and its ReadyForQuery comes first */
+            discard_to_sync(f);
+        return;
+    }
+    if (doubt_is_simple(f, syncs))
+        f->doubt_open = !any_end_due(f, syncs);
+    else
+        lose_track(f);
+}
+
+static enum pg_flow_step server_error(struct pg_flow *f, struct span prefix)
+{
+    struct pg_fields fields;
+    drop_maybes(f); /* they have nothing to commit, so they cannot fail */
+    bool copying = f->copy == PG_COPY_IN;
+    f->copy = PG_COPY_NONE;
+    enum pg_token token = pg_queue_front(&f->queue);
+    if (pg_read_error(prefix, &fields) && !pg_fields_fatal(&fields))
+        commit_settled(f); /* a COMMIT that failed; a dying server's last word says nothing of it */
+    if (token == PG_TOKEN_NONE) {
+        if (!f->batch)
+            return PG_FLOW_ASYNC;
+        f->skipping = f->errored = true; /* a timeout between two messages of a batch */
+        return PG_FLOW_OK;
+    }
+    f->errored = true;
+    if (copying)
+        copy_in_failed(f);
+    else if (token_in(token, EXTENDED))
+        discard_to_sync(f);
+    return PG_FLOW_OK;
+}
+
+/* ReadyForQuery while a maybe Sync is in front: whose is it? */
+static void ready_in_doubt(struct pg_flow *f)
+{
+    drop_front(f);
+    f->doubt_open = false; /* a Sync was answered: nothing is discarded any longer */
+    for (uint32_t i = 0; i < pg_queue_cells(&f->queue); i++) {
+        if (pg_queue_cell(&f->queue, i) == PG_TOKEN_COPY_END || pg_queue_cell_maybe(&f->queue, i))
+            continue;
+        if (pg_queue_cell(&f->queue, i) == PG_TOKEN_SYNC)
+            pg_queue_cell_mark(&f->queue, i);
+        return;
+    }
+}
+
+static enum pg_flow_step server_ready(struct pg_flow *f, struct span prefix)
+{
+    uint8_t status;
+    if (!pg_read_ready(prefix, &status) || f->copy != PG_COPY_NONE ||
+        !(f->lost || token_in(pg_queue_front(&f->queue), ENDS)))
+        return PG_FLOW_VIOLATION;
+    f->tx = status;
+    if (pg_queue_front_maybe(&f->queue))
+        ready_in_doubt(f);
+    else if (!f->lost)
+        drop_front(f);
+    return PG_FLOW_READY;
+}
+
+/* Which requests a message may answer. */
+static unsigned fitting(const struct pg_flow *f, uint8_t type)
+{
+    switch (type) {
+    case '1':
+        return SET(PARSE);
+    case '2':
+        return SET(BIND);
+    case '3':
+        return SET(CLOSE);
+    case 't':
+        return f->described ? 0 : SET(DESCRIBE_STATEMENT);
+    case 'T':
+        return SET(QUERY) | SET(DESCRIBE_PORTAL) | (f->described ? SET(DESCRIBE_STATEMENT) : 0);
+    case 'n':
+        return SET(DESCRIBE_PORTAL) | (f->described ? SET(DESCRIBE_STATEMENT) : 0);
+    case 'D':
+    case 'C':
+    case 'I':
+    case 'G':
+    case 'H':
+    case 'd':
+    case 'c':
+        return SET(QUERY) | SET(EXECUTE);
+    case 's':
+        return SET(EXECUTE);
+    case 'W':
+        return SET(QUERY);
+    case 'V':
+        return SET(FUNCTION);
+    default: /* logins, negotiation: not here */
+        return 0;
+    }
+}
+
+/* COPY allows only its own messages; replication ends with a result. */
+static bool fits_copy(enum pg_copy copy, uint8_t type)
+{
+    switch (copy) {
+    case PG_COPY_NONE:
+        return type != 'd' && type != 'c';
+    case PG_COPY_IN:
+        return type == 'C';
+    case PG_COPY_OUT:
+        return type == 'C' || type == 'd' || type == 'c';
+    case PG_COPY_BOTH:
+        return type == 'C' || type == 'd' || type == 'c' || type == 'T';
+    }
+    return false;
+}
+
+static enum pg_flow_step server_answer(struct pg_flow *f, uint8_t type, struct span prefix)
+{
+    drop_maybes(f);
+    if (!fits_copy((enum pg_copy)f->copy, type) ||
+        !token_in(pg_queue_front(&f->queue), fitting(f, type)))
+        return PG_FLOW_VIOLATION;
+    switch (type) {
+    case 't':
+        f->described = true;
+        break;
+    case 'T':
+        f->copy = PG_COPY_NONE;
+        if (pg_queue_front(&f->queue) != PG_TOKEN_QUERY)
+            drop_front(f);
+        break;
+    case '1':
+    case '2':
+    case '3':
+    case 'n':
+        drop_front(f);
+        break;
+    case 'C':
+    case 'I':
+    case 's':
+        return server_complete(f, type, prefix) ? PG_FLOW_OK : PG_FLOW_VIOLATION;
+    case 'G':
+        f->copy = PG_COPY_IN;
+        break;
+    case 'H':
+        f->copy = PG_COPY_OUT;
+        break;
+    case 'W':
+        f->copy = PG_COPY_BOTH;
+        break;
+    default: /* D d c V: more to come */
+        break;
+    }
+    return PG_FLOW_OK;
+}
+
+enum pg_flow_step pg_flow_server(struct pg_flow *f, uint8_t type, struct span prefix)
+{
+    if (f->lost && type != 'Z')
+        return PG_FLOW_OK;
+    switch (type) {
+    case 'N':
+    case 'A':
+    case 'S':
+        return f->queue.due > 0 || f->batch ? PG_FLOW_OK : PG_FLOW_ASYNC;
+    case 'E':
+        return server_error(f, prefix);
+    case 'Z':
+        return server_ready(f, prefix);
+    default:
+        return server_answer(f, type, prefix);
+    }
+}
+
+/* --- questions --- */
+
+static bool is_quiet(const struct pg_flow *f)
+{
+    return f->tx == PG_TX_IDLE && f->copy == PG_COPY_NONE && !f->batch && !f->skipping &&
+           !f->doubt_open && !f->terminated && !f->lost;
+}
+
+bool pg_flow_is_idle(const struct pg_flow *f)
+{
+    return f->queue.due == 0 && is_quiet(f);
+}
+
+bool pg_flow_is_doubtful(const struct pg_flow *f)
+{
+    return f->queue.due > 0 && f->queue.due == f->queue.maybe && is_quiet(f);
+}
+
+bool pg_flow_is_busy(const struct pg_flow *f)
+{
+    return f->queue.due > f->queue.maybe || f->copy != PG_COPY_NONE || f->lost;
+}
+
+bool pg_flow_commit_in_flight(const struct pg_flow *f)
+{
+    return f->commit_sent && (int32_t)(f->commit_end - f->ends_seen) > 0;
+}
+
+/* --- without a server --- */
+
+/* What an abandoned request gets. `told`: its error went out already. */
+static enum pg_swallow_step abandon_token(struct pg_swallow *s, enum pg_token token, bool told)
+{
+    bool batch_told = told || s->till_sync;
+    if (token_in(token, EXTENDED))
+        return pg_swallow_next(s, 'E');
+    if (token == PG_TOKEN_SYNC) {
+        s->till_sync = false;
+        return batch_told ? PG_SWALLOW_READY : PG_SWALLOW_ERROR_READY;
+    }
+    if (s->till_sync)
+        return PG_SWALLOW_NOTHING;
+    return told ? PG_SWALLOW_READY : PG_SWALLOW_ERROR_READY;
+}
+
+bool pg_flow_abandon(struct pg_flow *f, struct pg_swallow *s, enum pg_swallow_step *step)
+{
+    if (f->lost) {
+        f->lost = false;
+        *step = PG_SWALLOW_END;
+        return true;
+    }
+    if (f->copy == PG_COPY_IN) { /* its client will send a Sync after it: the ones inside do not count */
+        enum pg_token token = pg_queue_pop_any(&f->queue);
+        (void)doubt_syncs(f);
+        pg_queue_unpop(&f->queue, token);
+    }
+    f->copy = PG_COPY_NONE;
+    while (f->queue.due > 0) {
+        enum pg_token token = pg_queue_front(&f->queue);
+        bool maybe = pg_queue_front_maybe(&f->queue), told = f->errored;
+        drop_front(f);
+        if (maybe)
+            continue;
+        *step = abandon_token(s, token, told);
+        if (*step != PG_SWALLOW_NOTHING)
+            return true;
+    }
+    if (f->skipping || f->doubt_open)
+        s->till_sync = true;
+    if (!f->batch || s->till_sync)
+        return false;
+    *step = pg_swallow_next(s, 'E'); /* a batch all answered, but not ended: it is lost */
+    return true;
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * The first words of a query: enough to tell transaction control from the rest, skipping blanks and
+ * (nested) comments as the server does. This is no SQL parser: what is not recognised for certain is
+ * PG_VERB_OTHER. Pure; looks at a bounded number of words, but skips comments of any length.
+ */
+#include "proxy/core/span.h"
+
+enum pg_verb {
+    PG_VERB_EMPTY,    /* nothing but blanks, comments and semicolons */
+    PG_VERB_BEGIN,    /* BEGIN, START TRANSACTION */
+    PG_VERB_COMMIT,   /* COMMIT, END */
+    PG_VERB_ROLLBACK, /* ROLLBACK, ABORT */
+    PG_VERB_PREPARE,  /* PREPARE TRANSACTION */
+    PG_VERB_OTHER     /* also ROLLBACK TO, COMMIT PREPARED, ROLLBACK PREPARED, SAVEPOINT, ... */
+};
+
+struct pg_text {
+    enum pg_verb verb;
+    bool single; /* EMPTY, COMMIT, ROLLBACK: nothing else follows but blanks, comments, semicolons */
+    bool chain;  /* COMMIT, ROLLBACK: ... AND CHAIN, which begins the next transaction */
+};
+
+/* `text`: a query without its NUL; ends at a NUL if there is one. If it is only the beginning of a
+ * query (cut off), use `verb` and not `single`. */
+struct pg_text pg_text_look(struct span text);
+
+/* Is the first word of the query `word` (upper case)? */
+bool pg_text_is(struct span text, const char *word);
