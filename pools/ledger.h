@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * The books of one identity over all workers: how many slots are taken, who waits, what was promised to
+ * whom, whether dialing makes sense now. A few instructions behind a mutex that is never held over a
+ * system call or a callback.
+ *
+ *   slots       dialing + live + closing <= max, always, over all workers
+ *   promises    one thing (a dial or a moved server) per oldest waiter; each ends exactly once:
+ *               arrived, none (nothing left to move) or failed; then the books are matched again
+ *   breakers    per endpoint: the door and the backoff of dials, the service of exchanges. They are
+ *               judged here, under the same mutex, so that no verdict and no permit is ever on its way
+ *
+ * A worker's own counts (idle, waiters, oldest) are atomics it alone writes; the ledger reads them when
+ * it matches. ledger_match() runs at the end of every entry and hands out what to do; the doing (posts,
+ * allocations) comes after the lock is gone.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "health/backoff.h"
+#include "health/breaker.h"
+#include "pools/driver.h"
+#include "pools/pool_conf.h"
+#include "proxy/core/loop.h"
+#include "proxy/core/snapshot.h"
+
+#define LEDGER_WORKERS_MAX 64
+#define LEDGER_DIALS_MAX 4 /* in flight per pool */
+#define LEDGER_YIELD_MS 5  /* a foreign waiter this much older goes first */
+
+struct dialer;
+struct pool;
+struct server;
+
+struct ledger_worker {
+    struct loop *loop;
+    struct pool *pool;
+    /* written by the worker alone */
+    _Atomic unsigned idle, waiters;
+    _Atomic uint64_t oldest_ms; /* arrival of its oldest waiter */
+    /* written under the mutex */
+    _Atomic bool foreign; /* somebody else waits for what it may give back */
+    bool grow;            /* it shares its servers thinner than it likes */
+    unsigned promised;    /* dials and moves on their way to it */
+    unsigned asked;       /* moves it was asked for and did not make yet */
+    uint8_t owes[LEDGER_WORKERS_MAX]; /* to each worker; sums up to asked */
+};
+
+struct ledger_endpoint {
+    struct breaker door, service;
+    unsigned fail_streak; /* dials that failed in a row */
+    uint64_t next_dial_ms;
+};
+
+struct ledger {
+    /* fixed */
+    char *name;
+    const struct driver_ops *ops;
+    unsigned n_workers;
+    struct dialer *dialer;
+    struct ledger_worker *workers;
+
+    pthread_mutex_t mutex;
+    struct snapshot *snap; /* keeps conf alive */
+    const struct pool_conf *conf;
+    uint64_t now_ms; /* the latest time anybody brought: never goes back */
+    unsigned open;   /* slots taken */
+    unsigned dialing, closing;
+    unsigned pinned;      /* exclusive leases of servers that could be shared */
+    unsigned next_worker; /* who gets the next server that nobody waits for */
+    unsigned busy_limit;  /* the upstream said "too many connections": not above this... */
+    uint64_t busy_until;  /* ... until then */
+    uint64_t retry_ms;    /* blocked by time alone: match again then; 0: not blocked */
+    struct ledger_endpoint *endpoints;
+    size_t n_endpoints;
+    struct err last_dial; /* of the last dial that failed; cause NONE after one that did not */
+    uint64_t dials, dial_failures, abandoned;
+    uint64_t dial_causes[CAUSE_COUNT];
+    struct snapshot *memo; /* what the driver wants remembered of the identity */
+    bool started; /* every worker has its pool */
+    bool warmed;  /* `min` was reached once */
+    bool stopping;
+
+    _Atomic bool paused;
+    _Atomic bool service_shut; /* some service breaker is not closed: ask before an exchange */
+    _Atomic unsigned generation;
+    _Atomic uint32_t leases; /* lease numbers, in the order of service */
+};
+
+/* Control's thread. The workers' loops and pools are registered by pool_new(). */
+struct ledger *ledger_new(const struct driver_ops *ops, const struct pool_conf *conf,
+                          struct snapshot *snap, unsigned n_workers, struct dialer *dialer,
+                          uint64_t now);
+/* Every worker's pool is registered: dialing may begin. */
+void ledger_start(struct ledger *l, uint64_t now);
+/* All slots must be free and all pools gone. */
+void ledger_free(struct ledger *l);
+
+/* ---- entries by workers; each matches the books before it returns ---- */
+
+/* Why a worker's waiters may not get anything soon. */
+struct ledger_outlook {
+    unsigned live;          /* servers that exist and are not closing, over all workers */
+    bool down;              /* nothing is live and the last dial failed */
+    bool shut;              /* every door refuses */
+    uint64_t retry_ms;      /* 0, or when the books should be matched again */
+    uint64_t dial_failures; /* so far */
+    struct err last_dial;
+};
+
+/* Somebody waits, or may go on: look for something to give. `out` may be NULL. */
+void ledger_tend(struct ledger *l, uint64_t now, struct ledger_outlook *out);
+
+/* A worker would like one more server to share its load over. */
+void ledger_grow(struct ledger *l, unsigned worker, uint64_t now);
+
+/* A dial ended (err, or NULL) on its home worker. A failed one frees its slot here and ends its promise;
+   of one that went well the promise ends in ledger_arrived(). */
+void ledger_dialed(struct ledger *l, const struct server *sv, const struct err *err, uint64_t now);
+
+/* A promised server, dialed or moved, has come and was put to use: only now, or the waiter it was meant
+   for would be promised another. */
+void ledger_arrived(struct ledger *l, unsigned worker, uint64_t now);
+
+/* To which worker does this one owe a server? -1: none, or have_one is false: then what it owed is
+   called off. */
+int ledger_owed(struct ledger *l, unsigned worker, bool have_one, uint64_t now);
+
+/* Should a server given back here go to another worker? Then that is promised: its number, or -1. */
+int ledger_foreign(struct ledger *l, unsigned worker, uint64_t now);
+
+/* A live server starts to close; later its slot is free, or taken from it after close_timeout. */
+void ledger_closing(struct ledger *l);
+void ledger_freed(struct ledger *l, bool abandoned, uint64_t now);
+
+/* One more exclusive lease of a server that others could share; false: the class is full. */
+bool ledger_pin(struct ledger *l);
+void ledger_unpin(struct ledger *l, uint64_t now);
+
+/* Is one server to go because a reload lowered max? And may an idle one go (open > min)? */
+bool ledger_above_max(struct ledger *l);
+bool ledger_above_min(struct ledger *l);
+
+/*
+ * The service breaker, for exchanges. allows(): false with the time until it may answer otherwise, or
+ * true, perhaps with a permit (not 0) that result() has to bring back. Neutral: neither well nor failed.
+ */
+enum service_result { SERVICE_WELL, SERVICE_FAILED, SERVICE_NEUTRAL };
+bool ledger_service_allows(struct ledger *l, uint64_t now, uint32_t *permit, uint64_t *wait_ms);
+void ledger_service_result(struct ledger *l, const struct server *sv, uint64_t successes,
+                           enum service_result result, uint32_t permit, uint64_t now);
+
+/* What every server of the identity says alike (Postgres' parameters), kept for sessions that have no
+   server yet. remember() takes a reference of its own; recall() gives one, or NULL. */
+void ledger_remember(struct ledger *l, struct snapshot *memo);
+struct snapshot *ledger_recall(struct ledger *l);
+
+/* ---- entries by control ---- */
+
+void ledger_pause(struct ledger *l, bool pause, uint64_t now);
+void ledger_recycle(struct ledger *l);
+void ledger_force_breaker(struct ledger *l, enum breaker_force force, uint64_t now);
+void ledger_reconf(struct ledger *l, const struct pool_conf *conf, struct snapshot *snap,
+                   uint64_t now);
+/* No dials from here on. */
+void ledger_stop(struct ledger *l);
+
+/* A consistent copy of the numbers, for admin and tests. */
+struct ledger_view {
+    unsigned open, dialing, closing, max, min, pinned;
+    enum breaker_state door, service; /* the worst of all endpoints */
+    uint64_t dials, dial_failures, abandoned;
+    uint64_t dial_causes[CAUSE_COUNT];
+    struct err last_dial;
+    bool paused, warmed, stopping;
+};
+void ledger_view(struct ledger *l, struct ledger_view *out);
+
+/* The conf in force, with a reference that the caller drops. Any thread. */
+const struct pool_conf *ledger_conf(struct ledger *l, struct snapshot **ref);

@@ -1,0 +1,586 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Leases and waiters of one worker.
+ *
+ *   pool_lease -> take (idle, checked out | spare capacity) -> granted
+ *              -> queue -> ledger: a dial, a move            -> pool_ready -> granted later
+ *   pool_give_back -> driver settles -> keep | reset | verify | drop -> pool_ready or server_close
+ *
+ * Callbacks of waiters run at the end of the loop's turn, never inside another caller's give-back, so
+ * that no caller finds its own objects changed under it.
+ */
+#include "pools/pool.h"
+
+#include <stdlib.h>
+
+#include "pools/pool_private.h"
+
+/* Share a server among this many leases before asking for one more. */
+#define SHARE_COMFORT 32
+
+static void note_waiters(struct pool *p)
+{
+    struct list *first = list_first(&p->waiters);
+    if (first)
+        atomic_store(&p->books->oldest_ms, OWNER(first, struct waiter, node)->since_ms);
+    atomic_store(&p->books->waiters, p->n_waiters);
+    counter_set(&p->stats.waiting, p->n_waiters);
+}
+
+static void enqueue(struct pool *p, struct waiter *w)
+{
+    w->state = WAITER_QUEUED;
+    list_push_back(&p->waiters, &w->node);
+    p->n_waiters++;
+    note_waiters(p);
+}
+
+static void dequeue(struct waiter *w)
+{
+    CHECK(w->state == WAITER_QUEUED);
+    struct pool *p = w->pool;
+    list_remove(&w->node);
+    w->state = WAITER_NONE;
+    loop_timer_stop(p->loop, &w->timer);
+    p->n_waiters--;
+    note_waiters(p);
+}
+
+static uint32_t waiters_share(const struct pool *p)
+{
+    unsigned n = p->ledger->n_workers;
+    return (p->conf->size.waiters + n - 1) / n;
+}
+
+/* ---- granting ---- */
+
+static void grant(struct pool *p, struct server *sv, struct waiter *w)
+{
+    CHECK(sv->leases < sv->capacity && !sv->exclusive);
+    if (sv->state != SERVER_BUSY)
+        server_move(sv, SERVER_BUSY);
+    sv->leases++;
+    sv->uses++;
+    sv->lease_no = atomic_fetch_add(&p->ledger->leases, 1) + 1;
+    sv->leased_ms = loop_now(p->loop);
+    sv->leak_warned = false;
+    if (w->exclusive || sv->capacity == 1) {
+        sv->exclusive = true;
+        sv->holder_ops = w->holder_ops;
+        sv->holder = w->holder;
+        sv->leased_us = loop_usec();
+    }
+    w->server = sv;
+    counter_add(&p->stats.leases, 1);
+    counter_add(&p->stats.leased, 1);
+}
+
+/* Takes the server out of the pool's hands if it is not fit to be leased now. */
+static bool checkout(struct pool *p, struct server *sv)
+{
+    enum outcome bad = sv->retire;
+    if (sv->generation != atomic_load(&p->ledger->generation))
+        bad = OUTCOME_DROP_RECYCLED;
+    else if (sv->die_ms && loop_now(p->loop) >= sv->die_ms)
+        bad = OUTCOME_DROP_LIFETIME;
+    if (bad == OUTCOME_KEEP && loop_now(p->loop) - sv->idle_ms >= p->conf->check.checkout_after_ms) {
+        switch (io_probe(&sv->io)) {
+        case IO_PEEK_QUIET:
+            server_verdict(sv, PHASE_CHECKOUT, OUTCOME_KEEP);
+            return true;
+        case IO_PEEK_BYTES:
+            bad = OUTCOME_DROP_UNREAD;
+            break;
+        case IO_PEEK_EOF:
+            bad = OUTCOME_DROP_EOF;
+            break;
+        }
+    }
+    if (bad == OUTCOME_KEEP)
+        return true;
+    server_verdict(sv, PHASE_CHECKOUT, bad);
+    server_close(sv, bad, false);
+    return false;
+}
+
+static struct server *take_idle(struct pool *p)
+{
+    struct list *n;
+    while ((n = list_first(&p->idle))) {
+        struct server *sv = OWNER(n, struct server, node);
+        if (checkout(p, sv))
+            return sv;
+    }
+    return NULL;
+}
+
+/* The least loaded server that others use already and that has room. */
+static struct server *take_shared(struct pool *p)
+{
+    struct server *best = NULL;
+    LIST_EACH(n, &p->busy)
+    {
+        struct server *sv = OWNER(n, struct server, node);
+        if (sv->exclusive || sv->leaving || sv->retire != OUTCOME_KEEP ||
+            sv->leases >= sv->capacity)
+            continue;
+        if (!best || sv->leases < best->leases)
+            best = sv;
+    }
+    return best;
+}
+
+/* Exclusive use of what could be shared is a class of its own, with its own bound. */
+static bool may_pin(struct pool *p, const struct server *sv)
+{
+    return sv->capacity == 1 || ledger_pin(p->ledger);
+}
+
+static struct server *take(struct pool *p, const struct waiter *w)
+{
+    struct server *shared = w->exclusive ? NULL : take_shared(p);
+    if (shared && shared->leases < SHARE_COMFORT)
+        return shared;
+    struct server *sv = take_idle(p);
+    if (sv && (!w->exclusive || may_pin(p, sv)))
+        return sv;
+    if (shared) {
+        ledger_grow(p->ledger, p->worker, loop_now(p->loop));
+        return shared;
+    }
+    return NULL;
+}
+
+/* All shared servers are in use: let the least loaded one run empty for whoever needs all of it. */
+static void free_one_up(struct pool *p)
+{
+    struct server *best = NULL;
+    LIST_EACH(n, &p->busy)
+    {
+        struct server *sv = OWNER(n, struct server, node);
+        if (sv->exclusive || sv->capacity == 1)
+            continue;
+        if (sv->leaving)
+            return;
+        if (!best || sv->leases < best->leases)
+            best = sv;
+    }
+    if (best)
+        best->leaving = true;
+}
+
+static void on_waiter_timeout(struct timer *t);
+
+enum lease_result pool_lease(struct pool *p, struct waiter *w)
+{
+    CHECK_MAGIC(p, POOL_MAGIC);
+    CHECK(w->state == WAITER_NONE);
+    w->pool = p;
+    w->server = NULL;
+    w->err.cause = CAUSE_NONE;
+    if (p->stopping) {
+        err_set(&w->err, CAUSE_DRAINING, STAGE_WAIT, 0, "carpool is stopping");
+        return LEASE_REFUSED;
+    }
+    if (!p->n_waiters && !atomic_load_explicit(&p->ledger->paused, memory_order_relaxed)) {
+        struct server *sv = take(p, w);
+        if (sv) {
+            grant(p, sv, w);
+            hist_record(&p->stats.acquire, 0);
+            return LEASE_GRANTED;
+        }
+    }
+    if (p->n_waiters >= waiters_share(p)) {
+        err_set(&w->err, CAUSE_QUEUE_FULL, STAGE_WAIT, 0,
+                "pool %s: %u clients wait already for its %u servers (size.waiters)",
+                p->ledger->name, p->n_waiters, p->conf->size.max);
+        return LEASE_REFUSED;
+    }
+    w->since_us = loop_usec();
+    w->since_ms = loop_now(p->loop);
+    list_init(&w->node);
+    timer_init(&w->timer, on_waiter_timeout);
+    enqueue(p, w);
+    struct ledger_outlook look;
+    ledger_tend(p->ledger, w->since_ms, &look);
+    w->failures_at = look.dial_failures;
+    if (p->conf->on_down == ON_DOWN_FAIL && look.live == 0 && look.shut) {
+        dequeue(w);
+        err_set(&w->err, CAUSE_BREAKER_OPEN, STAGE_WAIT, 0, "pool %s: not dialing for now: %.90s",
+                p->ledger->name, look.last_dial.note);
+        return LEASE_REFUSED;
+    }
+    if (w->exclusive)
+        free_one_up(p);
+    counter_add(&p->stats.waits, 1);
+    uint64_t wait = p->conf->size.acquire_timeout_ms;
+    if (wait || w->due_ms) {
+        uint64_t due = wait ? w->since_ms + wait : w->due_ms;
+        if (w->due_ms && w->due_ms < due)
+            due = w->due_ms;
+        timer_set(&p->loop->timers, &w->timer, due);
+    }
+    pool_rearm(p, look.retry_ms > w->since_ms ? look.retry_ms - w->since_ms : 100);
+    return LEASE_WAITING;
+}
+
+/* ---- callbacks of waiters, at the end of the turn ---- */
+
+void pool_settle_waiter(struct waiter *w, struct server *sv, const struct err *err)
+{
+    struct pool *p = w->pool;
+    dequeue(w);
+    hist_record(&p->stats.acquire, loop_usec() - w->since_us);
+    if (sv)
+        grant(p, sv, w);
+    else
+        w->err = *err;
+    w->state = WAITER_SETTLED;
+    list_push_back(&p->settled, &w->node);
+    loop_defer(p->loop, &p->deliver);
+}
+
+static void on_deliver(struct deferred *d)
+{
+    struct pool *p = OWNER(d, struct pool, deliver);
+    struct list *n;
+    while ((n = list_first(&p->settled))) {
+        struct waiter *w = OWNER(n, struct waiter, node);
+        list_remove(n);
+        w->state = WAITER_NONE;
+        w->on_lease(w);
+    }
+}
+
+void pool_cancel(struct waiter *w)
+{
+    switch (w->state) {
+    case WAITER_NONE:
+        return;
+    case WAITER_QUEUED:
+        dequeue(w);
+        return;
+    case WAITER_SETTLED:
+        list_remove(&w->node);
+        w->state = WAITER_NONE;
+        if (w->server)
+            pool_give_back(&w->server);
+        return;
+    }
+}
+
+static void on_waiter_timeout(struct timer *t)
+{
+    struct waiter *w = OWNER(t, struct waiter, timer);
+    struct pool *p = w->pool;
+    struct ledger_outlook look;
+    uint64_t now = loop_now(p->loop);
+    ledger_tend(p->ledger, now, &look);
+    const struct size_conf *size = &p->conf->size;
+    const char *name = p->ledger->name;
+    bool paused = atomic_load(&p->ledger->paused);
+    bool own_due = w->due_ms && now >= w->due_ms;
+    struct err err;
+    if (!own_due && !paused && look.down && p->conf->on_down == ON_DOWN_WAIT) {
+        uint64_t until = w->since_ms + p->conf->timeouts.outage_wait_ms;
+        if (now < until) {
+            timer_set(&p->loop->timers, &w->timer, until);
+            return;
+        }
+        err_set(&err, CAUSE_OUTAGE, STAGE_WAIT, 0, "pool %s: no server for %llu ms: %.90s", name,
+                (unsigned long long)(now - w->since_ms), look.last_dial.note);
+    } else if (paused) {
+        err_set(&err, CAUSE_PAUSED, STAGE_WAIT, 0, "pool %s is paused", name);
+    } else if (look.down) {
+        err_set(&err,
+                look.last_dial.cause == CAUSE_UPSTREAM_BUSY ||
+                        look.last_dial.cause == CAUSE_UPSTREAM_AUTH
+                    ? look.last_dial.cause
+                    : CAUSE_DIAL_FAILED,
+                STAGE_WAIT, 0, "pool %s: %.120s", name, look.last_dial.note);
+    } else {
+        err_set(&err, CAUSE_ACQUIRE_TIMEOUT, STAGE_WAIT, 0,
+                "pool %s: no server free within %llu ms (%u of %u in use, %u waiting)", name,
+                (unsigned long long)(now - w->since_ms), look.live, size->max, p->n_waiters);
+    }
+    pool_settle_waiter(w, NULL, &err);
+}
+
+/* ---- a server comes free ---- */
+
+static struct waiter *next_waiter(struct pool *p, struct server *sv)
+{
+    struct list *n = list_first(&p->waiters);
+    if (!n)
+        return NULL;
+    struct waiter *w = OWNER(n, struct waiter, node);
+    if (!w->exclusive || may_pin(p, sv))
+        return w;
+    /* The class of exclusive leases is full: whoever shares may go first. */
+    LIST_EACH(m, &p->waiters)
+    {
+        w = OWNER(m, struct waiter, node);
+        if (!w->exclusive)
+            return w;
+    }
+    return NULL;
+}
+
+static bool give_away(struct pool *p, struct server *sv)
+{
+    if (!atomic_load_explicit(&p->books->foreign, memory_order_seq_cst))
+        return false;
+    int to = ledger_foreign(p->ledger, p->worker, loop_now(p->loop));
+    if (to < 0)
+        return false;
+    server_send_away(sv, (unsigned)to);
+    return true;
+}
+
+static enum outcome fit(struct pool *p, const struct server *sv)
+{
+    if (sv->retire != OUTCOME_KEEP)
+        return sv->retire;
+    if (p->stopping)
+        return OUTCOME_DROP_DRAINING;
+    if (sv->generation != atomic_load(&p->ledger->generation))
+        return OUTCOME_DROP_RECYCLED;
+    if (sv->die_ms && loop_now(p->loop) >= sv->die_ms)
+        return OUTCOME_DROP_LIFETIME;
+    if (p->over_max && ledger_above_max(p->ledger))
+        return OUTCOME_DROP_SURPLUS;
+    return OUTCOME_KEEP;
+}
+
+void pool_ready(struct pool *p, struct server *sv)
+{
+    sv->leaving = false;
+    enum outcome why = fit(p, sv);
+    if (why != OUTCOME_KEEP) {
+        server_close(sv, why, false);
+        return;
+    }
+    bool paused = atomic_load(&p->ledger->paused);
+    if (!paused && give_away(p, sv))
+        return;
+    struct waiter *w = paused ? NULL : next_waiter(p, sv);
+    if (!w) {
+        server_move(sv, SERVER_IDLE);
+        /* Someone elsewhere may have looked before this was counted as idle. */
+        if (atomic_load(&p->books->foreign))
+            ledger_tend(p->ledger, loop_now(p->loop), NULL);
+        return;
+    }
+    pool_settle_waiter(w, sv, NULL);
+    if (p->n_waiters && sv->capacity > 1)
+        pool_serve(p);
+}
+
+void pool_serve(struct pool *p)
+{
+    if (atomic_load(&p->ledger->paused))
+        return;
+    for (;;) {
+        struct list *n = list_first(&p->waiters);
+        if (!n)
+            return;
+        struct waiter *w = OWNER(n, struct waiter, node);
+        struct server *sv = take(p, w);
+        if (!sv)
+            return;
+        pool_settle_waiter(w, sv, NULL);
+    }
+}
+
+/* ---- giving back ---- */
+
+void pool_settle_server(struct pool *p, struct server *sv, enum outcome outcome)
+{
+    if (outcome_drops(outcome) || sv->retire != OUTCOME_KEEP) {
+        enum outcome why = outcome_drops(outcome) ? outcome : sv->retire;
+        server_verdict(sv, PHASE_RETURN, why);
+        server_close(sv, why, false);
+        return;
+    }
+    if (sv->holds) {
+        /* A cancel is on its way to it: nobody else's work may run there until that has ended. */
+        if (sv->state != SERVER_CHECKING)
+            server_move(sv, SERVER_CHECKING);
+        sv->check_phase = PHASE_RETURN;
+        sv->check_step = OUTCOME_KEEP;
+        return;
+    }
+    if (outcome == OUTCOME_KEEP) {
+        enum check_return policy = p->conf->check.on_return;
+        if (policy == CHECK_VERIFIED || policy == CHECK_STATEMENT)
+            outcome = OUTCOME_VERIFY;
+        else if (policy == CHECK_CLEAN)
+            outcome = OUTCOME_RESET;
+    }
+    if (outcome != OUTCOME_KEEP) {
+        server_check(sv, PHASE_RETURN, outcome);
+        return;
+    }
+    server_verdict(sv, PHASE_RETURN, OUTCOME_KEEP);
+    pool_ready(p, sv);
+}
+
+/* Ends one lease; true if it was the server's last. */
+static bool end_lease(struct server *sv)
+{
+    struct pool *p = sv->pool;
+    CHECK_MAGIC(sv, SERVER_MAGIC);
+    CHECK(sv->state == SERVER_BUSY && sv->leases > 0);
+    counter_sub(&p->stats.leased, 1);
+    if (sv->exclusive) {
+        uint64_t now = loop_usec();
+        hist_record(&p->stats.exchange, now - sv->leased_us);
+        sv->exclusive = false;
+        sv->holder_ops = NULL;
+        sv->holder = NULL;
+        sv->verified_ms = loop_now(p->loop);
+        io_resume(&sv->io);
+        if (sv->capacity > 1)
+            ledger_unpin(p->ledger, loop_now(p->loop));
+    }
+    return --sv->leases == 0;
+}
+
+void pool_give_back(struct server **svp)
+{
+    struct server *sv = *svp;
+    *svp = NULL;
+    struct pool *p = sv->pool;
+    if (end_lease(sv)) {
+        pool_settle_server(p, sv, sv->ops->settle(sv));
+        return;
+    }
+    /* A shared server never comes free under steady load: let one run empty for another worker. */
+    if (!sv->leaving && atomic_load_explicit(&p->books->foreign, memory_order_relaxed) &&
+        list_empty(&p->idle))
+        free_one_up(p);
+    if (p->n_waiters && !sv->leaving && sv->retire == OUTCOME_KEEP)
+        pool_serve(p);
+}
+
+void pool_drop(struct server **svp, enum outcome why)
+{
+    struct server *sv = *svp;
+    *svp = NULL;
+    CHECK(outcome_drops(why));
+    if (sv->retire == OUTCOME_KEEP)
+        sv->retire = why;
+    if (!end_lease(sv))
+        return;
+    server_verdict(sv, PHASE_RETURN, why);
+    server_close(sv, why, why == OUTCOME_DROP_EOF);
+}
+
+/* ---- small things ---- */
+
+const struct pool_conf *pool_conf(const struct pool *p)
+{
+    return p->conf;
+}
+
+struct ledger *pool_ledger(const struct pool *p)
+{
+    return p->ledger;
+}
+
+const struct pool_stats *pool_stats(const struct pool *p)
+{
+    return &p->stats;
+}
+
+void pool_count_error(struct pool *p, enum cause cause)
+{
+    counter_add(&p->stats.errors[cause], 1);
+}
+
+void pool_count_retry(struct pool *p)
+{
+    counter_add(&p->stats.retries, 1);
+}
+
+void pool_count_exchange(struct pool *p, uint64_t us)
+{
+    hist_record(&p->stats.exchange, us);
+}
+
+void pool_service_result(struct pool *p, const struct server *sv, bool well, uint32_t permit)
+{
+    if (well && !permit) {
+        p->successes++;
+        return;
+    }
+    uint64_t n = p->successes;
+    p->successes = 0;
+    ledger_service_result(p->ledger, sv, n, well ? SERVICE_WELL : SERVICE_FAILED, permit,
+                          loop_now(p->loop));
+}
+
+void pool_request(struct pool *p)
+{
+    p->requests++;
+}
+
+bool pool_may_retry(struct pool *p)
+{
+    uint64_t now = loop_now(p->loop);
+    budget_request(&p->budget, now, p->requests);
+    p->requests = 0;
+    return budget_take(&p->budget, now);
+}
+
+/* ---- life ---- */
+
+struct pool *pool_new(struct ledger *l, unsigned worker, struct loop *loop)
+{
+    struct pool *p = calloc(1, sizeof *p);
+    if (!p)
+        return NULL;
+    p->magic = POOL_MAGIC;
+    p->ledger = l;
+    p->books = &l->workers[worker];
+    p->loop = loop;
+    p->worker = worker;
+    p->conf = ledger_conf(l, &p->snap);
+    list_init(&p->idle);
+    list_init(&p->busy);
+    list_init(&p->checking);
+    list_init(&p->closing);
+    list_init(&p->waiters);
+    list_init(&p->settled);
+    deferred_init(&p->deliver, on_deliver);
+    deferred_init(&p->quiet, NULL);
+    timer_init(&p->tick, pool_tick);
+    post_init(&p->ask, pool_obey, NULL);
+    p->books->loop = loop;
+    p->books->pool = p;
+    return p;
+}
+
+void pool_start(struct pool *p)
+{
+    budget_init(&p->budget, p->conf->retry.budget, 10, loop_now(p->loop));
+    pool_rearm(p, 1000);
+}
+
+void pool_free(struct pool *p)
+{
+    CHECK(list_empty(&p->idle) && list_empty(&p->busy) && list_empty(&p->checking) &&
+          list_empty(&p->closing) && list_empty(&p->waiters) && list_empty(&p->settled));
+    CHECK(!timer_armed(&p->tick));
+    snapshot_drop(&p->snap);
+    p->magic = 0;
+    free(p);
+}
+
+void pool_each_server(struct pool *p, void (*each)(const struct server *sv, void *arg), void *arg)
+{
+    const struct list *lists[] = {&p->idle, &p->busy, &p->checking, &p->closing};
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        LIST_EACH(n, lists[i])
+            each(OWNER(n, struct server, node), arg);
+}

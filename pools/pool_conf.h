@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * What a pool is made of: bounds, deadlines, socket options and the upstream's endpoints. Plain
+ * immutable values, filled by proxy/conf and owned by the configuration snapshot; durations in
+ * milliseconds, 0 means "none" where a line says so.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "health/health_conf.h"
+
+struct size_conf {
+    uint32_t min;                /* servers kept open, <= max */
+    uint32_t max;                /* dialing + live + closing, over all workers; >= 1 */
+    uint32_t waiters;            /* clients waiting for a server; 0: refuse instead of waiting */
+    uint64_t acquire_timeout_ms; /* longest wait for a server; >= 1 */
+    uint64_t idle_timeout_ms;    /* close a server idle this long, above min; 0: never */
+    uint64_t max_lifetime_ms;    /* retire a server this old (with jitter); 0: never */
+};
+
+struct timeouts_conf {
+    uint64_t connect_ms;          /* one dial, from socket to logged in */
+    uint64_t request_ms;          /* one exchange; 0: none. HTTP: up to the response's head */
+    uint64_t idle_transaction_ms; /* Postgres: client silent inside a transaction; 0: none */
+    uint64_t client_idle_ms;      /* client silent outside of an exchange; 0: none */
+    uint64_t client_login_ms;     /* from accept to logged in; HTTP: to the end of a head */
+    uint64_t write_stall_ms;      /* a peer that takes no byte */
+    uint64_t outage_wait_ms;      /* with ON_DOWN_WAIT: longest wait for an upstream that is down */
+    uint64_t close_ms;            /* goodbye until the peer's end-of-file, then the slot is freed
+                                     and counted as abandoned */
+};
+
+struct tcp_conf {
+    uint64_t keepalive_ms;    /* idle time before probes, both sides; 0: off. Whole seconds */
+    uint64_t user_timeout_ms; /* unacknowledged bytes until the socket dies; 0: the system's */
+};
+
+/* While the door is open (dials fail): do clients wait up to outage_wait or fail at once? */
+enum on_down { ON_DOWN_WAIT, ON_DOWN_FAIL };
+
+/* libpq's words, for every protocol. */
+enum endpoint_tls {
+    ENDPOINT_TLS_DISABLE,
+    ENDPOINT_TLS_ALLOW,       /* Postgres only */
+    ENDPOINT_TLS_PREFER,      /* Postgres only */
+    ENDPOINT_TLS_REQUIRE,     /* encrypted, nothing verified */
+    ENDPOINT_TLS_VERIFY_CA,   /* chain verified */
+    ENDPOINT_TLS_VERIFY_FULL, /* chain and name; the default of rediss:// and https:// */
+};
+
+struct conf_pair {
+    const char *name, *value;
+};
+
+/* One upstream address. All endpoints of a pool have the same user and database. */
+struct endpoint_conf {
+    const char *label;     /* for people and metrics: "db:5432", "[::1]:5432", "/run/redis.sock" */
+    const char *host;      /* name or literal, without brackets; NULL for a Unix socket */
+    uint16_t port;         /* TCP port; Postgres over a Unix socket: the number in its file name */
+    const char *unix_path; /* the socket's full path; NULL for TCP */
+    bool literal;          /* host is an IPv4 or IPv6 literal: needs no resolving */
+    const char *user;      /* NULL: none given (redis: the "default" user) */
+    const char *password;  /* secret; NULL: none */
+    const char *database;  /* Postgres: never NULL; Redis: "0" if none given; HTTP: NULL */
+    enum endpoint_tls tls;
+    const char *tls_ca;   /* PEM file; NULL: the system's store */
+    const char *tls_cert; /* PEM file of our own certificate; NULL: none */
+    const char *tls_key;
+    const struct conf_pair
+        *options; /* other query options of the URL, decoded (application_name ...) */
+    size_t n_options;
+    uint32_t priority; /* lower is preferred */
+    uint32_t line, column; /* where the file says it; 0: not from a file */
+};
+
+struct pool_conf {
+    const char *name;
+    const struct endpoint_conf *endpoints; /* by priority, ties as written */
+    size_t n_endpoints;                    /* >= 1 */
+    enum on_down on_down;
+    struct size_conf size;
+    struct check_conf check;
+    struct timeouts_conf timeouts;
+    struct retry_conf retry;
+    struct breaker_conf breaker;
+    struct tcp_conf tcp;
+};

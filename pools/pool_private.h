@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/* What pool.c, server.c and pool_tend.c share. For this folder only. */
+#include "health/budget.h"
+#include "pools/ledger.h"
+#include "pools/pool.h"
+
+#define POOL_MAGIC UINT32_C(0x706f6f6c)
+#define SERVER_MAGIC UINT32_C(0x73727672)
+
+struct pool {
+    uint32_t magic;
+    /* fixed */
+    struct ledger *ledger;
+    struct ledger_worker *books; /* this worker's part of the ledger */
+    struct loop *loop;
+    unsigned worker;
+    /* changes */
+    struct snapshot *snap;
+    const struct pool_conf *conf;
+    struct list idle, busy, checking, closing; /* idle: latest first */
+    struct list waiters;                       /* oldest first */
+    unsigned n_waiters;
+    unsigned n_held; /* servers that something under way still points to */
+    struct list settled; /* waiters whose callback is due at the end of the turn */
+    struct deferred deliver;
+    struct timer tick;
+    struct post_msg ask;
+    struct budget budget;
+    uint64_t requests;   /* since the budget was told */
+    uint64_t successes;  /* since the service breaker was told */
+    uint64_t seen_generation;
+    bool over_max; /* a reload may have lowered max: look before keeping a server */
+    bool stopping, killing;
+    void (*on_quiet)(struct pool *p, void *arg);
+    void *quiet_arg;
+    struct deferred quiet;
+    struct pool_stats stats;
+};
+
+/* server.c */
+void server_move(struct server *sv, enum server_state to);
+void server_close(struct server *sv, enum outcome why, bool eof);
+void server_adopt(struct server *sv, struct pool *p); /* attaches it here, then server_ready() */
+void server_send_away(struct server *sv, unsigned worker);
+void server_check(struct server *sv, enum phase phase, enum outcome step);
+void server_verdict(struct server *sv, enum phase phase, enum outcome outcome);
+
+/* pool.c: a server of this pool is free and well: the oldest waiter, another worker, or idle. */
+void pool_ready(struct pool *p, struct server *sv);
+/* Gives queued waiters what can be given now. */
+void pool_serve(struct pool *p);
+void pool_settle_waiter(struct waiter *w, struct server *sv, const struct err *err);
+/* The lease is over and the driver has said `outcome`. */
+void pool_settle_server(struct pool *p, struct server *sv, enum outcome outcome);
+void pool_maybe_quiet(struct pool *p);
+
+/* pool_tend.c */
+void pool_tick(struct timer *t);
+void pool_rearm(struct pool *p, uint64_t in_ms);
+void pool_judge_waiters(struct pool *p);
+void pool_obey(struct post_msg *ask);
+/* How long a closing server may take to say end-of-file. */
+uint64_t pool_close_ms(const struct pool *p);
+
+bool pool_ok(const struct pool *p);

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a pool does without being asked: idle servers are pinged, shrunk and replaced, waiters are told
+ * when waiting has become pointless, orders from control are obeyed, and the pool ends.
+ */
+#include <stdlib.h>
+
+#include "pools/pool_private.h"
+
+#define TICK_MS 1000
+#define TICK_WAITING_MS 100
+#define KILL_GRACE_MS 500 /* for the end-of-file of servers, past the drain's deadline */
+
+void pool_rearm(struct pool *p, uint64_t in_ms)
+{
+    if (in_ms < 1)
+        in_ms = 1;
+    uint64_t due = loop_now(p->loop) + in_ms;
+    if (!timer_armed(&p->tick) || due < p->tick.due)
+        timer_set(&p->loop->timers, &p->tick, due);
+}
+
+/* ---- waiters ---- */
+
+/* With on_down: fail, a waiter is told as soon as waiting has become pointless. */
+void pool_judge_waiters(struct pool *p)
+{
+    if (!p->n_waiters)
+        return;
+    struct ledger_outlook look;
+    uint64_t now = loop_now(p->loop);
+    ledger_tend(p->ledger, now, &look);
+    pool_rearm(p, look.retry_ms > now && look.retry_ms - now < TICK_WAITING_MS
+                      ? look.retry_ms - now
+                      : TICK_WAITING_MS);
+    if (p->conf->on_down != ON_DOWN_FAIL || look.live > 0 || atomic_load(&p->ledger->paused))
+        return;
+    LIST_EACH(n, &p->waiters)
+    {
+        struct waiter *w = OWNER(n, struct waiter, node);
+        struct err err;
+        if (look.shut)
+            err_set(&err, CAUSE_BREAKER_OPEN, STAGE_WAIT, 0,
+                    "pool %s: not dialing for now: %.90s", p->ledger->name, look.last_dial.note);
+        else if (look.down && look.dial_failures - w->failures_at >= p->conf->retry.attempts)
+            err_set(&err, look.last_dial.cause, look.last_dial.stage, look.last_dial.sys,
+                    "pool %s: %.120s", p->ledger->name, look.last_dial.note);
+        else
+            continue;
+        pool_settle_waiter(w, NULL, &err);
+    }
+}
+
+/* ---- idle servers ---- */
+
+static enum outcome idle_verdict(struct pool *p, const struct server *sv, uint64_t now)
+{
+    if (sv->generation != atomic_load(&p->ledger->generation))
+        return OUTCOME_DROP_RECYCLED;
+    if (sv->die_ms && now >= sv->die_ms)
+        return OUTCOME_DROP_LIFETIME;
+    if (p->over_max && ledger_above_max(p->ledger))
+        return OUTCOME_DROP_SURPLUS;
+    uint64_t idle = p->conf->size.idle_timeout_ms;
+    if (idle && now - sv->idle_ms >= idle && ledger_above_min(p->ledger))
+        return OUTCOME_DROP_IDLE;
+    if (p->conf->check.idle_ms && now - sv->verified_ms >= p->conf->check.idle_ms)
+        return OUTCOME_VERIFY;
+    return OUTCOME_KEEP;
+}
+
+static void tend_idle(struct pool *p, uint64_t now)
+{
+    LIST_EACH(n, &p->idle)
+    {
+        struct server *sv = OWNER(n, struct server, node);
+        enum outcome o = idle_verdict(p, sv, now);
+        if (o == OUTCOME_KEEP)
+            continue;
+        if (o == OUTCOME_VERIFY) {
+            server_check(sv, PHASE_IDLE, OUTCOME_VERIFY);
+            continue;
+        }
+        server_verdict(sv, PHASE_IDLE, o);
+        server_close(sv, o, false);
+    }
+    if (p->over_max && !ledger_above_max(p->ledger))
+        p->over_max = false;
+}
+
+static void warn_of_leaks(struct pool *p, uint64_t now)
+{
+    uint64_t after = p->conf->check.leak_after_ms;
+    if (!after)
+        return;
+    LIST_EACH(n, &p->busy)
+    {
+        struct server *sv = OWNER(n, struct server, node);
+        if (!sv->exclusive || sv->leak_warned || now - sv->leased_ms < after)
+            continue;
+        sv->leak_warned = true;
+        log_write(p->loop->log, LOG_WARN, "lease_long", "pool=%s server=%u lease=%u held_ms=%llu",
+                  p->ledger->name, sv->id, sv->lease_no,
+                  (unsigned long long)(now - sv->leased_ms));
+    }
+}
+
+/* ---- the tick ---- */
+
+static void tell_service(struct pool *p, uint64_t now)
+{
+    budget_request(&p->budget, now, p->requests);
+    p->requests = 0;
+    if (!p->successes)
+        return;
+    uint64_t n = p->successes;
+    p->successes = 0;
+    ledger_service_result(p->ledger, NULL, n, SERVICE_WELL, 0, now);
+}
+
+void pool_tick(struct timer *t)
+{
+    struct pool *p = OWNER(t, struct pool, tick);
+    uint64_t now = loop_now(p->loop);
+    if (!p->stopping) {
+        tend_idle(p, now);
+        warn_of_leaks(p, now);
+        tell_service(p, now);
+        ledger_tend(p->ledger, now, NULL);
+        pool_rearm(p, TICK_MS);
+    }
+    pool_judge_waiters(p);
+    CHECK(pool_ok(p));
+}
+
+bool pool_ok(const struct pool *p)
+{
+    unsigned n = 0;
+    LIST_EACH(w, &p->waiters)
+        n++;
+    return n == p->n_waiters && atomic_load(&p->books->waiters) == n &&
+           atomic_load(&p->books->idle) == counter_get(&p->stats.idle);
+}
+
+/* ---- orders ---- */
+
+void pool_ask(struct pool *p)
+{
+    post_once(p->loop, &p->ask);
+}
+
+/* Other workers wait: hand over what is idle here. */
+static void pay_what_is_owed(struct pool *p)
+{
+    for (;;) {
+        struct list *n = list_first(&p->idle);
+        struct server *sv = n ? OWNER(n, struct server, node) : NULL;
+        int to = ledger_owed(p->ledger, p->worker, sv != NULL, loop_now(p->loop));
+        if (to < 0)
+            return;
+        server_send_away(sv, (unsigned)to);
+    }
+}
+
+static void take_conf(struct pool *p)
+{
+    struct snapshot *fresh;
+    const struct pool_conf *conf = ledger_conf(p->ledger, &fresh);
+    if (conf != p->conf) {
+        p->over_max = true;
+        budget_reconf(&p->budget, conf->retry.budget, 10);
+    }
+    p->conf = conf;
+    snapshot_drop(&p->snap);
+    p->snap = fresh;
+}
+
+void pool_obey(struct post_msg *ask)
+{
+    struct pool *p = OWNER(ask, struct pool, ask);
+    if (!p->stopping)
+        take_conf(p);
+    pay_what_is_owed(p);
+    if (p->stopping) {
+        pool_maybe_quiet(p);
+        return;
+    }
+    pool_serve(p);
+    tend_idle(p, loop_now(p->loop));
+    ledger_tend(p->ledger, loop_now(p->loop), NULL);
+}
+
+/* ---- the end ---- */
+
+static void on_quiet(struct deferred *d)
+{
+    struct pool *p = OWNER(d, struct pool, quiet);
+    if (!list_empty(&p->settled)) {
+        loop_defer(p->loop, &p->quiet);
+        return;
+    }
+    loop_timer_stop(p->loop, &p->tick);
+    p->on_quiet(p, p->quiet_arg);
+}
+
+/* No server here, and none on its way to here. */
+static bool is_quiet(struct pool *p)
+{
+    if (!list_empty(&p->idle) || !list_empty(&p->busy) || !list_empty(&p->checking) ||
+        !list_empty(&p->closing) || !list_empty(&p->waiters) || p->n_held)
+        return false;
+    struct ledger_view view;
+    ledger_view(p->ledger, &view);
+    /* Dials and travellers hold slots; whose they are does not matter: all pools end together. */
+    return view.open == 0;
+}
+
+void pool_maybe_quiet(struct pool *p)
+{
+    if (!p->stopping || p->quiet.run || !is_quiet(p))
+        return;
+    p->quiet.run = on_quiet;
+    loop_defer(p->loop, &p->quiet);
+    /* The slot that came free last may be what the other workers wait for. */
+    for (unsigned i = 0; i < p->ledger->n_workers; i++)
+        if (p->ledger->workers[i].pool != p)
+            post_once(p->ledger->workers[i].loop, &p->ledger->workers[i].pool->ask);
+}
+
+void pool_stop(struct pool *p, void (*quiet)(struct pool *, void *), void *arg)
+{
+    p->stopping = true;
+    p->on_quiet = quiet;
+    p->quiet_arg = arg;
+    ledger_stop(p->ledger);
+    struct err err;
+    err_set(&err, CAUSE_DRAINING, STAGE_WAIT, 0, "carpool is stopping");
+    LIST_EACH(n, &p->waiters)
+        pool_settle_waiter(OWNER(n, struct waiter, node), NULL, &err);
+    struct list *n;
+    while ((n = list_first(&p->idle)))
+        server_close(OWNER(n, struct server, node), OUTCOME_DROP_DRAINING, false);
+    LIST_EACH(c, &p->checking)
+        server_close(OWNER(c, struct server, node), OUTCOME_DROP_DRAINING, false);
+    pay_what_is_owed(p);
+    pool_maybe_quiet(p);
+}
+
+uint64_t pool_close_ms(const struct pool *p)
+{
+    uint64_t ms = p->conf->timeouts.close_ms;
+    return p->killing && ms > KILL_GRACE_MS ? KILL_GRACE_MS : ms;
+}
+
+void pool_kill(struct pool *p)
+{
+    p->killing = true;
+    struct err err;
+    err_set(&err, CAUSE_KILLED, STAGE_EXCHANGE, 0, "carpool has stopped");
+    LIST_EACH(n, &p->busy)
+    {
+        struct server *sv = OWNER(n, struct server, node);
+        if (sv->exclusive)
+            sv->holder_ops->on_lost(sv, &err);
+    }
+    LIST_EACH(n, &p->closing)
+    {
+        struct server *sv = OWNER(n, struct server, node);
+        loop_timer_set(p->loop, &sv->timer, KILL_GRACE_MS);
+    }
+}

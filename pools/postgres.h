@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * Postgres servers: what driver, dial, cancel and the relay share of one connection.
+ *
+ * The dial (postgres_dial.c) logs in by libpq and leaves the socket, the cancel key and what the server
+ * reported. From then on carpool speaks the protocol itself; the PGconn is kept for its SSL object and
+ * freed with the server.
+ */
+#include "pools/postgres_params.h"
+#include "pools/server.h"
+#include "proxy/wire/postgres.h"
+#include "proxy/wire/postgres_flow.h"
+
+#define PG_CARRY_MAX (96 * 1024) /* an incomplete message that must be seen whole */
+
+struct pg_dial;
+struct pg_conn; /* libpq's PGconn */
+struct pg_check;
+
+struct pg_server {
+    struct server base;
+    struct pg_framer framer;
+    struct pg_flow flow;
+    struct pg_params *params; /* what it is set to now */
+    struct pg_params *origin; /* what it reported at login */
+    struct bufq carry;        /* an incomplete message; empty while idle */
+    bool reset_needed;        /* a session used it: DISCARD ALL before anybody else */
+    bool check_failed;
+    uint32_t pid;
+    uint8_t key_n;
+    uint8_t key[32];
+    struct sockaddr_storage addr; /* the peer's, for cancels */
+    socklen_t addr_n;
+    struct pg_dial *dial;
+    struct pg_conn *conn;
+};
+
+extern const struct driver_ops postgres_driver;
+
+static inline struct pg_server *pg_server_of(struct server *sv)
+{
+    return OWNER(sv, struct pg_server, base);
+}
+
+/*
+ * Sends a CancelRequest for whatever the server does now, over a connection of its own (TLS if the
+ * server has TLS) from the dialer's thread. The server is held until that connection has closed: no
+ * later statement can be hit. False: no memory, or too many under way.
+ */
+bool pg_cancel(struct pg_server *ps);
+
+/* postgres_dial.c */
+void pg_dial(struct server *sv, struct loop *loop);
+void pg_dial_abort(struct server *sv, const struct err *err);
+void pg_conn_free(struct pg_conn *conn);
+
+/*
+ * Reads what there is behind what was carried over, into the loop's scratch memory. Returns the bytes to
+ * look at (in *in), or what io_read said (0, negative) with *in empty. Afterwards pg_carry() keeps what
+ * could not be used; false: too much, or no memory.
+ */
+ssize_t pg_fill(struct io *io, struct bufq *carry, struct span *in);
+MUST_USE bool pg_carry(struct loop *loop, struct bufq *carry, struct span rest);

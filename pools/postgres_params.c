@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT */
+#include "pools/postgres_params.h"
+
+#include <stdlib.h>
+
+struct pg_params {
+    struct snapshot snap;
+    uint64_t hash;
+    uint32_t n, bytes;
+    uint32_t at[PG_PARAMS_MAX * 2 + 1]; /* name and value i begin at [2i], [2i + 1]; names sorted */
+    uint8_t data[];
+};
+
+static void params_free(struct snapshot *snap)
+{
+    free(OWNER(snap, struct pg_params, snap));
+}
+
+static struct pg_params *params_alloc(size_t bytes)
+{
+    struct pg_params *p = calloc(1, sizeof *p + bytes);
+    if (!p)
+        return NULL;
+    atomic_store(&p->snap.refs, 1);
+    p->snap.free = params_free;
+    return p;
+}
+
+struct pg_params *pg_params_new(void)
+{
+    return params_alloc(0);
+}
+
+struct pg_params *pg_params_take(struct pg_params *p)
+{
+    snapshot_take(&p->snap);
+    return p;
+}
+
+struct snapshot *pg_params_snapshot(struct pg_params *p)
+{
+    return &p->snap;
+}
+
+struct pg_params *pg_params_of(struct snapshot *snap)
+{
+    return OWNER(snap, struct pg_params, snap);
+}
+
+void pg_params_drop(struct pg_params **p)
+{
+    if (!*p)
+        return;
+    struct snapshot *snap = &(*p)->snap;
+    *p = NULL;
+    snapshot_drop(&snap);
+}
+
+size_t pg_params_count(const struct pg_params *p)
+{
+    return p->n;
+}
+
+void pg_params_at(const struct pg_params *p, size_t i, struct span *name, struct span *value)
+{
+    CHECK(i < p->n);
+    *name = span_of(p->data + p->at[2 * i], p->at[2 * i + 1] - p->at[2 * i]);
+    *value = span_of(p->data + p->at[2 * i + 1], p->at[2 * i + 2] - p->at[2 * i + 1]);
+}
+
+/* Names of settings are case-insensitive in the server; "TimeZone" and "timezone" are one. */
+static int compare(struct span a, struct span b)
+{
+    for (size_t i = 0; i < a.n && i < b.n; i++) {
+        int d = ascii_lower(a.p[i]) - ascii_lower(b.p[i]);
+        if (d)
+            return d;
+    }
+    return a.n == b.n ? 0 : (a.n < b.n ? -1 : 1);
+}
+
+bool pg_params_get(const struct pg_params *p, struct span name, struct span *value)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        struct span n;
+        pg_params_at(p, i, &n, value);
+        if (compare(n, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+static uint64_t fnv(uint64_t h, struct span s, bool fold)
+{
+    for (size_t i = 0; i < s.n; i++)
+        h = (h ^ (fold ? ascii_lower(s.p[i]) : s.p[i])) * UINT64_C(0x100000001b3);
+    return (h ^ 0x1ff) * UINT64_C(0x100000001b3);
+}
+
+static void append(struct pg_params *p, struct span name, struct span value)
+{
+    p->at[2 * p->n] = p->bytes;
+    if (name.n)
+        memcpy(p->data + p->bytes, name.p, name.n);
+    p->bytes += (uint32_t)name.n;
+    p->at[2 * p->n + 1] = p->bytes;
+    if (value.n)
+        memcpy(p->data + p->bytes, value.p, value.n);
+    p->bytes += (uint32_t)value.n;
+    p->n++;
+    p->at[2 * p->n] = p->bytes;
+    /* A client cannot change these: two maps that differ in them only are the same to set. */
+    if (!pg_param_reported_only(name))
+        p->hash += fnv(fnv(UINT64_C(0xcbf29ce484222325), name, true), value, false);
+}
+
+bool pg_params_set(struct pg_params **pp, struct span name, struct span value)
+{
+    const struct pg_params *old = *pp;
+    struct span had;
+    if (pg_params_get(old, name, &had) ? value.p && span_eq(had, value) : !value.p)
+        return true;
+    if (old->n >= PG_PARAMS_MAX || old->bytes + name.n + value.n > PG_PARAMS_BYTES)
+        return false;
+    struct pg_params *p = params_alloc(old->bytes + name.n + value.n);
+    if (!p)
+        return false;
+    bool placed = value.p == NULL;
+    for (size_t i = 0; i < old->n; i++) {
+        struct span n, v;
+        pg_params_at(old, i, &n, &v);
+        int d = compare(n, name);
+        if (!placed && d >= 0) {
+            /* Keep the server's spelling of the name where there is one. */
+            append(p, d == 0 ? n : name, value);
+            placed = true;
+        }
+        if (d != 0)
+            append(p, n, v);
+    }
+    if (!placed)
+        append(p, name, value);
+    pg_params_drop(pp);
+    *pp = p;
+    return true;
+}
+
+bool pg_params_same(const struct pg_params *a, const struct pg_params *b)
+{
+    return a == b || a->hash == b->hash;
+}
+
+bool pg_param_reported_only(struct span name)
+{
+    static const char *const names[] = {
+        "server_version", "server_encoding",       "integer_datetimes",
+        "is_superuser",   "session_authorization", "in_hot_standby",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (span_ieq(name, span_str(names[i])))
+            return true;
+    return false;
+}
+
+/* The server compares encoding names without case and punctuation. */
+static bool same_encoding(struct span a, struct span b)
+{
+    size_t i = 0, j = 0;
+    for (;;) {
+        while (i < a.n && !(ascii_lower(a.p[i]) >= 'a' && ascii_lower(a.p[i]) <= 'z') &&
+               !(a.p[i] >= '0' && a.p[i] <= '9'))
+            i++;
+        while (j < b.n && !(ascii_lower(b.p[j]) >= 'a' && ascii_lower(b.p[j]) <= 'z') &&
+               !(b.p[j] >= '0' && b.p[j] <= '9'))
+            j++;
+        if (i == a.n || j == b.n)
+            return i == a.n && j == b.n;
+        if (ascii_lower(a.p[i++]) != ascii_lower(b.p[j++]))
+            return false;
+    }
+}
+
+bool pg_param_equivalent(struct span name, struct span given, struct span known)
+{
+    if (span_ieq(given, known))
+        return true;
+    if (span_ieq(name, SPAN_LIT("client_encoding")))
+        return same_encoding(given, known);
+    /* A style alone leaves the order of day and month as it is. */
+    if (span_ieq(name, SPAN_LIT("DateStyle")))
+        return known.n > given.n && known.p[given.n] == ',' &&
+               span_ieq(given, span_of(known.p, given.n));
+    return false;
+}

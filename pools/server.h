@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * One connection to an upstream. Born with a slot of its pool's bound, dialed on the dialer's thread,
+ * used on workers, dead when the peer's end-of-file was read.
+ *
+ *             dialed            leased            last lease ended
+ *   DIALING ---------> IDLE <=========> BUSY ------------------> CHECKING --+
+ *      |                | ^ \____________________________________/  ^       |
+ *      | failed         | |   moved       verdict: keep             |       |
+ *      |                v |                                         +-------+
+ *      |           TRAVELLING (in the post between two workers)    reset, then verify
+ *      v
+ *    GONE <----------- CLOSING <---- from IDLE, BUSY, CHECKING: goodbye, end-of-file, wait
+ *
+ * server_move() alone changes the state, relinks and counts. Owner: the thread whose pool it is in;
+ * the dialer while DIALING.
+ */
+#include "pools/driver.h"
+#include "pools/pool_conf.h"
+#include "proxy/core/io.h"
+#include "proxy/core/snapshot.h"
+
+enum server_state {
+    SERVER_DIALING,
+    SERVER_TRAVELLING,
+    SERVER_IDLE,
+    SERVER_BUSY,
+    SERVER_CHECKING,
+    SERVER_CLOSING,
+    SERVER_GONE,
+    SERVER_STATES
+};
+
+struct pool;
+struct ledger;
+struct dial_linger;
+struct server;
+
+/* Who holds an exclusive lease gets the socket's events. */
+struct holder_ops {
+    void (*on_readable)(struct server *sv); /* server_read() */
+    void (*on_drained)(struct server *sv);  /* may be NULL */
+    /* The pool takes the server away (close timeouts, stop): forget it; do not give it back. */
+    void (*on_lost)(struct server *sv, const struct err *err);
+};
+
+struct server {
+    uint32_t magic;
+    uint32_t id;      /* unique in this process: "server=17" in logs */
+    enum server_state state;
+    unsigned leases;
+    unsigned capacity;
+    unsigned holds;   /* reasons not to reuse or free it yet: cancels under way */
+    bool exclusive;   /* the one lease owns the socket */
+    bool promised;    /* its dial or move fulfils a promise of the ledger */
+    bool leaving;     /* no new leases until it is free: somebody waits for all of it */
+    bool library_fd;  /* the driver's fini closes the descriptor */
+    enum outcome retire; /* why there are no new leases, OUTCOME_KEEP: not retiring */
+    unsigned generation; /* of the pool when dialed; older ones are recycled */
+
+    const struct driver_ops *ops;
+    struct ledger *ledger; /* the identity */
+    struct pool *pool;     /* the worker's view; NULL while dialing or travelling */
+    unsigned home;         /* the worker it is dialed for or moved to */
+    struct io io;
+    struct list node;      /* on the list of its state */
+    struct post_msg msg;
+    struct timer timer;    /* bound of the check or of the close */
+
+    const struct holder_ops *holder_ops; /* while exclusive */
+    void *holder;
+
+    struct deferred after; /* frees it at the end of a turn */
+    enum phase check_phase;
+    enum outcome check_step; /* OUTCOME_RESET or _VERIFY: which round trip is under way */
+
+    uint64_t born_ms, die_ms;   /* die_ms 0: never */
+    uint64_t idle_ms;           /* since when */
+    uint64_t verified_ms;       /* last proof of life */
+    uint64_t leased_us, leased_ms;
+    uint64_t uses;              /* leases so far */
+    bool leak_warned;
+    uint32_t lease_no;          /* of the latest lease, in the order of service of the whole pool */
+
+    /* The dial, on the dialer's thread. */
+    struct snapshot *snap;      /* keeps conf alive */
+    const struct pool_conf *conf;
+    const struct endpoint_conf *endpoint;
+    size_t endpoint_at;         /* its place in conf->endpoints */
+    struct timer dial_timer;
+    struct list dial_node;
+    struct dial_linger *linger;      /* waits for the end-of-file of a failed dial */
+    struct err err;             /* how it ended; cause CAUSE_NONE: well */
+};
+
+const char *server_state_name(enum server_state state);
+
+/* ---- for drivers, on the dialer's thread ---- */
+
+/* The dial has ended: err NULL when logged in, with the io initialised and detached. */
+void server_dialed(struct server *sv, const struct err *err);
+
+/* ---- for drivers and relays, on the worker ---- */
+
+/* The round trip asked for by verify() or reset() ended. */
+void server_checked(struct server *sv, bool well, enum outcome why_not);
+
+/* Reads what is there; end-of-file and loss come back as <= 0. Counts bytes. */
+ssize_t server_read(struct server *sv, void *buf, size_t cap);
+
+/* Bytes read past server_read(), straight from its io: only counts them. */
+void server_note_read(struct server *sv, size_t n);
+
+/* Sends over the server's io. Counts bytes. False: broken, reading will tell. */
+bool server_sendv(struct server *sv, const struct iovec *iov, int n);
+bool server_send(struct server *sv, const void *p, size_t n);
+
+/* What to say of a server that end-of-file (n 0) or an error (negative errno) was read from. */
+void server_lost_err(const struct server *sv, ssize_t n, struct err *err);
+
+/* No reuse, no free until released as often: for cancels under way. */
+void server_hold(struct server *sv);
+void server_release_hold(struct server *sv);
+
+/* No new leases; closed when the last one ends, at once if there is none. */
+void server_retire(struct server *sv, enum outcome why);
