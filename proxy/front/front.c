@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: MIT */
+#include "proxy/front/front.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "proxy/front/front_private.h"
+
+#define ACCEPT_PAUSE_MS 100 /* after EMFILE: local trouble, retried quietly */
+#define HAND_OVER_LEAD 4    /* clients more than the least busy worker before one is passed on */
+
+/* One address on one worker. */
+struct door {
+    struct route *route;
+    struct io io; /* the listening socket; on_readable: a client waits */
+    struct list node;
+    struct timer pause;
+    struct gate *gate;
+    const struct listen_conf *conf;
+};
+
+static uint32_t next_id(void)
+{
+    static _Atomic uint32_t last;
+    return atomic_fetch_add(&last, 1) + 1;
+}
+
+/* ---- gates ---- */
+
+static void gate_free(struct snapshot *snap)
+{
+    struct gate *g = OWNER(snap, struct gate, snap);
+    if (g->ops->guard_free && g->guard)
+        g->ops->guard_free(g->guard);
+    tls_ctx_free(g->tls);
+    snapshot_drop(&g->config);
+    free(g);
+}
+
+struct gate *gate_new(const struct relay_ops *ops, const struct front_conf *conf,
+                      const struct pool_conf *pool, struct snapshot *config, struct err *err)
+{
+    struct gate *g = calloc(1, sizeof *g);
+    if (!g) {
+        err_set(err, CAUSE_INTERNAL, STAGE_CONFIG, ENOMEM, "out of memory");
+        return NULL;
+    }
+    atomic_store(&g->snap.refs, 1);
+    g->snap.free = gate_free;
+    g->ops = ops;
+    g->conf = conf;
+    g->config = snapshot_take(config);
+    if (conf->tls.cert) {
+        g->tls = tls_ctx_server(conf->tls.cert, conf->tls.key, conf->tls.ca, err);
+        if (!g->tls)
+            goto bad;
+    }
+    if (ops->guard_new) {
+        g->guard = ops->guard_new(conf, pool, err);
+        if (!g->guard)
+            goto bad;
+    }
+    return g;
+bad:
+    gate_drop(&g);
+    return NULL;
+}
+
+void gate_drop(struct gate **gate)
+{
+    if (!*gate)
+        return;
+    struct snapshot *snap = &(*gate)->snap;
+    *gate = NULL;
+    snapshot_drop(&snap);
+}
+
+static struct gate *gate_take(struct gate *g)
+{
+    snapshot_take(&g->snap);
+    return g;
+}
+
+/* ---- sessions come in ---- */
+
+static void on_readable(struct io *io)
+{
+    struct session *s = OWNER(io, struct session, io);
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    s->gate->ops->on_readable(s);
+}
+
+static void on_drained(struct io *io)
+{
+    struct session *s = OWNER(io, struct session, io);
+    s->gate->ops->on_drained(s);
+}
+
+static const struct io_ops session_io_ops = {.on_readable = on_readable, .on_drained = on_drained};
+
+static void session_after_nothing(struct session *s)
+{
+    io_close(&s->io);
+    gate_drop(&s->gate);
+    free(s->peer);
+    free(s);
+}
+
+static uint32_t share(uint32_t total, unsigned n)
+{
+    return (total + n - 1) / n;
+}
+
+/* On the worker it will stay on. */
+static void session_start(struct session *s)
+{
+    struct route *r = s->route;
+    struct front *f = r->front;
+    if (!io_attach(&s->io, f->loop, &session_io_ops)) {
+        log_write(f->loop->log, LOG_ERROR, "client_dropped", "pool=%s conn=%u reason=\"out of memory\"",
+                  pool_ledger(r->pool)->name, s->id);
+        atomic_fetch_sub(&f->clients, 1);
+        session_after_nothing(s);
+        front_maybe_quiet(f);
+        return;
+    }
+    list_push_back(&r->sessions, &s->node);
+    r->n_sessions++;
+    counter_set(&r->clients, r->n_sessions);
+    counter_add(&r->accepted, 1);
+    s->since_ms = loop_now(f->loop);
+    session_init(s);
+    uint32_t max = share(s->gate->conf->limits.clients, f->n_workers);
+    if (f->draining)
+        err_set(&s->refusal, CAUSE_DRAINING, STAGE_CLIENT, 0, "carpool is stopping");
+    else if (r->n_sessions > max)
+        err_set(&s->refusal, CAUSE_TOO_MANY_CLIENTS, STAGE_CLIENT, 0,
+                "pool %s has its %u clients already (limits.clients)",
+                pool_ledger(r->pool)->name, s->gate->conf->limits.clients);
+    if (s->refusal.cause != CAUSE_NONE)
+        counter_add(&r->refused, 1);
+    s->gate->ops->open(s);
+}
+
+static void on_handed_over(struct post_msg *msg)
+{
+    session_start(OWNER(msg, struct session, msg));
+}
+
+static void on_discarded(struct post_msg *msg)
+{
+    struct session *s = OWNER(msg, struct session, msg);
+    atomic_fetch_sub(&s->route->front->clients, 1);
+    session_after_nothing(s);
+}
+
+/* ---- doors ---- */
+
+struct route *route_on(const struct route *like, unsigned worker)
+{
+    struct front *f = like->front->peers[worker];
+    LIST_EACH(n, &f->routes)
+    {
+        struct route *r = OWNER(n, struct route, node);
+        if (pool_ledger(r->pool) == pool_ledger(like->pool))
+            return r;
+    }
+    return NULL;
+}
+
+/* Where the new client should live: here, unless another worker has notably fewer. */
+static struct route *choose_worker(struct route *here)
+{
+    struct front *f = here->front, *best = f;
+    for (unsigned i = 0; i < f->n_workers; i++)
+        if (atomic_load(&f->peers[i]->clients) < atomic_load(&best->clients))
+            best = f->peers[i];
+    if (best == f || atomic_load(&f->clients) < atomic_load(&best->clients) + HAND_OVER_LEAD)
+        return here;
+    struct route *there = route_on(here, best->worker);
+    return there ? there : here;
+}
+
+static void admit(struct door *d, int fd, const struct sockaddr_storage *peer)
+{
+    struct route *r = d->route;
+    struct session *s = calloc(1, d->gate->ops->session_size);
+    struct sockaddr_storage *addr = NULL;
+    if (s && peer->ss_family != AF_UNIX) {
+        addr = malloc(sizeof *addr);
+        if (addr)
+            *addr = *peer;
+    }
+    if (!s || (peer->ss_family != AF_UNIX && !addr)) {
+        free(s);
+        close(fd);
+        return;
+    }
+    s->magic = SESSION_MAGIC;
+    s->id = next_id();
+    s->gate = gate_take(d->gate);
+    s->door = d->conf;
+    s->peer = addr;
+    list_init(&s->node);
+    deferred_init(&s->after, session_after);
+    io_init(&s->io, fd, NULL);
+    if (addr) {
+        struct snapshot *ref;
+        const struct tcp_conf *tcp = &ledger_conf(pool_ledger(r->pool), &ref)->tcp;
+        io_tune(fd, (unsigned)tcp->keepalive_ms, (unsigned)tcp->user_timeout_ms);
+        snapshot_drop(&ref);
+    }
+    s->route = choose_worker(r);
+    atomic_fetch_add(&s->route->front->clients, 1);
+    if (s->route == r) {
+        session_start(s);
+        return;
+    }
+    post_init(&s->msg, on_handed_over, on_discarded);
+    post(s->route->front->loop, &s->msg);
+}
+
+static void on_pause_over(struct timer *t)
+{
+    struct door *d = OWNER(t, struct door, pause);
+    io_resume(&d->io);
+}
+
+static void on_client_waits(struct io *io)
+{
+    struct door *d = OWNER(io, struct door, io);
+    struct loop *loop = d->route->front->loop;
+    struct sockaddr_storage peer = {0};
+    socklen_t len = sizeof peer;
+    int fd = accept4(io->fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) {
+        admit(d, fd, &peer);
+        return;
+    }
+    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+        log_write(loop->log, LOG_WARN, "accept_paused", "listener=%s reason=\"%s\"", d->conf->label,
+                  strerror(errno));
+        io_pause(io);
+        loop_timer_set(loop, &d->pause, ACCEPT_PAUSE_MS);
+    }
+}
+
+static const struct io_ops door_io_ops = {.on_readable = on_client_waits};
+
+bool route_listen(struct route *r, const struct door_socket *socket)
+{
+    struct door *d = calloc(1, sizeof *d);
+    if (!d)
+        return false;
+    d->route = r;
+    d->gate = gate_take(socket->gate);
+    d->conf = socket->conf;
+    list_init(&d->node);
+    timer_init(&d->pause, on_pause_over);
+    /* Every worker polls the same socket through a descriptor of its own: libuv wants that. */
+    int fd = dup(socket->fd);
+    io_init(&d->io, fd, NULL);
+    if (fd < 0 || !io_attach(&d->io, r->front->loop, &door_io_ops)) {
+        io_close(&d->io);
+        gate_drop(&d->gate);
+        free(d);
+        return false;
+    }
+    list_push_back(&r->doors, &d->node);
+    return true;
+}
+
+static void door_close(struct door *d)
+{
+    loop_timer_stop(d->route->front->loop, &d->pause);
+    io_close(&d->io);
+    gate_drop(&d->gate);
+    list_remove(&d->node);
+    free(d);
+}
+
+void route_unlisten(struct route *r)
+{
+    LIST_EACH(n, &r->doors)
+        door_close(OWNER(n, struct door, node));
+}
+
+/* ---- routes ---- */
+
+struct route *route_new(struct front *f, struct pool *pool, struct gate *gate)
+{
+    struct route *r = calloc(1, sizeof *r);
+    if (!r)
+        return NULL;
+    r->front = f;
+    r->pool = pool;
+    r->gate = gate_take(gate);
+    list_init(&r->node);
+    list_init(&r->sessions);
+    list_init(&r->doors);
+    if (gate->ops->state_new) {
+        r->state = gate->ops->state_new();
+        if (!r->state) {
+            gate_drop(&r->gate);
+            free(r);
+            return NULL;
+        }
+    }
+    list_push_back(&f->routes, &r->node);
+    return r;
+}
+
+void route_regate(struct route *r, struct gate *gate)
+{
+    gate_drop(&r->gate);
+    r->gate = gate_take(gate);
+    LIST_EACH(n, &r->doors)
+    {
+        struct door *d = OWNER(n, struct door, node);
+        for (size_t i = 0; i < gate->conf->n_listens; i++) {
+            if (strcmp(gate->conf->listens[i].label, d->conf->label) != 0)
+                continue;
+            gate_drop(&d->gate);
+            d->gate = gate_take(gate);
+            d->conf = &gate->conf->listens[i];
+            break;
+        }
+    }
+}
+
+void route_free(struct route *r)
+{
+    CHECK(list_empty(&r->sessions) && list_empty(&r->doors));
+    if (r->gate->ops->state_free)
+        r->gate->ops->state_free(r->state);
+    gate_drop(&r->gate);
+    list_remove(&r->node);
+    free(r);
+}
+
+/* ---- the front ---- */
+
+static void on_quiet(struct deferred *d);
+
+void front_init(struct front *f, struct loop *loop, unsigned worker, unsigned n_workers,
+                struct front **peers)
+{
+    *f = (struct front){.loop = loop, .worker = worker, .n_workers = n_workers, .peers = peers};
+    list_init(&f->routes);
+    deferred_init(&f->quiet, on_quiet);
+}
+
+static void on_quiet(struct deferred *d)
+{
+    struct front *f = OWNER(d, struct front, quiet);
+    if (atomic_load(&f->clients) == 0 && f->on_quiet) {
+        void (*cb)(struct front *, void *) = f->on_quiet;
+        f->on_quiet = NULL;
+        cb(f, f->quiet_arg);
+    }
+}
+
+void front_maybe_quiet(struct front *f)
+{
+    if (f->draining && f->on_quiet && atomic_load(&f->clients) == 0)
+        loop_defer(f->loop, &f->quiet);
+}
+
+void front_drain(struct front *f, void (*quiet)(struct front *, void *), void *arg)
+{
+    f->draining = true;
+    f->on_quiet = quiet;
+    f->quiet_arg = arg;
+    LIST_EACH(n, &f->routes)
+    {
+        struct route *r = OWNER(n, struct route, node);
+        route_unlisten(r);
+        LIST_EACH(m, &r->sessions)
+        {
+            struct session *s = OWNER(m, struct session, node);
+            s->draining = true;
+            s->gate->ops->drain(s);
+        }
+    }
+    front_maybe_quiet(f);
+}
+
+void front_kill(struct front *f)
+{
+    struct err err;
+    err_set(&err, CAUSE_DRAINING, STAGE_CLIENT, 0, "carpool's drain deadline has passed");
+    LIST_EACH(n, &f->routes)
+    {
+        struct route *r = OWNER(n, struct route, node);
+        while (!list_empty(&r->sessions))
+            session_close(OWNER(list_first(&r->sessions), struct session, node), &err);
+    }
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * A worker's client side: for each pool one route (its sessions, its limits), for each listening address
+ * one door that accepts.
+ *
+ *     listening socket (control's) --polled by every worker--> accept one --> session
+ *                                                    \--> post to the worker with fewest clients
+ *
+ * The settings sessions come in by are a gate: immutable, counted, made by control at each load and
+ * handed to every worker.
+ */
+#include "pools/ledger.h"
+#include "pools/pool.h"
+#include "proxy/core/snapshot.h"
+#include "proxy/core/tls.h"
+#include "proxy/front/relay.h"
+#include "proxy/front/session.h"
+
+struct front;
+struct route;
+
+struct gate {
+    struct snapshot snap; /* of the gate itself */
+    struct snapshot *config;
+    const struct front_conf *conf;
+    const struct relay_ops *ops;
+    void *guard;
+    struct tls_ctx *tls; /* NULL: no TLS */
+};
+
+/* Control's thread. NULL and *err: a certificate or verifier cannot be used. */
+struct gate *gate_new(const struct relay_ops *ops, const struct front_conf *conf,
+                      const struct pool_conf *pool, struct snapshot *config, struct err *err);
+void gate_drop(struct gate **gate);
+
+/* A listening socket, owned by control, used by all workers. */
+struct door_socket {
+    int fd;
+    const struct listen_conf *conf; /* of the gate that opened it */
+    struct gate *gate;
+};
+
+struct front {
+    struct loop *loop;
+    unsigned worker, n_workers;
+    struct front **peers; /* all workers' fronts, for handing clients over */
+    _Atomic unsigned clients;
+    struct list routes;
+    bool draining;
+    void (*on_quiet)(struct front *f, void *arg);
+    void *quiet_arg;
+    struct deferred quiet;
+};
+
+struct route {
+    struct front *front;
+    struct pool *pool;
+    struct gate *gate; /* in force */
+    void *state;       /* the relay's own */
+    struct list node;
+    struct list sessions, doors;
+    unsigned n_sessions;
+    struct counter clients, accepted, refused; /* any thread may read */
+};
+
+void front_init(struct front *f, struct loop *loop, unsigned worker, unsigned n_workers,
+                struct front **peers);
+
+/* Control's thread before the worker runs, or the worker's thread. Takes a reference of the gate. */
+struct route *route_new(struct front *f, struct pool *pool, struct gate *gate);
+/* The worker's thread: sessions from now on come in by this gate. */
+void route_regate(struct route *r, struct gate *gate);
+void route_free(struct route *r);
+
+/* The same pool's route on another worker: for messages to it. */
+struct route *route_on(const struct route *r, unsigned worker);
+
+/* The worker's thread: starts and stops accepting on a socket. */
+bool route_listen(struct route *r, const struct door_socket *socket);
+void route_unlisten(struct route *r);
+
+/* The worker's thread: sessions end as soon as they may; on_quiet when none is left. */
+void front_drain(struct front *f, void (*on_quiet)(struct front *f, void *arg), void *arg);
+/* The drain's deadline has passed: ends what is left. */
+void front_kill(struct front *f);

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * The client side of a pool: where it listens, who may come in, how sessions share servers. Plain
+ * immutable values, filled by proxy/conf and owned by the configuration snapshot.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* The protocol. Its number is also the column of defaults in the schema. FRONT_OTHER: a protocol
+ * registered from outside, told by its name. */
+enum front_kind { FRONT_POSTGRES, FRONT_REDIS, FRONT_HTTP, FRONT_OTHER };
+
+/* How long a Postgres client keeps a server. Other kinds: FRONT_TRANSACTION, meaningless. */
+enum front_mode { FRONT_SESSION, FRONT_TRANSACTION, FRONT_STATEMENT };
+
+enum auth_method {
+    AUTH_AUTO,     /* decided per address; never in a listen_conf */
+    AUTH_TRUST,    /* whoever reaches the address: loopback, Unix sockets, and HTTP anywhere */
+    AUTH_SCRAM,    /* Postgres: SCRAM-SHA-256 */
+    AUTH_PASSWORD, /* Redis: AUTH, HELLO AUTH */
+};
+
+/* Who may log in. */
+struct user_conf {
+    const char *name;   /* Redis without users_file and user: "default" */
+    const char *secret; /* plain, or a verifier "SCRAM-SHA-256$..." (Postgres); never printed */
+};
+
+struct auth_conf {
+    enum auth_method method; /* as asked for */
+    const char *users_file;  /* as written; NULL: none */
+    const struct user_conf
+        *users; /* sorted by name (bytes); from users_file, else the upstream's own */
+    size_t n_users;
+};
+
+/* One address. `localhost` and `*` were expanded to one entry for IPv4 and one for IPv6. */
+struct listen_conf {
+    const char *label; /* "127.0.0.1:6432", "[::1]:6432", "/run/carpool/pg.sock": the identity over
+                               reloads */
+    const char *host;  /* IPv4 or IPv6 literal, without brackets; NULL for a Unix socket. IPv6: bind
+                               with IPV6_V6ONLY */
+    uint16_t port;     /* >= 1; 0 for a Unix socket */
+    const char *unix_path; /* NULL for TCP */
+    mode_t mode;           /* Unix socket's file mode */
+    uid_t uid;             /* its owner; (uid_t)-1: leave */
+    gid_t gid;             /* its group; (gid_t)-1: leave */
+    bool loopback;         /* 127.0.0.0/8, ::1 or a Unix socket */
+    bool optional;         /* not written by anyone (a default, or half of `localhost` or `*`): an
+                               address family the machine does not have is no error */
+    enum auth_method auth; /* decided for this address, see docs/configuration.md */
+    uint32_t line, column; /* where the file says it; 0: not from a file */
+};
+
+/*
+ * TLS towards clients, on TCP addresses only. Redis and HTTP: the port speaks TLS from the first
+ * byte; Postgres: when asked for (SSLRequest or direct).
+ */
+struct tls_conf {
+    const char *cert; /* PEM file, chain included; NULL: no TLS */
+    const char *key;  /* PEM file; set whenever cert is */
+    const char
+        *ca; /* PEM file that every client's certificate is verified by; NULL: none is asked for */
+    bool required; /* Postgres: refuse clients that do not ask for TLS */
+};
+
+struct limits_conf {
+    uint32_t clients;   /* connections of clients; >= 1 */
+    uint32_t in_flight; /* exchanges at once, waiting ones included; 0: no limit */
+    uint32_t rate;      /* exchanges a second; 0: no limit */
+    uint64_t buffer;    /* bytes a client or server may have buffered before its peer is paused */
+};
+
+struct front_conf {
+    enum front_kind kind;
+    const char *kind_name; /* "postgres", ... */
+    enum front_mode mode;
+    const struct listen_conf *listens;
+    size_t n_listens; /* >= 1 */
+    struct auth_conf auth;
+    struct tls_conf tls;
+    struct limits_conf limits;
+};

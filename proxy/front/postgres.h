@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * The Postgres relay. What its files share:
+ *
+ *     postgres_login.c   from accept to ReadyForQuery: TLS, startup, authentication, cancel requests
+ *     postgres_relay.c   exchanges: leases, bytes both ways, release, lost servers
+ *     postgres_answer.c  what carpool itself says to a client
+ *     postgres_keys.c    cancel keys: from the key a client shows to its session
+ *
+ *     STARTUP -> (TLS) -> STARTUP -> (LOGIN) -> (WELCOME) -> IDLE
+ *
+ *            message                granted                  parameters fit
+ *     IDLE ---------> WAITING ---------------> (SETTING) ---------------------> LINKED
+ *      ^                 | refused: swallowed up to Sync                          | |
+ *      +-----------------+                                                        | |
+ *      +------------------- server said 'I', owes nothing ------------------------+ |
+ *      +-- ROLLBACK -- FAILED <------- server lost inside a transaction ------------+
+ */
+#include "pools/postgres.h"
+#include "proxy/front/front.h"
+#include "proxy/wire/postgres_startup.h"
+#include "proxy/wire/postgres_write.h"
+#include "proxy/wire/scram.h"
+
+enum pg_state {
+    PG_STARTUP, /* untyped packets */
+    PG_TLS,     /* the handshake */
+    PG_LOGIN,   /* the client proves who it is */
+    PG_WELCOME, /* waits for a first server: nobody knows the parameters yet */
+    PG_IDLE,    /* no server */
+    PG_WAITING, /* wants one */
+    PG_SETTING, /* has one that must be set to the client's parameters first */
+    PG_LINKED,  /* bytes flow */
+    PG_FAILED,  /* its transaction died with its server; only ROLLBACK helps */
+    PG_STATES
+};
+
+/* Needed until logged in, then freed. */
+struct pg_login {
+    struct pg_startup_seen seen;
+    bool negotiate; /* the client asked for more than 3.0 */
+    bool proof_sent_first;
+    struct scram scram;
+    struct scram_verifier mock;
+    struct pg_params *wants; /* startup parameters */
+    char user[128];
+    size_t user_n;
+};
+
+struct pg_session {
+    struct session base;
+    enum pg_state state;
+    struct pg_framer framer;
+    struct bufq carry;          /* bytes of the client that cannot be used yet */
+    struct pg_server *server;   /* while SETTING, LINKED */
+    struct waiter waiter;
+    struct pg_params *params;   /* what the client wants its server set to */
+    struct pg_login *login;
+    struct pg_swallow swallow;  /* with refusal: answered by carpool up to Sync */
+    bool swallowing;
+    bool pinned;       /* session state lives on the server: keep it */
+    bool local_rollback; /* FAILED: an extended ROLLBACK is being answered */
+    bool cancelled;    /* its deadline passed: the server's 57014 is ours to explain */
+    bool dropping_body; /* the rest of a replaced message from the server */
+    bool client_gone;
+    uint8_t deadline;  /* enum pg_deadline */
+    struct err why;    /* the refusal being answered */
+    uint32_t key_pid;
+    uint8_t key[4];
+    struct list key_node;
+};
+
+enum pg_deadline {
+    PG_DEADLINE_NONE,
+    PG_DEADLINE_LOGIN,
+    PG_DEADLINE_REQUEST,
+    PG_DEADLINE_CANCEL,
+    PG_DEADLINE_IDLE_TX,
+    PG_DEADLINE_IDLE,
+    PG_DEADLINE_STALL,
+};
+
+extern const struct relay_ops postgres_relay;
+
+static inline struct pg_session *pg_session_of(struct session *s)
+{
+    return OWNER(s, struct pg_session, base);
+}
+
+/* login */
+void pg_login_readable(struct pg_session *s);
+void pg_login_lease(struct pg_session *s); /* the waiter of WELCOME has settled */
+void pg_login_free(struct pg_session *s);
+void *pg_guard_new(const struct front_conf *front, const struct pool_conf *pool, struct err *err);
+void pg_guard_free(void *guard);
+
+/* relay */
+void pg_become(struct pg_session *s, enum pg_state to);
+void pg_relay_input(struct pg_session *s); /* what was carried over, after a change of state */
+void pg_set_deadline(struct pg_session *s, enum pg_deadline kind, uint64_t ms);
+
+/* answer */
+const char *pg_sqlstate(enum cause cause, bool commit);
+void pg_say(struct pg_session *s, const struct pg_out *out);
+/* ErrorResponse for err; severity "ERROR" or "FATAL". sqlstate NULL: by its cause. */
+void pg_say_error(struct pg_session *s, const struct err *err, const char *severity,
+                  const char *sqlstate);
+void pg_say_ready(struct pg_session *s, uint8_t status);
+/* FATAL, then the session ends. */
+void pg_refuse(struct pg_session *s, const struct err *err, const char *sqlstate);
+
+/* keys */
+void *pg_keys_new(void);
+void pg_keys_free(void *keys);
+bool pg_keys_add(struct pg_session *s);
+void pg_keys_remove(struct pg_session *s);
+/* Any worker: finds the session the key belongs to and cancels what it runs. */
+void pg_keys_cancel(struct route *r, uint32_t pid, struct span key);

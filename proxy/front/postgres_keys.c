@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Cancel keys. The "process id" carpool tells a client holds the number of its worker and a counter; the
+ * secret is random. A CancelRequest may come in on any worker: it is posted to the one the id names,
+ * found there by hash in constant time, compared in constant time, and forwarded to the server that the
+ * session has now. Of unknown keys nothing is said, as PostgreSQL does.
+ */
+#include <stdlib.h>
+
+#include "proxy/core/crypto.h"
+#include "proxy/front/postgres.h"
+
+#define KEY_BUCKETS 1024
+#define WORKER_SHIFT 24 /* LEDGER_WORKERS_MAX fits above */
+
+struct keys {
+    uint32_t next;
+    struct list buckets[KEY_BUCKETS];
+};
+
+struct errand {
+    struct post_msg msg;
+    struct route *route;
+    uint32_t pid;
+    uint8_t key[4];
+};
+
+void *pg_keys_new(void)
+{
+    struct keys *k = calloc(1, sizeof *k);
+    if (!k)
+        return NULL;
+    for (size_t i = 0; i < KEY_BUCKETS; i++)
+        list_init(&k->buckets[i]);
+    return k;
+}
+
+void pg_keys_free(void *keys)
+{
+    free(keys);
+}
+
+bool pg_keys_add(struct pg_session *s)
+{
+    struct route *r = s->base.route;
+    struct keys *k = r->state;
+    if (!crypto_random(s->key, sizeof s->key))
+        return false;
+    uint32_t n = ++k->next & ((UINT32_C(1) << WORKER_SHIFT) - 1);
+    s->key_pid = r->front->worker << WORKER_SHIFT | n;
+    list_push_back(&k->buckets[n % KEY_BUCKETS], &s->key_node);
+    return true;
+}
+
+void pg_keys_remove(struct pg_session *s)
+{
+    list_remove(&s->key_node);
+}
+
+static void cancel_here(struct route *r, uint32_t pid, struct span key)
+{
+    struct keys *k = r->state;
+    uint32_t n = pid & ((UINT32_C(1) << WORKER_SHIFT) - 1);
+    LIST_EACH(node, &k->buckets[n % KEY_BUCKETS])
+    {
+        struct pg_session *s = OWNER(node, struct pg_session, key_node);
+        if (s->key_pid != pid || !crypto_equal(span_of(s->key, sizeof s->key), key))
+            continue;
+        /* Only its own statement may be hit: not our SET before it. */
+        if (s->state == PG_LINKED && pg_flow_is_busy(&s->server->flow))
+            (void)pg_cancel(s->server);
+        return;
+    }
+}
+
+static void on_errand(struct post_msg *msg)
+{
+    struct errand *e = OWNER(msg, struct errand, msg);
+    cancel_here(e->route, e->pid, span_of(e->key, sizeof e->key));
+    free(e);
+}
+
+static void on_errand_discarded(struct post_msg *msg)
+{
+    free(OWNER(msg, struct errand, msg));
+}
+
+void pg_keys_cancel(struct route *r, uint32_t pid, struct span key)
+{
+    unsigned worker = pid >> WORKER_SHIFT;
+    if (key.n != 4 || worker >= r->front->n_workers)
+        return;
+    if (worker == r->front->worker) {
+        cancel_here(r, pid, key);
+        return;
+    }
+    struct route *there = route_on(r, worker);
+    struct errand *e = there ? calloc(1, sizeof *e) : NULL;
+    if (!e)
+        return;
+    e->route = there;
+    e->pid = pid;
+    memcpy(e->key, key.p, sizeof e->key);
+    post_init(&e->msg, on_errand, on_errand_discarded);
+    post(there->front->loop, &e->msg);
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+#include "proxy/front/session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "proxy/front/front_private.h"
+
+static void on_timer(struct timer *t)
+{
+    struct session *s = OWNER(t, struct session, timer);
+    s->gate->ops->on_deadline(s);
+}
+
+void session_init(struct session *s)
+{
+    timer_init(&s->timer, on_timer);
+}
+
+void session_deadline(struct session *s, uint64_t in_ms)
+{
+    if (in_ms)
+        loop_timer_set(session_loop(s), &s->timer, in_ms);
+    else if (timer_armed(&s->timer))
+        loop_timer_stop(session_loop(s), &s->timer);
+}
+
+struct pool *session_pool(const struct session *s)
+{
+    return s->route->pool;
+}
+
+const char *session_peer(const struct session *s, char *buf, size_t cap)
+{
+    if (s->peer)
+        return io_addr_text((const struct sockaddr *)s->peer, sizeof *s->peer, buf, cap);
+    snprintf(buf, cap, "unix");
+    return buf;
+}
+
+void session_error(struct session *s, const struct err *err)
+{
+    pool_count_error(s->route->pool, err->cause);
+    log_write(session_loop(s)->log, LOG_INFO, "client_error", "pool=%s conn=%u cause=%s reason=\"%s\"",
+              pool_ledger(s->route->pool)->name, s->id, cause_word(err->cause), err->note);
+}
+
+void session_after(struct deferred *d)
+{
+    struct session *s = OWNER(d, struct session, after);
+    struct route *r = s->route;
+    gate_drop(&s->gate);
+    free(s->peer);
+    s->magic = 0;
+    free(s);
+    front_maybe_quiet(r->front);
+}
+
+void session_close(struct session *s, const struct err *err)
+{
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    if (s->closed)
+        return;
+    s->closed = true;
+    struct loop *loop = session_loop(s);
+    struct route *r = s->route;
+    char peer[64];
+    const char *name = pool_ledger(r->pool)->name;
+    if (err) {
+        pool_count_error(r->pool, err->cause);
+        log_write(loop->log, LOG_INFO, "client_closed",
+                  "pool=%s conn=%u client=%s cause=%s reason=\"%s\"", name, s->id,
+                  session_peer(s, peer, sizeof peer), cause_word(err->cause), err->note);
+    } else {
+        log_write(loop->log, LOG_DEBUG, "client_closed", "pool=%s conn=%u client=%s", name, s->id,
+                  session_peer(s, peer, sizeof peer));
+    }
+    loop_timer_stop(loop, &s->timer);
+    s->gate->ops->fini(s, err);
+    io_close(&s->io);
+    list_remove(&s->node);
+    r->n_sessions--;
+    counter_set(&r->clients, r->n_sessions);
+    atomic_fetch_sub(&r->front->clients, 1);
+    loop_defer(loop, &s->after);
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * A client's connection, as far as every protocol has it. Born at accept, owned by one worker from then
+ * on, ended by session_close() from anywhere on that worker; its memory goes at the end of the turn, so
+ * that callers up the stack may still look at s->closed.
+ */
+#include "proxy/core/io.h"
+#include "proxy/front/relay.h"
+
+#define SESSION_MAGIC UINT32_C(0x73657373)
+
+struct gate;
+struct route;
+
+struct session {
+    uint32_t magic;
+    uint32_t id; /* "conn=17" in logs and error texts */
+    bool closed;
+    bool draining;
+    struct route *route;
+    struct gate *gate; /* the settings it came in by; one reference */
+    struct io io;
+    struct list node; /* of the route's sessions */
+    struct timer timer;
+    struct deferred after;
+    struct post_msg msg; /* on its way from the accepting worker */
+    struct err refusal;
+    const struct listen_conf *door; /* where it came in; lives as long as gate */
+    uint64_t since_ms;
+    struct sockaddr_storage *peer; /* NULL for Unix sockets */
+};
+
+/* Ends it. err says why (logged, counted by cause); NULL: an orderly end. Idempotent. */
+void session_close(struct session *s, const struct err *err);
+
+/* One deadline at a time: on_deadline() in so many milliseconds; 0: none. */
+void session_deadline(struct session *s, uint64_t in_ms);
+
+/* Counts an error the client was told about, and logs it at debug level. */
+void session_error(struct session *s, const struct err *err);
+
+static inline struct loop *session_loop(const struct session *s)
+{
+    return s->io.loop;
+}
+struct pool *session_pool(const struct session *s);
+
+/* "127.0.0.1:4711" or "unix"; buf of at least 64 bytes. */
+const char *session_peer(const struct session *s, char *buf, size_t cap);
