@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT */
+/* The effective configuration, every value of it, as YAML that loads again but for its secrets. */
+#include "proxy/conf/conf_private.h"
+
+#include <string.h>
+
+/* ---- texts ----------------------------------------------------------------------------------- */
+
+/* In double quotes; a $ that would start a variable is doubled. */
+static void put_quoted(FILE *out, const char *text)
+{
+    fputc('"', out);
+    for (const char *c = text; *c; c++) {
+        if (*c == '"' || *c == '\\')
+            fputc('\\', out);
+        if (*c == '$' && (c[1] == '$' || c[1] == '{'))
+            fputc('$', out);
+        fputc(*c, out);
+    }
+    fputc('"', out);
+}
+
+/* Percent-encodes what has a meaning in URLs. */
+static void put_encoded(FILE *out, const char *text)
+{
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
+    for (; text && *text; text++) {
+        if (strchr(plain, *text))
+            fputc(*text, out);
+        else
+            fprintf(out, "%%%02X", (unsigned)(unsigned char)*text);
+    }
+}
+
+static void put_option(FILE *out, char *sep, const char *name, const char *value)
+{
+    if (!value)
+        return;
+    fprintf(out, "%c%s=", *sep, name);
+    put_encoded(out, value);
+    *sep = '&';
+}
+
+static const char *scheme_of(const struct endpoint_conf *e, const struct front_conf *f)
+{
+    bool tls = e->tls != ENDPOINT_TLS_DISABLE;
+    if (f->kind == FRONT_REDIS)
+        return e->unix_path ? "redis+unix" : tls ? "rediss" : "redis";
+    if (f->kind == FRONT_HTTP)
+        return e->unix_path ? "http+unix" : tls ? "https" : "http";
+    return f->kind_name;
+}
+
+static void put_place(FILE *out, const struct endpoint_conf *e, const struct front_conf *f)
+{
+    const char *slash = e->unix_path ? strrchr(e->unix_path, '/') : NULL;
+    if (e->host) {
+        fprintf(out, strchr(e->host, ':') ? "[%s]:%u" : "%s:%u", e->host, (unsigned)e->port);
+    } else if (f->kind == FRONT_POSTGRES) {
+        for (const char *c = e->unix_path; c < slash; c++)
+            put_encoded(out, (const char[]){*c, 0});
+        fprintf(out, ":%u", (unsigned)e->port);
+    } else {
+        put_encoded(out, e->unix_path);
+    }
+}
+
+void conf_url_print(const struct endpoint_conf *e, const struct front_conf *front, FILE *out)
+{
+    char sep = '?';
+    bool verified = front->kind != FRONT_POSTGRES && e->tls == ENDPOINT_TLS_VERIFY_FULL;
+    fprintf(out, "%s://", scheme_of(e, front));
+    put_encoded(out, e->user);
+    fprintf(out, "%s%s", e->password ? ":***" : "", e->user || e->password ? "@" : "");
+    put_place(out, e, front);
+    if (e->database) {
+        fputc('/', out);
+        put_encoded(out, e->database);
+    }
+    if (!verified && (e->tls != ENDPOINT_TLS_DISABLE || (front->kind == FRONT_POSTGRES && e->host)))
+        put_option(out, &sep, "sslmode", conf_tls_words[e->tls]);
+    put_option(out, &sep, "sslrootcert", e->tls_ca);
+    put_option(out, &sep, "sslcert", e->tls_cert);
+    put_option(out, &sep, "sslkey", e->tls_key);
+    for (size_t i = 0; i < e->n_options; i++)
+        put_option(out, &sep, e->options[i].name, e->options[i].value);
+}
+
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+static bool is_printed(const struct schema_table *table, size_t i, unsigned variant,
+                       const void *base)
+{
+    const struct schema_row *row = &table->rows[i], *next = row + 1;
+    if (row->own || !schema_knows(row, variant))
+        return false;
+    if (row->type == SCHEMA_SECRET && i + 1 < table->n_rows && next->type == SCHEMA_PATH &&
+        schema_string(next, base))
+        return false; /* its file is printed */
+    bool text =
+        row->type == SCHEMA_STRING || row->type == SCHEMA_SECRET || row->type == SCHEMA_PATH;
+    /* unset text has nothing to print, unless that is not its default */
+    return !text || schema_string(row, base) || schema_default(row, variant);
+}
+
+static void print_rows(FILE *out, const struct schema_table *table, unsigned variant,
+                       const void *base, const char *indent)
+{
+    char text[128];
+    for (size_t i = 0; i < table->n_rows; i++) {
+        const struct schema_row *row = &table->rows[i];
+        if (!is_printed(table, i, variant, base))
+            continue;
+        const char *string = row->type == SCHEMA_SECRET ? NULL : schema_string(row, base);
+        schema_text(row, base, text, sizeof text);
+        fprintf(out, "%s%s: ", indent, row->key);
+        if (string || !*text || row->type == SCHEMA_SECRET)
+            put_quoted(out, string ? string : text);
+        else
+            fputs(text, out);
+        fputc('\n', out);
+    }
+}
+
+static bool has_rows(const struct schema_table *table, unsigned variant, const void *base)
+{
+    for (size_t i = 0; i < table->n_rows; i++)
+        if (is_printed(table, i, variant, base))
+            return true;
+    return false;
+}
+
+static void print_table(FILE *out, const struct schema_table *table, unsigned variant,
+                        const void *base, const char *indent)
+{
+    char inner[16];
+    const void *at = (const char *)base + table->offset;
+    if (!has_rows(table, variant, at))
+        return;
+    if (table->key)
+        fprintf(out, "%s%s:\n", indent, table->key);
+    snprintf(inner, sizeof inner, "%s%s", indent, table->key ? "  " : "");
+    print_rows(out, table, variant, at, inner);
+}
+
+/* ---- pools ----------------------------------------------------------------------------------- */
+
+static void print_listen(FILE *out, const struct listen_conf *l)
+{
+    fputs("      - ", out);
+    if (!l->unix_path) {
+        put_quoted(out, l->label);
+    } else {
+        fputs("{ unix: ", out);
+        put_quoted(out, l->unix_path);
+        fprintf(out, ", mode: \"%04o\"", (unsigned)l->mode);
+        if (l->uid != (uid_t)-1 && l->gid != (gid_t)-1)
+            fprintf(out, ", owner: \"%u:%u\"", (unsigned)l->uid, (unsigned)l->gid);
+        else if (l->uid != (uid_t)-1)
+            fprintf(out, ", owner: \"%u\"", (unsigned)l->uid);
+        else if (l->gid != (gid_t)-1)
+            fprintf(out, ", owner: \":%u\"", (unsigned)l->gid);
+        fputs(" }", out);
+    }
+    fputc('\n', out);
+}
+
+static void print_pool(FILE *out, const struct conf_pool *pool)
+{
+    const struct front_conf *f = &pool->front;
+    fprintf(out, "  - name: %s\n    kind: %s\n    listen:\n", pool->name, f->kind_name);
+    for (size_t i = 0; i < f->n_listens; i++)
+        print_listen(out, &f->listens[i]);
+    fputs("    upstream:\n", out);
+    for (size_t i = 0; i < pool->pool.n_endpoints; i++) {
+        fputs("      - { url: \"", out);
+        conf_url_print(&pool->pool.endpoints[i], f, out);
+        fprintf(out, "\", priority: %u }\n", pool->pool.endpoints[i].priority);
+    }
+    for (size_t i = 0; i < conf_n_pool_tables; i++)
+        print_table(out, &conf_pool_tables[i], conf_variant(f->kind), pool, "    ");
+}
+
+void conf_print(const struct config *config, FILE *out)
+{
+    for (size_t i = 0; i < conf_n_top_tables; i++)
+        print_table(out, &conf_top_tables[i], 0, config, "");
+    fputs("pools:\n", out);
+    for (size_t i = 0; i < config->n_pools; i++)
+        print_pool(out, &config->pools[i]);
+}
