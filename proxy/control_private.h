@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/* What control.c, control_load.c and control_stop.c share. For this folder only. */
+#include "admin/admin.h"
+#include "pools/dialer.h"
+#include "proxy/control.h"
+#include "proxy/worker.h"
+#include "proxy/writer.h"
+
+/* A configuration in force somewhere; counted. */
+struct loaded {
+    struct snapshot snap;
+    struct config *config;
+};
+
+/* One pool, from configuration to threads. */
+struct entry {
+    const struct kind *kind;
+    struct ledger *ledger;
+    struct gate *gate;
+    struct door_socket *doors;
+    size_t n_doors;
+    struct worker_pool *workers; /* one per worker */
+    struct pool **pools;         /* the same by kind, for admin */
+    struct route **routes;
+    unsigned pending;            /* workers that have not answered the last order */
+    bool started;
+    struct door_socket *old_doors; /* closed once every worker has let go of them */
+    size_t n_old_doors;
+};
+
+enum control_phase { CONTROL_SERVING, CONTROL_DELAYING, CONTROL_DRAINING, CONTROL_STOPPING, CONTROL_GONE };
+
+struct control {
+    const struct control_args *args;
+    struct writer *writer;
+    struct loop loop;
+    uv_signal_t hup, term, interrupt;
+    struct loaded *loaded;
+    enum control_phase phase;
+    struct timer drain_timer;
+    unsigned signals; /* requests to stop so far */
+    bool killed;
+
+    struct loop dialer_loop;
+    struct dialer dialer;
+    pthread_t dialer_thread;
+    struct post_msg dialer_stop, dialer_leave;
+
+    unsigned n_workers;
+    struct worker *workers;
+    struct front **fronts;
+    unsigned fronts_quiet, pools_quiet;
+
+    struct entry **entries;
+    size_t n_entries;
+
+    struct admin *admin;
+    bool admin_closed;
+    struct admin_view view;
+    struct admin_pool *view_pools;
+    struct admin_thread *view_threads;
+    uint64_t started_unix_ms, started_ms;
+};
+
+/* load */
+struct loaded *loaded_new(const struct control_args *args, struct conf_report *report);
+bool control_apply(struct control *c, struct loaded *fresh, struct err *err);
+bool control_reload(struct control *c, char *report, size_t cap);
+void entry_free(struct control *c, struct entry *e);
+
+/* stop */
+void control_shutdown(struct control *c);
+void on_drain_timer(struct timer *t);
