@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: MIT
+"""Faults on the wire: a relay that misbehaves on command, and a server that never answers."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+
+from .base import LOOPBACK, Loop, free_port
+
+TO_SERVER, TO_CLIENT = "to_server", "to_client"
+CHUNK = 65536
+
+
+def _reset(writer):
+    """Close with RST: what a crashed machine or a firewall does."""
+    sock = writer.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+class Gate:
+    """A TCP relay in front of a server: `Gate(host, port)` or `Gate(path=unix_socket)`.
+
+        pause(direction=None)   bytes of that direction (default: both) wait here
+        resume()                and go on
+        cut(reset=False)        all connections end now (FIN, or RST)
+        hang(on=True)           new connections are accepted, and nothing more happens
+        refuse(on=True)         nobody listens: connection refused
+        trickle(on=True)        one byte a write, each in a segment of its own
+        accepted, open, peak    connections ever, now, at most
+        carried                 {direction: bytes}
+    """
+
+    def __init__(self, host=None, port=None, path=None):
+        self.upstream = (host, port, path)
+        self.host, self.port = LOOPBACK, free_port()
+        self.accepted = self.open = self.peak = 0
+        self.carried = {TO_SERVER: 0, TO_CLIENT: 0}
+        self._links, self._trickle, self._hang = {}, False, False
+        self._loop = Loop()
+        self._loop.call(self._setup())
+
+    async def _setup(self):
+        self._may_pass = {TO_SERVER: asyncio.Event(), TO_CLIENT: asyncio.Event()}
+        for event in self._may_pass.values():
+            event.set()
+        await self._listen()
+
+    async def _listen(self):
+        self._server = await asyncio.start_server(self._accept, self.host, self.port,
+                                                  reuse_address=True, backlog=1024)
+
+    async def _accept(self, reader, writer):
+        self.accepted += 1
+        self.open += 1
+        self.peak = max(self.peak, self.open)
+        writers = [writer]
+        self._links[asyncio.current_task()] = writers
+        try:
+            if self._hang:
+                await reader.read()  # until the client leaves
+                return
+            host, port, path = self.upstream
+            up_reader, up_writer = await (asyncio.open_unix_connection(path) if path
+                                          else asyncio.open_connection(host, port))
+            writers.append(up_writer)
+            for w in writers:
+                with contextlib.suppress(OSError):
+                    w.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await asyncio.gather(self._carry(reader, up_writer, TO_SERVER),
+                                 self._carry(up_reader, writer, TO_CLIENT))
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            self.open -= 1
+            del self._links[asyncio.current_task()]
+            for w in writers:
+                w.close()
+
+    async def _carry(self, reader, writer, direction):
+        try:
+            while data := await reader.read(CHUNK):
+                await self._may_pass[direction].wait()
+                if self._trickle:
+                    for i in range(len(data)):
+                        await self._may_pass[direction].wait()
+                        writer.write(data[i:i + 1])
+                        await writer.drain()
+                        await asyncio.sleep(0)
+                else:
+                    writer.write(data)
+                    await writer.drain()
+                self.carried[direction] += len(data)
+            await self._may_pass[direction].wait()
+            if writer.can_write_eof():
+                writer.write_eof()
+        except OSError:
+            _reset(writer)
+            raise
+
+    def _do(self, action):
+        async def act():
+            return action()
+        return self._loop.call(act())
+
+    def pause(self, direction=None):
+        self._do(lambda: [e.clear() for d, e in self._may_pass.items() if direction in (None, d)])
+
+    def resume(self):
+        self._do(lambda: [e.set() for e in self._may_pass.values()])
+
+    def trickle(self, on=True):
+        self._trickle = on
+
+    def hang(self, on=True):
+        self._hang = on
+
+    def cut(self, reset=False):
+        def act():
+            for task, writers in list(self._links.items()):
+                if reset:
+                    for w in writers:
+                        _reset(w)
+                task.cancel()
+        self._do(act)
+
+    def refuse(self, on=True):
+        async def act():
+            if on and self._server:
+                self._server.close()
+                self._server = None
+            elif not on and self._server is None:
+                await self._listen()
+        self._loop.call(act())
+
+    def close(self):
+        self.refuse()
+        self.cut()
+        self._loop.close()
+
+
+class BlackHole:
+    """Accepts connections, reads what comes and never says a word; `accepted` and `open` count."""
+
+    def __init__(self):
+        self._gate = Gate(LOOPBACK, 1)
+        self._gate.hang()
+        self.host, self.port = self._gate.host, self._gate.port
+
+    accepted = property(lambda self: self._gate.accepted)
+    open = property(lambda self: self._gate.open)
+    peak = property(lambda self: self._gate.peak)
+
+    def close(self):
+        self._gate.close()

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: MIT
+"""PostgreSQL is down, frozen, silent or coming back. Clients stay connected; every wait ends in time."""
+
+import asyncio
+import threading
+import time
+
+import psycopg
+import pytest
+from harness.base import LOOPBACK, SLOW, can_connect, free_port, wait_for
+from harness.carpool import postgres_pool
+from harness.pgwire import query
+
+# What clients may hear while the server is killed and restarted under load.
+OUTAGE_STATES = {"08006", "08007", "08001", "25P02", "53300"}
+# The same as causes.
+OUTAGE_CAUSES = {"upstream_closed", "outcome_unknown", "outage", "dial_failed", "breaker_open",
+                 "acquire_timeout", "upstream_busy"}
+
+
+class Load:
+    """Clients in threads that run short transactions until told to stop, and never reconnect."""
+
+    def __init__(self, daemon, clients, table, user="app"):
+        self.daemon, self.table, self.user = daemon, table, user
+        self.done = [0] * clients
+        self.errors, self.lost = [], []
+        self._end = threading.Event()
+        self._threads = [threading.Thread(target=self._ride, args=(n,), daemon=True)
+                         for n in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def _ride(self, n):
+        try:
+            conn = self.daemon.connect(user=self.user)
+            while not self._end.is_set():
+                try:
+                    with conn.transaction():
+                        conn.execute(f"insert into {self.table} (n) values ({n})")
+                        conn.execute("select pg_sleep(0.005)")
+                    self.done[n] += 1
+                except psycopg.Error as e:
+                    self.errors.append(e)
+                    if conn.closed or conn.broken:
+                        raise
+            conn.close()
+        except Exception as e:
+            self.lost.append((n, e))
+
+    def progress(self, more=2, timeout=40):
+        """Each client gets that many transactions done from now on, over its old connection."""
+        before = list(self.done)
+        wait_for(lambda: self.lost or all(d >= b + more for d, b in zip(self.done, before)),
+                 timeout, "all clients to make progress")
+        assert not self.lost, self.lost
+
+    def stop(self):
+        self._end.set()
+        for thread in self._threads:
+            thread.join(40)
+        assert not any(t.is_alive() for t in self._threads), "a client hangs"
+        assert not self.lost, self.lost
+        return {e.sqlstate for e in self.errors}
+
+
+def test_killed_under_load_and_back(carpool, frail_pg, frail_table, workers):
+    frail_pg.set_bound(3)
+    url = frail_pg.url("bounded")
+    daemon = carpool(postgres_pool(url, size={"max": 3, "acquire_timeout": "30s"},
+                                   breaker={"open": "200ms..1s"}), workers=workers)
+    load = Load(daemon, 20, frail_table, "bounded")
+    load.progress()
+    for _ in range(2):
+        frail_pg.kill9()
+        wait_for(lambda: not can_connect(frail_pg.host, frail_pg.port), what="the port to close")
+        mark = frail_pg.mark()
+        frail_pg.start()
+        load.progress()
+        assert frail_pg.refusals(mark) == 0
+    states = load.stop()
+    assert states <= OUTAGE_STATES, states
+    assert "08006" in states or "08007" in states
+    assert set(daemon.all_errors()) <= OUTAGE_CAUSES, daemon.all_errors()
+    stored = frail_pg.value(f"select count(*) from {frail_table}", db="orders")
+    assert stored >= sum(load.done), "what was said to be committed is there"
+
+
+def test_polite_restart_under_load(carpool, frail_pg, frail_table):
+    """`pg_ctl restart -m fast`: servers hear FATAL 57P01; to clients it is a lost server."""
+    daemon = carpool(postgres_pool(frail_pg.url(), size={"max": 3, "acquire_timeout": "30s"},
+                                   breaker={"open": "200ms..1s"}))
+    load = Load(daemon, 10, frail_table)
+    load.progress()
+    frail_pg.stop()
+    frail_pg.start()
+    load.progress()
+    assert load.stop() <= OUTAGE_STATES
+
+
+def test_waiting_through_a_restart(carpool, frail_pg):
+    """Down for a moment, `on_down: wait`: who asks meanwhile waits and never knows."""
+    daemon = carpool(postgres_pool(frail_pg.url(), breaker={"open": "100ms..500ms"}))
+    with daemon.connect() as conn:
+        assert conn.execute("select 1").fetchone() == (1,)
+        frail_pg.kill9()
+        answer = []
+        rider = threading.Thread(target=lambda: answer.append(conn.execute("select 2").fetchone()))
+        rider.start()
+        wait_for(lambda: daemon.waiting() == 1, what="the client to wait")
+        frail_pg.start()
+        rider.join(20)
+        assert answer == [(2,)]
+
+
+def test_outage_wait_ends(carpool, frail_pg, workers):
+    daemon = carpool(postgres_pool(frail_pg.url(), timeouts={"outage_wait": "700ms"}), workers=workers)
+    with daemon.connect() as conn:
+        conn.execute("select 1")
+        frail_pg.kill9()
+        for _ in range(2):
+            begun = time.monotonic()
+            with pytest.raises(psycopg.Error) as e:
+                conn.execute("select 1")
+            took = time.monotonic() - begun
+            assert e.value.sqlstate == "08001"
+            assert any(c in str(e.value) for c in ("outage", "breaker_open", "dial_failed"))
+            assert 0.5 < took < 3 * SLOW, took
+        assert daemon.get("/ready").status == 200, "readiness is carpool's own, not the upstream's"
+        frail_pg.start()
+        wait_for(lambda: conn.execute("select 3").fetchone(), 20, "service", ignore=psycopg.Error)
+
+
+def test_on_down_fail(carpool, frail_pg):
+    """`on_down: fail`: once the door is known to be shut, nobody waits."""
+    daemon = carpool(postgres_pool(frail_pg.url(), on_down="fail", breaker={"consecutive": 2}))
+    with daemon.connect() as conn:
+        conn.execute("select 1")
+        frail_pg.kill9()
+
+        def fails_at_once():
+            begun = time.monotonic()
+            with pytest.raises(psycopg.Error) as e:
+                conn.execute("select 1")
+            assert e.value.sqlstate in ("08001", "08006")
+            return time.monotonic() - begun < 0.1 and "breaker_open" in str(e.value)
+        wait_for(fails_at_once, 15, "the breaker to open")
+        assert daemon.saw("breaker_open")
+        frail_pg.start()
+        wait_for(lambda: conn.execute("select 3").fetchone(), 20, "service", ignore=psycopg.Error)
+
+
+def test_nobody_listens(orders):
+    """From the very start: the port is closed, the client is told why, within its time."""
+    port = free_port()
+    daemon = orders(upstream=f"postgres://app:x@{LOOPBACK}:{port}/orders",
+                    timeouts={"outage_wait": "500ms"})
+    begun = time.monotonic()
+    error = daemon.first_error()
+    assert error.code == "08001" and time.monotonic() - begun < 5 * SLOW
+    wait_for(lambda: daemon.errors("dial_failed") > 0, what="the failed dials to be counted")
+    assert daemon.log_lines("dial_failed", str(port))
+
+
+def test_name_that_does_not_resolve(orders):
+    daemon = orders(upstream="postgres://app:x@no-such-host.invalid:5432/orders",
+                    timeouts={"outage_wait": "500ms"})
+    assert daemon.first_error().code == "08001"
+    wait_for(lambda: daemon.log_lines("no-such-host.invalid"), what="the log to name the host")
+
+
+def test_upstream_that_never_answers(orders, black_hole, workers):
+    """It accepts and says nothing. Each wait ends at its deadline: 53300 acquire_timeout before the
+    dial is known to have failed, 08001 when it is."""
+    url = f"postgres://app:x@{LOOPBACK}:{black_hole.port}/orders"
+    daemon = orders(workers, upstream=url, size={"max": 2, "acquire_timeout": "600ms"},
+                    timeouts={"connect": "20s"})
+    for _ in range(2):
+        begun = time.monotonic()
+        error = daemon.first_error()
+        took = time.monotonic() - begun
+        assert (error.code, "acquire_timeout" in error.fields["M"]) == ("53300", True), error
+        assert 0.5 < took < 3 * SLOW, took
+    assert black_hole.peak <= 2, "one dial is one socket, and there are two at most"
+    assert daemon.saw("acquire_timeout")
+
+
+def test_connect_timeout(orders, black_hole):
+    url = f"postgres://app:x@{LOOPBACK}:{black_hole.port}/orders"
+    daemon = orders(upstream=url, size={"max": 2, "acquire_timeout": "20s"},
+                    timeouts={"connect": "300ms", "outage_wait": "1s"})
+    begun = time.monotonic()
+    assert daemon.first_error().code == "08001"
+    assert time.monotonic() - begun < 6 * SLOW
+    assert daemon.saw("dial_failed")
+    assert black_hole.peak <= 2
+
+
+def test_silent_server_in_use(orders, pg, gate):
+    """The path to a live server goes dark in the middle of a query; `request` bounds it."""
+    relay = gate(pg.host, pg.port)
+    daemon = orders(upstream=pg.url(host=relay.host, port=relay.port), size={"max": 1},
+                    timeouts={"request": "500ms", "connect": "1s", "close": "500ms"})
+    with daemon.wire() as wire:
+        assert wire.run("select 1")[0] == [["1"]]
+        relay.pause()
+        begun = time.monotonic()
+        error, status = wire.run("select 2")[2:]
+        assert (error.code, status) == ("57014", "I")
+        assert time.monotonic() - begun < 5 * SLOW
+        assert daemon.saw("request_timeout")
+        relay.resume()
+        wait_for(lambda: wire.run("select 3")[0] == [["3"]], 20, "service")
+
+
+def test_frozen_server_does_not_take_idle_connections_along(carpool, frail_pg):
+    """All of PostgreSQL stops for a while; checks find out, and afterwards everything goes on."""
+    daemon = carpool(postgres_pool(frail_pg.url(), size={"max": 2, "acquire_timeout": "1s"},
+                                   timeouts={"request": "700ms", "connect": "700ms", "close": "500ms",
+                                             "outage_wait": "1s"}, breaker={"open": "100ms..500ms"}))
+    with daemon.wire() as wire:
+        wire.run("select 1")
+        frail_pg.freeze()
+        begun = time.monotonic()
+        assert wire.run("select 2")[2].code in ("57014", "08001", "53300")
+        assert time.monotonic() - begun < 6 * SLOW
+        frail_pg.thaw()
+        wait_for(lambda: wire.run("select 3")[0] == [["3"]], 20, "service")
+
+
+def test_dials_back_off(orders, gate, pg):
+    """Ten waiting clients and a closed door make a few polite tries, not a storm."""
+    relay = gate(pg.host, pg.port)
+    relay.hang()
+    daemon = orders(upstream=pg.url(host=relay.host, port=relay.port), size={"max": 10},
+                    timeouts={"connect": "100ms", "outage_wait": "2s"})
+
+    async def main():
+        async def rider():
+            with pytest.raises(psycopg.Error):
+                conn = await daemon.connect_async()
+                await conn.execute("select 1")
+        await asyncio.gather(*(rider() for _ in range(10)))
+    asyncio.run(main())
+    assert relay.peak <= 4, "at most four dials in flight"
+    assert relay.accepted <= 40, relay.accepted
+
+
+def test_server_that_starts_up(carpool, frail_pg):
+    """57P03 `the database system is starting up` is an outage that ends, not an answer for clients."""
+    daemon = carpool(postgres_pool(frail_pg.url(), breaker={"open": "100ms..500ms"}))
+    with daemon.connect() as conn:
+        conn.execute("select 1")
+        frail_pg.stop("immediate")  # next start has to recover
+        answer = []
+        rider = threading.Thread(target=lambda: answer.append(conn.execute("select 2").fetchone()))
+        rider.start()
+        frail_pg.start()
+        rider.join(20)
+        assert answer == [(2,)]
+
+
+def test_idle_check_finds_a_dead_path(orders, gate, pg):
+    """`check.idle`: a server behind a dark path is found and replaced without any client."""
+    relay = gate(pg.host, pg.port)
+    daemon = orders(upstream=pg.url(host=relay.host, port=relay.port), size={"min": 1, "max": 2},
+                    check={"idle": "1s", "timeout": "300ms"}, timeouts={"close": "300ms"})
+    first = relay.accepted
+    relay.pause()
+    wait_for(lambda: relay.accepted > first, 20, "a new dial")
+    relay.resume()
+    with daemon.wire() as wire:
+        wire.send(query("select 1"))
+        assert wire.results()[0] == [["1"]]
