@@ -210,7 +210,7 @@ enum lease_result pool_lease(struct pool *p, struct waiter *w)
                 p->ledger->name, look.last_dial.note);
         return LEASE_REFUSED;
     }
-    if (w->exclusive)
+    if (w->exclusive && p->shares)
         free_one_up(p);
     counter_add(&p->stats.waits, 1);
     uint64_t wait = p->conf->size.acquire_timeout_ms;

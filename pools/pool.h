@@ -75,7 +75,7 @@ struct pool *pool_new(struct ledger *l, unsigned worker, struct loop *loop);
 /* The worker's thread, once. */
 void pool_start(struct pool *p);
 /* No more leases; waiters are refused (draining); servers close as they come free. on_quiet, from this
-   thread, when none is left. */
+   thread, when none is left; a second call only replaces on_quiet. */
 void pool_stop(struct pool *p, void (*on_quiet)(struct pool *p, void *arg), void *arg);
 /* With pool_stop() under way: closes leased servers too (a deadline passed). */
 void pool_kill(struct pool *p);

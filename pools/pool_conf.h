@@ -68,10 +68,9 @@ struct endpoint_conf {
     const char *tls_ca;   /* PEM file; NULL: the system's store */
     const char *tls_cert; /* PEM file of our own certificate; NULL: none */
     const char *tls_key;
-    const struct conf_pair
-        *options; /* other query options of the URL, decoded (application_name ...) */
+    const struct conf_pair *options; /* the URL's other options, decoded: application_name ... */
     size_t n_options;
-    uint32_t priority; /* lower is preferred */
+    uint32_t priority;     /* lower is preferred */
     uint32_t line, column; /* where the file says it; 0: not from a file */
 };
 

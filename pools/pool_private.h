@@ -30,6 +30,7 @@ struct pool {
     uint64_t requests;   /* since the budget was told */
     uint64_t successes;  /* since the service breaker was told */
     uint64_t seen_generation;
+    bool shares;   /* its servers carry many leases at once */
     bool over_max; /* a reload may have lowered max: look before keeping a server */
     bool stopping, killing;
     void (*on_quiet)(struct pool *p, void *arg);

@@ -229,9 +229,15 @@ void pool_maybe_quiet(struct pool *p)
 
 void pool_stop(struct pool *p, void (*quiet)(struct pool *, void *), void *arg)
 {
+    bool again = p->stopping;
     p->stopping = true;
     p->on_quiet = quiet;
     p->quiet_arg = arg;
+    if (again) {
+        if (p->quiet.run)
+            loop_defer(p->loop, &p->quiet);
+        return;
+    }
     ledger_stop(p->ledger);
     struct err err;
     err_set(&err, CAUSE_DRAINING, STAGE_WAIT, 0, "carpool is stopping");

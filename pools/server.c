@@ -227,6 +227,7 @@ void server_adopt(struct server *sv, struct pool *p)
                          : 0;
         sv->capacity = sv->ops->arrive(sv);
         CHECK(sv->capacity >= 1);
+        p->shares = sv->capacity > 1;
         log_write(p->loop->log, LOG_INFO, "server_open", "pool=%s server=%u endpoint=%s worker=%u",
                   p->ledger->name, sv->id, sv->endpoint->label, p->worker);
     } else {

@@ -179,8 +179,10 @@ void entry_free(struct control *c, struct entry *e)
 {
     close_doors(e->doors, e->n_doors, true);
     close_doors(e->old_doors, e->n_old_doors, false);
-    for (unsigned i = 0; i < c->n_workers; i++)
+    for (unsigned i = 0; i < c->n_workers; i++) {
+        gate_drop(&e->workers[i].gate);
         pool_free(e->pools[i]);
+    }
     gate_drop(&e->gate);
     if (e->ledger)
         ledger_free(e->ledger);
@@ -225,7 +227,22 @@ static void drop_plan(struct plan *plan)
     gate_drop(&plan->gate);
 }
 
-static void order(struct control *c, struct entry *e, bool attach)
+static struct post_msg *order_msg(struct worker_pool *wp)
+{
+    switch (wp->last) {
+    case WORKER_ATTACH:
+        return &wp->attach;
+    case WORKER_APPLY:
+        return &wp->apply;
+    case WORKER_DETACH:
+        return &wp->detach;
+    case WORKER_RELEASE:
+        break;
+    }
+    return &wp->release;
+}
+
+static void order(struct control *c, struct entry *e, enum worker_order what)
 {
     e->pending += c->n_workers;
     for (unsigned i = 0; i < c->n_workers; i++) {
@@ -234,7 +251,9 @@ static void order(struct control *c, struct entry *e, bool attach)
         wp->gate = OWNER(ref, struct gate, snap);
         wp->doors = e->doors;
         wp->n_doors = e->n_doors;
-        post(&c->workers[i].loop, attach ? &wp->attach : &wp->apply);
+        wp->deadline_ms = c->loaded ? c->loaded->config->drain.deadline_ms : 0;
+        wp->last = what;
+        post(&c->workers[i].loop, order_msg(wp));
     }
 }
 
@@ -261,7 +280,7 @@ static void add_entry(struct control *c, const struct conf_pool *cp, struct load
         CHECK(e->pools[i] != NULL);
         worker_pool_init(&e->workers[i], &c->workers[i], e->pools[i]);
     }
-    order(c, e, true);
+    order(c, e, WORKER_ATTACH);
 }
 
 static void change_entry(struct control *c, const struct conf_pool *cp, struct loaded *fresh,
@@ -275,7 +294,7 @@ static void change_entry(struct control *c, const struct conf_pool *cp, struct l
     e->doors = plan->doors;
     e->n_doors = plan->n_doors;
     ledger_reconf(e->ledger, &cp->pool, &fresh->snap, loop_now(&c->loop));
-    order(c, e, false);
+    order(c, e, WORKER_APPLY);
 }
 
 static void say_hello(struct control *c, const struct conf_pool *cp, const struct plan *plan)
@@ -311,6 +330,13 @@ bool control_apply(struct control *c, struct loaded *fresh, struct err *err)
     free(plans);
     if (!ok)
         return false;
+    for (size_t i = 0; i < c->n_entries; i++) {
+        struct entry *e = c->entries[i];
+        if (e->removed || conf_pool_named(config, e->ledger->name))
+            continue;
+        e->removed = true;
+        order(c, e, WORKER_DETACH);
+    }
     writer_conf(c->writer, &config->log);
     if (c->loaded) {
         struct snapshot *old = &c->loaded->snap;
@@ -318,6 +344,14 @@ bool control_apply(struct control *c, struct loaded *fresh, struct err *err)
     }
     c->loaded = fresh;
     return true;
+}
+
+static void forget_entry(struct control *c, size_t at)
+{
+    struct entry *e = c->entries[at];
+    c->n_entries--;
+    memmove(&c->entries[at], &c->entries[at + 1], (c->n_entries - at) * sizeof(struct entry *));
+    entry_free(c, e);
 }
 
 void control_on_attached(struct worker_pool *wp)
@@ -328,12 +362,23 @@ void control_on_attached(struct worker_pool *wp)
         if (wp < e->workers || wp >= e->workers + c->n_workers)
             continue;
         e->routes[wp->worker->index] = wp->route;
-        if (!wp->ok)
+        if (!wp->ok && wp->last <= WORKER_APPLY)
             log_write(c->loop.log, LOG_ERROR, "listen_failed",
                       "pool=%s worker=%u reason=\"out of descriptors or memory\"", e->ledger->name,
                       wp->worker->index);
         if (--e->pending)
             return;
+        if (c->phase != CONTROL_SERVING)
+            return; /* everything goes now: the end frees it */
+        if (wp->last == WORKER_DETACH) {
+            order(c, e, WORKER_RELEASE);
+            return;
+        }
+        if (wp->last == WORKER_RELEASE) {
+            log_write(c->loop.log, LOG_INFO, "pool_removed", "pool=%s", e->ledger->name);
+            forget_entry(c, i);
+            return;
+        }
         close_doors(e->old_doors, e->n_old_doors, false);
         e->old_doors = NULL;
         e->n_old_doors = 0;
@@ -372,13 +417,10 @@ static void report_restarts(struct control *c, const struct loaded *fresh, char 
     for (size_t i = 0; i < n; i++) {
         const struct conf_change *ch = &changes[i];
         char line[256];
-        bool removed = strncmp(ch->key, "pools.", 6) == 0 && !strchr(ch->key + 6, '.') &&
-                       !conf_pool_named(fresh->config, ch->key + 6);
-        if (ch->reload != SCHEMA_NEEDS_RESTART && !removed)
+        if (ch->reload != SCHEMA_NEEDS_RESTART)
             continue;
-        snprintf(line, sizeof line, "%s: %s", ch->key,
-                 removed ? "a pool goes only with a restart; it stays until then"
-                         : "changes only with a restart; the old value stays");
+        snprintf(line, sizeof line, "%s: changes only with a restart; the old value stays",
+                 ch->key);
         report_line(report, cap, line);
     }
     free(changes);

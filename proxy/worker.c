@@ -49,6 +49,49 @@ static void on_apply(struct post_msg *msg)
     answer(wp);
 }
 
+/* A pool that a reload has removed: sessions, then servers, then (once no worker can have a message on its
+   way to another's) the memory. */
+static void on_pool_gone(struct pool *p, void *arg)
+{
+    (void)p;
+    answer(arg);
+}
+
+static void on_route_empty(struct route *r, void *arg)
+{
+    (void)r;
+    struct worker_pool *wp = arg;
+    loop_timer_stop(&wp->worker->loop, &wp->deadline);
+    pool_stop(wp->pool, on_pool_gone, wp);
+}
+
+static void on_detach_deadline(struct timer *t)
+{
+    struct worker_pool *wp = OWNER(t, struct worker_pool, deadline);
+    struct err err;
+    err_set(&err, CAUSE_DRAINING, STAGE_CLIENT, 0, "the pool was removed from the configuration");
+    route_kill(wp->route, &err);
+}
+
+static void on_detach(struct post_msg *msg)
+{
+    struct worker_pool *wp = OWNER(msg, struct worker_pool, detach);
+    loop_timer_set(&wp->worker->loop, &wp->deadline, wp->deadline_ms);
+    route_close(wp->route, on_route_empty, wp);
+}
+
+static void on_release(struct post_msg *msg)
+{
+    struct worker_pool *wp = OWNER(msg, struct worker_pool, release);
+    struct worker *w = wp->worker;
+    for (size_t i = 0; i < w->n_pools; i++)
+        if (w->pools[i] == wp)
+            w->pools[i] = w->pools[--w->n_pools];
+    route_free(wp->route);
+    wp->route = NULL;
+    answer(wp);
+}
+
 static void on_done(struct post_msg *msg)
 {
     control_on_attached(OWNER(msg, struct worker_pool, done));
@@ -59,6 +102,9 @@ void worker_pool_init(struct worker_pool *wp, struct worker *w, struct pool *poo
     *wp = (struct worker_pool){.worker = w, .pool = pool};
     post_init(&wp->attach, on_attach, NULL);
     post_init(&wp->apply, on_apply, NULL);
+    post_init(&wp->detach, on_detach, NULL);
+    post_init(&wp->release, on_release, NULL);
+    timer_init(&wp->deadline, on_detach_deadline);
     post_init(&wp->done, on_done, NULL);
 }
 

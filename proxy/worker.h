@@ -5,6 +5,7 @@
  * makes it, gives it orders by post, and hears back by post; everything else happens inside.
  *
  *     attach (per pool) ...  apply (per pool, after a reload) ...
+ *     detach -> "empty and quiet" -> release (per pool that a reload has removed)
  *     drain -> "front quiet" -> stop pools -> "pools quiet" -> leave
  */
 #include "proxy/front/front.h"
@@ -21,7 +22,10 @@ struct worker_pool {
     /* sockets to accept on; they belong to control and outlive the order */
     const struct door_socket *doors;
     size_t n_doors;
-    struct post_msg attach, apply, done;
+    struct post_msg attach, apply, detach, release, done;
+    enum worker_order { WORKER_ATTACH, WORKER_APPLY, WORKER_DETACH, WORKER_RELEASE } last;
+    struct timer deadline; /* of a detach */
+    uint64_t deadline_ms;
     bool ok;
 };
 

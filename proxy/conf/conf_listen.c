@@ -12,6 +12,7 @@
 
 #define POOL_LISTENS_MAX 64
 #define ALL_LISTENS_MAX 4096
+#define HOST_SEPARATORS ", \t\r\n"
 #define NOBODY UINT32_MAX /* (uid_t)-1: leave the owner as it is */
 
 /* ---- addresses ------------------------------------------------------------------------------- */
@@ -293,24 +294,44 @@ static bool add_default_host(struct conf_build *b, struct conf_place at, struct 
     return true;
 }
 
+/* The next host of a list, empty at its end; *rest moves behind it. */
+static struct span next_host(const char **rest)
+{
+    const char *p = *rest + strspn(*rest, HOST_SEPARATORS);
+    size_t n = strcspn(p, HOST_SEPARATORS);
+    *rest = p + n;
+    return span_of(p, n);
+}
+
+static size_t count_hosts(const char *hosts)
+{
+    size_t n = 0;
+    while (next_host(&hosts).n > 0)
+        n++;
+    return n;
+}
+
 bool conf_default_listens(struct conf_build *b, struct conf_place at, const char *hosts,
                           struct conf_pool *pool)
 {
     uint16_t port = conf_local_port(b, pool->front.kind, pool->front.kind_name);
-    size_t n = 0;
+    size_t n = hosts ? count_hosts(hosts) : 0;
     bool good = true;
-    hosts = hosts && hosts[strspn(hosts, ", \t\n")] ? hosts : "localhost";
+    if (n == 0) {
+        hosts = "localhost";
+        n = 1;
+    }
+    if (n > POOL_LISTENS_MAX)
+        return conf_error(b, at, "there are more than %d addresses: write fewer", POOL_LISTENS_MAX);
+    if (pool->front.kind < FRONT_OTHER && b->next_port[pool->front.kind] > port)
+        port = b->next_port[pool->front.kind];
     while (port_is_taken(b, port) && port < 65535)
         port++;
-    if (!make_room(b, POOL_LISTENS_MAX, pool))
+    if (pool->front.kind < FRONT_OTHER)
+        b->next_port[pool->front.kind] = port;
+    if (!make_room(b, n, pool))
         return false;
-    for (const char *p = hosts + strspn(hosts, ", \t\n"); *p; p += strspn(p, ", \t\n")) {
-        size_t length = strcspn(p, ", \t\n");
-        if (++n > POOL_LISTENS_MAX)
-            return conf_error(b, at, "there are more than %d addresses: write fewer",
-                              POOL_LISTENS_MAX);
-        good = add_default_host(b, at, span_of(p, length), port, pool) && good;
-        p += length;
-    }
+    for (struct span host; (host = next_host(&hosts)).n > 0;)
+        good = add_default_host(b, at, host, port, pool) && good;
     return good;
 }

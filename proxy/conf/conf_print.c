@@ -6,16 +6,39 @@
 
 /* ---- texts ----------------------------------------------------------------------------------- */
 
-/* In double quotes; a $ that would start a variable is doubled. */
+/* The character of a UTF-8 sequence; U+FFFD where there is none. *n is how many bytes it takes. */
+static uint32_t character(const char *text, size_t *n)
+{
+    const unsigned char *p = (const unsigned char *)text;
+    size_t more = p[0] >= 0xf0 ? 3 : p[0] >= 0xe0 ? 2 : 1;
+    uint32_t c = p[0] & (0x3fu >> more);
+    *n = 1;
+    if (p[0] < 0xc2 || p[0] > 0xf4)
+        return 0xfffd;
+    for (size_t i = 1; i <= more; i++) {
+        if ((p[i] & 0xc0) != 0x80)
+            return 0xfffd;
+        c = c << 6 | (p[i] & 0x3fu);
+    }
+    *n = more + 1;
+    return c > 0x10ffff || (c >= 0xd800 && c < 0xe000) ? 0xfffd : c;
+}
+
+/* In double quotes, in ASCII; a $ that would start a variable is doubled. */
 static void put_quoted(FILE *out, const char *text)
 {
     fputc('"', out);
-    for (const char *c = text; *c; c++) {
-        if (*c == '"' || *c == '\\')
+    for (size_t n = 1; *text; text += n) {
+        n = 1;
+        if ((unsigned char)*text >= 0x80) {
+            fprintf(out, "\\U%08X", (unsigned)character(text, &n));
+            continue;
+        }
+        if (*text == '"' || *text == '\\')
             fputc('\\', out);
-        if (*c == '$' && (c[1] == '$' || c[1] == '{'))
+        if (*text == '$' && (text[1] == '$' || text[1] == '{'))
             fputc('$', out);
-        fputc(*c, out);
+        fputc(*text, out);
     }
     fputc('"', out);
 }

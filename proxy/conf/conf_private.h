@@ -38,9 +38,10 @@ struct conf_build {
     struct conf_arena *arena;  /* the snapshot's */
     struct conf_arena scratch; /* gone when the build ends */
     struct config *config;
-    struct conf_pool *pools; /* config->pools, while it may be written */
-    size_t n_listens;        /* of all pools */
-    bool failed_memory;      /* said once */
+    struct conf_pool *pools;         /* config->pools, while it may be written */
+    size_t n_listens;                /* of all pools */
+    uint16_t next_port[FRONT_OTHER]; /* by kind: every default port below is taken */
+    bool failed_memory;              /* said once */
 };
 
 /* Adds an issue; the text may quote what was typed, never a secret. Returns false. */

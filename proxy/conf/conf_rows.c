@@ -28,7 +28,8 @@ const char *const conf_kind_words[] = {"postgres", "redis", "http", NULL};
 static const struct schema_row top_rows[] = {
     ROW(config, workers, "workers", COUNT_AUTO, "1", 1, 64, NEEDS_RESTART,
         "threads that carry traffic; auto is the number of CPUs the machine or the cgroup allows"),
-    ROW_OWN("pools", LIST, "required", RELOADS, "what is pooled, one entry per upstream and identity"),
+    ROW_OWN("pools", LIST, "required", RELOADS,
+            "what is pooled, one entry per upstream and identity"),
 };
 
 static const struct schema_row log_rows[] = {

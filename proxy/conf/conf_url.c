@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/un.h>
 
+#define IN_PASSWORDS "in a password, write / as %%2F, ? as %%3F, # as %%23, @ as %%40"
 #define UNIX_PATH_MAX (sizeof((struct sockaddr_un *)0)->sun_path - 1)
 
 static const struct conf_scheme schemes[] = {
@@ -93,6 +94,9 @@ static bool split(struct url *u, struct span raw)
         u->has_user = true;
         authority = span_skip(authority, at + 1);
     }
+    /* A password that ends the authority early must not pass for a host, a port or an option. */
+    if (find_any(rest, "@", u->vars) < rest.n)
+        return conf_error(u->b, u->at, "an @ stands behind a /, ? or #: " IN_PASSWORDS);
     struct span login = u->user;
     u->user = cut(&login, find_any(login, ":", u->vars));
     u->has_password = login.n > 0;
@@ -154,8 +158,7 @@ static bool read_port(struct url *u, struct span text)
     if (!schema_parse_count(text, &port) || port < 1 || port > 65535)
         return conf_error(
             u->b, u->at,
-            "the URL's port is no number from 1 to 65535; in a password, write / as %%2F, "
-            "? as %%3F, # as %%23, @ as %%40");
+            "the URL's port is no number from 1 to 65535: write one, and " IN_PASSWORDS);
     u->e->port = (uint16_t)port;
     return true;
 }

@@ -77,7 +77,7 @@ static bool option_is_good(struct conf_build *b, struct conf_place at,
     }
     for (size_t i = 0; i < ARRAY_LEN(tls_options) && !like; i++)
         like = schema_looks_like(span_str(name), span_str(tls_options[i])) ? tls_options[i] : NULL;
-    return conf_error(b, at, "a %s URL has no option %s: %s%s%s", scheme->name, quoted,
+    return conf_error(b, at, "%s:// URLs have no option %s: %s%s%s", scheme->name, quoted,
                       like ? "did you mean " : "leave it out", like ? like : "", like ? "?" : "");
 }
 

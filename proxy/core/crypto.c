@@ -40,8 +40,8 @@ bool crypto_sha256(struct span data, uint8_t out[CRYPTO_SHA256])
 bool crypto_hmac_sha256(struct span key, struct span data, uint8_t out[CRYPTO_SHA256])
 {
     unsigned got = 0;
-    if (key.n <= INT_MAX && HMAC(EVP_sha256(), bytes_of(key), (int)key.n, bytes_of(data), data.n, out,
-                                 &got) != NULL &&
+    if (key.n <= INT_MAX &&
+        HMAC(EVP_sha256(), bytes_of(key), (int)key.n, bytes_of(data), data.n, out, &got) != NULL &&
         got == CRYPTO_SHA256)
         return true;
     crypto_wipe(out, CRYPTO_SHA256);
@@ -93,7 +93,8 @@ void crypto_wipe(void *p, size_t n)
         OPENSSL_cleanse(p, n);
 }
 
-static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+static const char base64_digits[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 bool crypto_base64_encode(struct span in, char *out, size_t cap, size_t *n)
 {

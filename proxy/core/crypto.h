@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * The little cryptography carpool needs itself, thin over OpenSSL: hashes for logins, strict base64,
- * random bytes, comparing and wiping secrets. TLS is not here (proxy/core/tls.h).
+ * The little cryptography carpool needs itself, thin over OpenSSL: hashes for logins, strict
+ * base64, random bytes, comparing and wiping secrets. TLS is not here (proxy/core/tls.h).
  *
- * Pure functions, safe on every thread. Those that return bool fail only when OpenSSL does (no memory,
- * an algorithm switched off by policy); then the output is wiped and must not be used.
+ * Pure functions, safe on every thread. Those that return bool fail only when OpenSSL does (no
+ * memory, an algorithm switched off by policy); then the output is wiped and must not be used.
  */
 #include "proxy/core/span.h"
 
@@ -35,6 +35,6 @@ static inline size_t crypto_base64_len(size_t n)
 }
 /* Writes crypto_base64_len(in.n) characters, no NUL. False if they do not fit into `cap`. */
 MUST_USE bool crypto_base64_encode(struct span in, char *out, size_t cap, size_t *n);
-/* Strict: no blanks, no missing padding, unused bits zero. False if malformed or over `cap`; then *n
- * is 0. Empty text is zero bytes. */
+/* Strict: no blanks, no missing padding, unused bits zero. False if malformed or over `cap`; then
+ * *n is 0. Empty text is zero bytes. */
 MUST_USE bool crypto_base64_decode(struct span in, uint8_t *out, size_t cap, size_t *n);

@@ -133,15 +133,17 @@ static void session_start(struct session *s)
     s->since_ms = loop_now(f->loop);
     session_init(s);
     uint32_t max = share(s->gate->conf->limits.clients, f->n_workers);
-    if (f->draining)
-        err_set(&s->refusal, CAUSE_DRAINING, STAGE_CLIENT, 0, "carpool is stopping");
-    else if (r->n_sessions > max)
+    if (r->n_sessions > max)
         err_set(&s->refusal, CAUSE_TOO_MANY_CLIENTS, STAGE_CLIENT, 0,
                 "pool %s has its %u clients already (limits.clients)",
                 pool_ledger(r->pool)->name, s->gate->conf->limits.clients);
     if (s->refusal.cause != CAUSE_NONE)
         counter_add(&r->refused, 1);
     s->gate->ops->open(s);
+    if ((f->draining || r->closing) && !s->closed) {
+        s->draining = true;
+        s->gate->ops->drain(s);
+    }
 }
 
 static void on_handed_over(struct post_msg *msg)
@@ -289,6 +291,48 @@ void route_unlisten(struct route *r)
 
 /* ---- routes ---- */
 
+static void on_empty(struct deferred *d)
+{
+    struct route *r = OWNER(d, struct route, empty);
+    if (!list_empty(&r->sessions) || !r->on_empty)
+        return;
+    void (*cb)(struct route *, void *) = r->on_empty;
+    r->on_empty = NULL;
+    cb(r, r->empty_arg);
+}
+
+void route_maybe_empty(struct route *r)
+{
+    if (r->closing && list_empty(&r->sessions))
+        loop_defer(r->front->loop, &r->empty);
+}
+
+static void drain_sessions(struct route *r)
+{
+    LIST_EACH(n, &r->sessions)
+    {
+        struct session *s = OWNER(n, struct session, node);
+        s->draining = true;
+        s->gate->ops->drain(s);
+    }
+}
+
+void route_close(struct route *r, void (*empty)(struct route *, void *), void *arg)
+{
+    r->closing = true;
+    r->on_empty = empty;
+    r->empty_arg = arg;
+    route_unlisten(r);
+    drain_sessions(r);
+    route_maybe_empty(r);
+}
+
+void route_kill(struct route *r, const struct err *why)
+{
+    while (!list_empty(&r->sessions))
+        session_close(OWNER(list_first(&r->sessions), struct session, node), why);
+}
+
 struct route *route_new(struct front *f, struct pool *pool, struct gate *gate)
 {
     struct route *r = calloc(1, sizeof *r);
@@ -300,6 +344,7 @@ struct route *route_new(struct front *f, struct pool *pool, struct gate *gate)
     list_init(&r->node);
     list_init(&r->sessions);
     list_init(&r->doors);
+    deferred_init(&r->empty, on_empty);
     if (gate->ops->state_new) {
         r->state = gate->ops->state_new();
         if (!r->state) {
@@ -377,12 +422,7 @@ void front_drain(struct front *f, void (*quiet)(struct front *, void *), void *a
     {
         struct route *r = OWNER(n, struct route, node);
         route_unlisten(r);
-        LIST_EACH(m, &r->sessions)
-        {
-            struct session *s = OWNER(m, struct session, node);
-            s->draining = true;
-            s->gate->ops->drain(s);
-        }
+        drain_sessions(r);
     }
     front_maybe_quiet(f);
 }
@@ -393,8 +433,6 @@ void front_kill(struct front *f)
     err_set(&err, CAUSE_DRAINING, STAGE_CLIENT, 0, "carpool's drain deadline has passed");
     LIST_EACH(n, &f->routes)
     {
-        struct route *r = OWNER(n, struct route, node);
-        while (!list_empty(&r->sessions))
-            session_close(OWNER(list_first(&r->sessions), struct session, node), &err);
+        route_kill(OWNER(n, struct route, node), &err);
     }
 }

@@ -62,6 +62,10 @@ struct route {
     struct list sessions, doors;
     unsigned n_sessions;
     struct counter clients, accepted, refused; /* any thread may read */
+    bool closing;
+    void (*on_empty)(struct route *r, void *arg);
+    void *empty_arg;
+    struct deferred empty;
 };
 
 void front_init(struct front *f, struct loop *loop, unsigned worker, unsigned n_workers,
@@ -79,6 +83,11 @@ struct route *route_on(const struct route *r, unsigned worker);
 /* The worker's thread: starts and stops accepting on a socket. */
 bool route_listen(struct route *r, const struct door_socket *socket);
 void route_unlisten(struct route *r);
+
+/* The worker's thread: stops accepting, lets sessions end as soon as they may; on_empty once, when none is
+   left. route_kill() ends those that remain. */
+void route_close(struct route *r, void (*on_empty)(struct route *r, void *arg), void *arg);
+void route_kill(struct route *r, const struct err *why);
 
 /* The worker's thread: sessions end as soon as they may; on_quiet when none is left. */
 void front_drain(struct front *f, void (*on_quiet)(struct front *f, void *arg), void *arg);

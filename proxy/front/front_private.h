@@ -6,3 +6,4 @@
 void session_init(struct session *s);
 void session_after(struct deferred *d);
 void front_maybe_quiet(struct front *f);
+void route_maybe_empty(struct route *r);

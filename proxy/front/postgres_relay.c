@@ -56,20 +56,23 @@ static const struct holder_ops pg_holder_ops;
 
 /* ---- the end of a link ---- */
 
+static bool keeps_server(const struct pg_session *s)
+{
+    return s->pinned || s->base.gate->conf->mode == FRONT_SESSION;
+}
+
 static void give_back(struct pg_session *s)
 {
     struct pg_server *ps = s->server;
     struct server *sv = &ps->base;
     s->server = NULL;
-    if (s->pinned || s->base.gate->conf->mode == FRONT_SESSION)
+    if (keeps_server(s))
         ps->reset_needed = true;
-    pool_give_back(&sv);
+    if (pg_at_boundary(&s->framer))
+        pool_give_back(&sv);
+    else
+        pool_drop(&sv, OUTCOME_DROP_DIRTY); /* it has the first half of a message */
     io_resume(&s->base.io);
-}
-
-static bool keeps_server(const struct pg_session *s)
-{
-    return s->pinned || s->base.gate->conf->mode == FRONT_SESSION;
 }
 
 /* The server owes nothing and is in no transaction. */
@@ -122,6 +125,7 @@ static void lose_server(struct pg_session *s, const struct err *why, enum outcom
     enum pg_swallow_step step;
     s->server = NULL;
     while (!torn && pg_flow_abandon(&ps->flow, &swallow, &step)) {
+        torn = step == PG_SWALLOW_END; /* what is due cannot be known any more */
         if (step == PG_SWALLOW_ERROR || step == PG_SWALLOW_ERROR_READY)
             pg_say_error(s, &err, "ERROR", pg_sqlstate(err.cause, commit));
         if (step == PG_SWALLOW_READY || step == PG_SWALLOW_ERROR_READY)
@@ -456,6 +460,21 @@ static void bad_client(struct pg_session *s, const struct err *err)
     pg_refuse(s, err, NULL);
 }
 
+/* Late words of a COPY that has failed, Flush, and a Sync that ends nothing. */
+static bool needs_no_server(struct pg_session *s, const struct pg_msg *m)
+{
+    if (m->type == 'S')
+        pg_say_ready(s, PG_TX_IDLE);
+    return m->type == 'S' || m->type == 'H' || m->type == 'd' || m->type == 'c' || m->type == 'f';
+}
+
+/* The release rule, as far as the client has a part in it: it sent nothing since, not even half. */
+static bool may_release(const struct pg_session *s)
+{
+    return pg_flow_is_idle(&s->server->flow) && pg_at_boundary(&s->framer) &&
+           pg_at_boundary(&s->server->framer) && !s->server->carry.len;
+}
+
 /* Walks the client's bytes; returns what could not be used yet. */
 static struct span walk_client(struct pg_session *s, struct span in)
 {
@@ -501,6 +520,10 @@ static struct span walk_client(struct pg_session *s, struct span in)
             session_close(&s->base, NULL);
             break;
         }
+        if (needs_no_server(s, &m)) {
+            in = from = span_skip(in, m.raw.n);
+            continue;
+        }
         pg_framer_init(&s->framer, PG_SIDE_CLIENT);
         want_server(s);
         from = in;
@@ -513,8 +536,9 @@ static struct span walk_client(struct pg_session *s, struct span in)
 static void take_input(struct pg_session *s, struct span in)
 {
     struct loop *loop = session_loop(&s->base);
+    bool was_linked = s->state == PG_LINKED && !keeps_server(s);
     struct span rest = walk_client(s, in);
-    if (s->base.closed || !rest.n)
+    if (s->base.closed)
         return;
     if (s->carry.len + rest.n > LOOP_CARRY_MAX / 2 && s->state == PG_WAITING)
         io_pause(&s->base.io);
@@ -522,7 +546,11 @@ static void take_input(struct pg_session *s, struct span in)
         struct err err;
         err_set(&err, CAUSE_INTERNAL, STAGE_CLIENT, ENOMEM, "out of memory");
         pg_refuse(s, &err, NULL);
+        return;
     }
+    /* Only words that nobody answers were sent: no ReadyForQuery will come to release it. */
+    if (s->state == PG_LINKED && was_linked && may_release(s))
+        on_transaction_end(s);
 }
 
 void pg_relay_input(struct pg_session *s)
@@ -681,6 +709,21 @@ static bool replace_cancel_error(struct pg_session *s, const struct pg_msg *m)
     return true;
 }
 
+/*
+ * FATAL is the end of the server's session, not of the client's: it is told as a loss. A parameter of the
+ * client's that a server refuses is never FATAL.
+ */
+static bool said_farewell(const struct pg_session *s, const struct pg_msg *m, struct err *err)
+{
+    struct pg_fields f;
+    if (!pg_read_error(m->body, &f) || !pg_fields_fatal(&f))
+        return false;
+    err_set(err, CAUSE_UPSTREAM_CLOSED, STAGE_EXCHANGE, 0, "%s ended the session: %.*s (%.5s)",
+            s->server->base.endpoint->label, (int)(f.message.n > 100 ? 100 : f.message.n),
+            (const char *)f.message.p, (const char *)f.sqlstate.p);
+    return true;
+}
+
 static void broken_server(struct pg_session *s, const struct err *err)
 {
     lose_server(s, err, OUTCOME_DROP_PROTOCOL);
@@ -704,7 +747,12 @@ static void after_ready(struct pg_session *s)
 {
     const struct timeouts_conf *t = &pool_conf(session_pool(&s->base))->timeouts;
     struct pg_flow *flow = &s->server->flow;
-    if (pg_flow_is_idle(flow))
+    if (flow->tx != PG_TX_IDLE && s->base.gate->conf->mode == FRONT_STATEMENT) {
+        struct err err;
+        err_set(&err, CAUSE_UNSUPPORTED, STAGE_CLIENT, 0,
+                "transaction blocks are not allowed in statement mode");
+        pg_refuse(s, &err, NULL);
+    } else if (may_release(s))
         on_transaction_end(s);
     else if (!pg_flow_is_busy(flow) && flow->tx != PG_TX_IDLE && t->idle_transaction_ms)
         pg_set_deadline(s, PG_DEADLINE_IDLE_TX, t->idle_transaction_ms);
@@ -737,6 +785,12 @@ static bool walk_server(struct pg_session *s, struct span *in)
             if (m.whole)
                 s->dropping_body = false;
             continue;
+        }
+        if (m.type == 'E' && said_farewell(s, &m, &err)) {
+            flush_to_client(s, from, *in);
+            pg_framer_init(&ps->framer, PG_SIDE_SERVER); /* its words end here for the client */
+            lose_server(s, &err, OUTCOME_DROP_CLOSING);
+            return false;
         }
         enum pg_flow_step step = pg_flow_server(&ps->flow, m.type, m.body);
         if (step == PG_FLOW_VIOLATION || step == PG_FLOW_FULL) {
@@ -778,7 +832,7 @@ static bool walk_server(struct pg_session *s, struct span *in)
         pg_relay_input(s); /* uses the scratch memory that `in` was in */
         return false;
     }
-    if (ready && !in->n) {
+    if (!in->n && (ready || (!keeps_server(s) && may_release(s)))) {
         after_ready(s);
         return false;
     }
@@ -915,7 +969,7 @@ static void on_drain(struct session *base)
         pg_refuse(s, &err, NULL);
     else if (s->state < PG_WELCOME)
         session_close(base, &err);
-    else if (s->state == PG_LINKED && pg_flow_is_idle(&s->server->flow) && !s->carry.len)
+    else if (s->state == PG_LINKED && may_release(s) && !s->carry.len)
         on_transaction_end(s);
     else if (s->state == PG_FAILED)
         pg_refuse(s, &err, NULL);

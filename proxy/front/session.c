@@ -53,6 +53,7 @@ void session_after(struct deferred *d)
     free(s->peer);
     s->magic = 0;
     free(s);
+    route_maybe_empty(r);
     front_maybe_quiet(r->front);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The framer's slow path and the tables of message types. Sizes are judged by the length word before
- * anybody reserves memory for them.
+ * The framer's slow path and the tables of message types. Sizes are judged by the length word
+ * before anybody reserves memory for them.
  */
 #include "proxy/wire/postgres.h"
 

@@ -13,9 +13,9 @@
  *
  * A typed message is: type (1 byte), length (4 bytes, counts itself), body. Most messages are only
  * passed on, so the framer hands out what has arrived of them; types in the caller's `pg_whole` set
- * are handed out only when complete. The caller reads into a scratch buffer and calls pg_next() until
- * it says PG_WAIT; what is left over (`in` minus the consumed `raw` spans) it puts in front of the next
- * read. The leftover never exceeds 4 + max(whole.max, whole.peek) bytes.
+ * are handed out only when complete. The caller reads into a scratch buffer and calls pg_next()
+ * until it says PG_WAIT; what is left over (`in` minus the consumed `raw` spans) it puts in front
+ * of the next read. The leftover never exceeds 4 + max(whole.max, whole.peek) bytes.
  *
  *         +--------------------- all of it there ---------------------+
  *         |                                                           v
@@ -45,7 +45,7 @@ static inline bool pg_set_has(const struct pg_set *s, uint8_t type)
 }
 
 /* For const tables: digits live in word 0, letters in word 1. */
-#define PG_BIT(c) (UINT64_C(1) << ((c)&63))
+#define PG_BIT(c) (UINT64_C(1) << ((c) & 63))
 
 /* Which messages the caller wants complete, and how much of the others it wants to see. */
 struct pg_whole {
@@ -54,11 +54,13 @@ struct pg_whole {
     uint32_t peek; /* of any other message the first piece has at least min(len, peek) body bytes */
 };
 
-/* What carpool looks at. Everything else streams with a peek, for it may be of any size: queries, rows,
- * copy data, but also errors and notices (RAISE NOTICE takes megabytes). */
-extern const struct pg_whole pg_whole_login;  /* whole: p */
-extern const struct pg_whole pg_whole_client; /* whole: Close Describe Execute Flush Sync Terminate c */
-extern const struct pg_whole pg_whole_server; /* whole: R K S Z C I 1 2 3 n s v c G H W */
+/* What carpool looks at. Everything else streams with a peek, for it may be of any size: queries,
+ * rows, copy data, but also errors and notices (RAISE NOTICE takes megabytes). */
+extern const struct pg_whole pg_whole_login; /* whole: p */
+/* whole: Close Describe Execute Flush Sync Terminate CopyDone */
+extern const struct pg_whole pg_whole_client;
+/* whole: R K S Z C I 1 2 3 n s v c G H W */
+extern const struct pg_whole pg_whole_server;
 
 /* Who sends; decides which types exist. */
 enum pg_side {
@@ -84,9 +86,9 @@ enum pg_step {
 
 struct pg_msg {
     uint8_t type;
-    bool whole;       /* PG_MESSAGE: the body is complete. PG_BODY: this piece completes it */
-    uint32_t len;     /* PG_MESSAGE: length of the whole body. PG_BODY: still to come after this */
-    struct span raw;  /* the bytes of this piece, with the header if it begins here: forward these */
+    bool whole;      /* PG_MESSAGE: the body is complete. PG_BODY: this piece completes it */
+    uint32_t len;    /* PG_MESSAGE: length of the whole body. PG_BODY: still to come after this */
+    struct span raw; /* the bytes of this piece, with the header if it begins here: forward these */
     struct span body; /* the body bytes among them */
 };
 
@@ -112,11 +114,11 @@ enum pg_step pg_next_slow(struct pg_framer *f, const struct pg_whole *whole, str
 
 /*
  * The next piece at the start of `in`. Results do not depend on how the bytes were cut into reads,
- * except for where streamed bodies are split. `err` gets client_protocol or upstream_protocol by the
- * framer's side, or too_large. Inline because it runs once per row.
+ * except for where streamed bodies are split. `err` gets client_protocol or upstream_protocol by
+ * the framer's side, or too_large. Inline because it runs once per row.
  */
-static inline enum pg_step pg_next(struct pg_framer *f, const struct pg_whole *whole, struct span in,
-                                   struct pg_msg *out, struct err *err)
+static inline enum pg_step pg_next(struct pg_framer *f, const struct pg_whole *whole,
+                                   struct span in, struct pg_msg *out, struct err *err)
 {
     if (f->left == 0 && in.n >= PG_HEADER && pg_set_has(&pg_side_types[f->side], in.p[0])) {
         uint32_t len = pg_be32(in.p + 1) - 4; /* a length below 4 wraps and is refused below */
@@ -133,8 +135,8 @@ static inline enum pg_step pg_next(struct pg_framer *f, const struct pg_whole *w
 }
 
 /*
- * How many bytes at the start of `in` are complete messages of `type` (rows, copy data), and how many
- * messages that is. 0 when in the middle of a message. For handing a long run to the peer and to
- * pg_flow at once instead of one by one.
+ * How many bytes at the start of `in` are complete messages of `type` (rows, copy data), and how
+ * many messages that is. 0 when in the middle of a message. For handing a long run to the peer and
+ * to pg_flow at once instead of one by one.
  */
 size_t pg_run(const struct pg_framer *f, uint8_t type, struct span in, uint32_t *count);

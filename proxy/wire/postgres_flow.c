@@ -1,22 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The server's rules, seen from outside: which answer fits the oldest request, and what an error or a
- * COPY does to the requests behind it. (PostgreSQL manual, "Message Flow"; the server's main loop.)
+ * The server's rules, seen from outside: which answer fits the oldest request, and what an error or
+ * a COPY does to the requests behind it. (PostgreSQL manual, "Message Flow"; the server's main
+ * loop.)
  *
  * Doubt. COPY FROM STDIN fails after its CopyInResponse. Behind it the client sent, say,
  *
  *     Sync1  CopyData  CopyDone  Sync2
  *
- * The server read a part of that inside COPY, unknown to us: Sync1 was ignored there, or it came after the
- * error and is answered. Of an extended COPY only Sync2 is certain to be answered, the first Sync behind
- * CopyDone: the anchor. The ones before become "maybe". Then
+ * The server read a part of that inside COPY, unknown to us: Sync1 was ignored there, or it came
+ * after the error and is answered. Of an extended COPY only Sync2 is certain to be answered, the
+ * first Sync behind CopyDone: the anchor. The ones before become "maybe". Then
  *
  *     - anything but ReadyForQuery proves that a maybe in front is not answered: it goes;
- *     - a ReadyForQuery is the maybe's or, if they were all ignored, the one of the next certain Sync: so
- *       that becomes maybe, too. (Who counts ReadyForQuery sees: at least so many, at most so many.)
+ *     - a ReadyForQuery is the maybe's or, if they were all ignored, the one of the next certain
+ *       Sync: so that becomes maybe, too. (Who counts ReadyForQuery sees: at least so many, at most
+ *       so many.)
  *
- * With other requests among the doubtful Syncs their answers could be mistaken for those of later ones. No
- * client library does that; the flow is "lost" then: it accepts everything and is never idle again.
+ * With other requests among the doubtful Syncs their answers could be mistaken for those of later
+ * ones. No client library does that; the flow is "lost" then: it accepts everything and is never
+ * idle again.
  */
 #include "proxy/wire/postgres_flow.h"
 
@@ -170,8 +173,8 @@ enum pg_flow_step pg_flow_client(struct pg_flow *f, uint8_t type, struct span pr
 /* --- the server's messages --- */
 
 /*
- * A COPY FROM STDIN went well: the server read up to CopyDone and ignored the Syncs before it. The COPY's
- * own token is not in front while this walks.
+ * A COPY FROM STDIN went well: the server read up to CopyDone and ignored the Syncs before it. The
+ * COPY's own token is not in front while this walks.
  */
 static bool drop_copied(struct pg_flow *f)
 {
@@ -180,7 +183,7 @@ static bool drop_copied(struct pg_flow *f)
         if (token == PG_TOKEN_COPY_END)
             break;
         if (token != PG_TOKEN_SYNC)
-            return false; /* another request would have been its end, and no CopyDone means no end */
+            return false; /* another request would have killed it; without CopyDone no end */
         count_gone(f, token);
     }
     return true;
@@ -240,8 +243,9 @@ static void discard_to_sync(struct pg_flow *f)
     f->errored = true;
 }
 
-/* Makes the Syncs in front maybe, up to the end of the COPY: its mark, or a request (which the server
- * cannot have read inside it). The COPY's own token is not in front. Returns how many cells these are. */
+/* Makes the Syncs in front maybe, up to the end of the COPY: its mark, or a request (which the
+ * server cannot have read inside it). The COPY's own token is not in front. Returns how many cells
+ * these are. */
 static uint32_t doubt_syncs(struct pg_flow *f)
 {
     uint32_t i = 0;
@@ -253,8 +257,7 @@ static uint32_t doubt_syncs(struct pg_flow *f)
 /* Nothing between the doubtful Syncs and the anchor? `end`: the cell behind the Syncs. */
 static bool doubt_is_simple(const struct pg_flow *f, uint32_t end)
 {
-    while (end < pg_queue_cells(&f->queue) &&
-           pg_queue_cell(&f->queue, end) == PG_TOKEN_COPY_END)
+    while (end < pg_queue_cells(&f->queue) && pg_queue_cell(&f->queue, end) == PG_TOKEN_COPY_END)
         end++;
     return end == pg_queue_cells(&f->queue) || pg_queue_cell(&f->queue, end) == PG_TOKEN_SYNC;
 }
@@ -266,7 +269,8 @@ static void copy_in_failed(struct pg_flow *f)
     uint32_t syncs = doubt_syncs(f);
     if (syncs == 0 || token == PG_TOKEN_QUERY) {
         pg_queue_unpop(&f->queue, token);
-        if (token != PG_TOKEN_QUERY) /* a Query discards nothing, and its ReadyForQuery comes first */
+        if (token !=
+            PG_TOKEN_QUERY) /* a Query discards nothing, and its ReadyForQuery comes first */
             discard_to_sync(f);
         return;
     }
@@ -488,7 +492,8 @@ bool pg_flow_abandon(struct pg_flow *f, struct pg_swallow *s, enum pg_swallow_st
         *step = PG_SWALLOW_END;
         return true;
     }
-    if (f->copy == PG_COPY_IN) { /* its client will send a Sync after it: the ones inside do not count */
+    if (f->copy ==
+        PG_COPY_IN) { /* its client will send a Sync after it: the ones inside do not count */
         enum pg_token token = pg_queue_pop_any(&f->queue);
         (void)doubt_syncs(f);
         pg_queue_unpop(&f->queue, token);

@@ -2,23 +2,27 @@
 #pragma once
 /*
  * What answers a Postgres server still owes, and with that: when it is free for somebody else. One
- * pg_flow belongs to one server connection while it is leased (or for its whole life: a clean server
- * has a clean flow). Used by the thread that owns the server. Pure but for one array that grows when a
- * client pipelines deeply.
+ * pg_flow belongs to one server connection while it is leased (or for its whole life: a clean
+ * server has a clean flow). Used by the thread that owns the server. Pure but for one array that
+ * grows when a client pipelines deeply.
  *
- * The relay tells it every message it forwards, in order, once, when the message begins: of the client
- * before its bytes go out, of the server when they come in. It models the server's own rules:
+ * The relay tells it every message it forwards, in order, once, when the message begins: of the
+ * client before its bytes go out, of the server when they come in. It models the server's own
+ * rules:
  *
- *   - Each request puts a token into a queue; an answer takes it out. Query, FunctionCall and Sync end in
- *     ReadyForQuery; Parse, Bind, Describe, Execute and Close have one answer each; Flush has none.
- *   - An error of an extended message makes the server discard everything until Sync, also Query and
- *     FunctionCall, which then yield no ReadyForQuery. An error of a simple Query discards nothing.
- *   - COPY FROM STDIN reads the client's messages itself until CopyDone or CopyFail and ignores Sync and
- *     Flush there. Copy messages outside of COPY are ignored.
- *   - If such a COPY fails, nobody can tell which of the Syncs sent so far the server had read inside it
- *     (ignored) and which after it (answered). Those tokens become "maybe": they may be answered, and
- *     until later answers settle it the server is not idle but pg_flow_is_doubtful(). If other requests
- *     stand among them, the flow is lost: it follows no longer, and the server is never idle again.
+ *   - Each request puts a token into a queue; an answer takes it out. Query, FunctionCall and Sync
+ *     end in ReadyForQuery; Parse, Bind, Describe, Execute and Close have one answer each; Flush
+ *     has none.
+ *   - An error of an extended message makes the server discard everything until Sync, also Query
+ *     and FunctionCall, which then yield no ReadyForQuery. An error of a simple Query discards
+ *     nothing.
+ *   - COPY FROM STDIN reads the client's messages itself until CopyDone or CopyFail and ignores
+ *     Sync and Flush there. Copy messages outside of COPY are ignored.
+ *   - If such a COPY fails, nobody can tell which of the Syncs sent so far the server had read
+ *     inside it (ignored) and which after it (answered). Those tokens become "maybe": they may be
+ *     answered, and until later answers settle it the server is not idle but pg_flow_is_doubtful().
+ *     If other requests stand among them, the flow is lost: it follows no longer, and the server is
+ *     never idle again.
  */
 #include "proxy/core/span.h"
 #include "proxy/wire/postgres_queue.h"
@@ -29,50 +33,52 @@ enum pg_tx { PG_TX_IDLE = 'I', PG_TX_OPEN = 'T', PG_TX_FAILED = 'E' };
 enum pg_copy { PG_COPY_NONE, PG_COPY_IN, PG_COPY_OUT, PG_COPY_BOTH };
 
 enum pg_flow_step {
-    PG_FLOW_OK,       /* part of an answer that is due */
-    PG_FLOW_READY,    /* ReadyForQuery that was due: ask pg_flow_is_idle() after forwarding it */
-    PG_FLOW_ASYNC,    /* nothing was asked: a notice, notification, parameter, or a server's last error */
-    PG_FLOW_FULL,     /* client only: too many answers due (see PG_QUEUE_MAX), nothing changed; do not
-                         forward, ask again after answers */
+    PG_FLOW_OK,    /* part of an answer that is due */
+    PG_FLOW_READY, /* ReadyForQuery that was due: ask pg_flow_is_idle() after forwarding it */
+    PG_FLOW_ASYNC, /* nothing was asked: notice, notification, parameter, a server's last error */
+    PG_FLOW_FULL,  /* client only: PG_QUEUE_MAX; do not forward, ask again after answers */
     PG_FLOW_VIOLATION /* this message cannot come here: the peer is broken, the flow unusable */
 };
 
 struct pg_flow {
     struct pg_queue queue;
-    uint8_t tx;       /* enum pg_tx, of the last ReadyForQuery */
-    uint8_t copy;     /* enum pg_copy */
-    bool described;   /* the front (Describe of a statement) had its ParameterDescription */
-    bool errored;     /* the request in front, or the batch it ends, had its ErrorResponse */
-    bool batch;       /* extended messages since the last Sync, Query or FunctionCall */
-    bool skipping;    /* the server discards until a Sync that was not sent yet */
-    bool doubt_open;  /* as skipping, unless one of the maybes ended that */
-    bool terminated;  /* Terminate was sent */
-    bool lost;        /* nobody can tell any more which answer is whose */
-    bool commit_sent; /* for pg_flow_commit_in_flight(), with the counts of ReadyForQuery asked for and */
-    uint32_t ends_sent, ends_seen, commit_end; /* come (or not to come), and which one the commit's is */
+    uint8_t tx;      /* enum pg_tx, of the last ReadyForQuery */
+    uint8_t copy;    /* enum pg_copy */
+    bool described;  /* the front (Describe of a statement) had its ParameterDescription */
+    bool errored;    /* the request in front, or the batch it ends, had its ErrorResponse */
+    bool batch;      /* extended messages since the last Sync, Query or FunctionCall */
+    bool skipping;   /* the server discards until a Sync that was not sent yet */
+    bool doubt_open; /* as skipping, unless one of the maybes ended that */
+    bool terminated; /* Terminate was sent */
+    bool lost;       /* nobody can tell any more which answer is whose */
+    /* for pg_flow_commit_in_flight(): ReadyForQuery asked for, come or dropped, the commit's */
+    bool commit_sent;
+    uint32_t ends_sent, ends_seen, commit_end;
     uint64_t requests; /* messages that ask for something, since init */
 };
 
 void pg_flow_init(struct pg_flow *f); /* a server right after login: idle, 'I' */
 void pg_flow_fini(struct pg_flow *f);
 
-/* A client's message is about to be forwarded. `prefix`: what there is of its body (Describe needs its
- * first byte; Query and Parse should show their first words). OK, FULL or VIOLATION. */
+/* A client's message is about to be forwarded. `prefix`: what there is of its body (Describe needs
+ * its first byte; Query and Parse should show their first words). OK, FULL or VIOLATION. */
 MUST_USE enum pg_flow_step pg_flow_client(struct pg_flow *f, uint8_t type, struct span prefix);
 
-/* A server's message began. `prefix`: its body as far as it is there (ReadyForQuery must be complete,
- * CommandComplete should). A run of rows or copy data may be told once. */
+/* A server's message began. `prefix`: its body as far as it is there (ReadyForQuery must be
+ * complete, CommandComplete should). A run of rows or copy data may be told once. */
 MUST_USE enum pg_flow_step pg_flow_server(struct pg_flow *f, uint8_t type, struct span prefix);
 
 /*
- * The release rule: the server said 'I', owes no answer, and the client sent nothing since. The relay
- * adds what it alone knows: both framers at a boundary, nothing carried over or queued.
+ * The release rule: the server said 'I', owes no answer, and the client sent nothing since. The
+ * relay adds what it alone knows: both framers at a boundary (a late CopyData may be half sent,
+ * and what the next client sent would become its other half), nothing queued.
  */
 bool pg_flow_is_idle(const struct pg_flow *f);
-/* As idle, but for answers that may or may not come (a failed COPY). Keep the server with its client,
- * or send a Query of our own (also told to pg_flow_client), whose answer settles it, or drop it. */
+/* As idle, but for answers that may or may not come (a failed COPY). Keep the server with its
+ * client, or send a Query of our own (also told to pg_flow_client), whose answer settles it, or
+ * drop it. */
 bool pg_flow_is_doubtful(const struct pg_flow *f);
-/* The conversation can go on, but only with this client, and the server must be dropped after it. */
+/* The conversation can go on, but only with this client; drop the server after it. */
 static inline bool pg_flow_is_lost(const struct pg_flow *f)
 {
     return f->lost;
@@ -84,22 +90,23 @@ static inline uint32_t pg_flow_due(const struct pg_flow *f)
 {
     return f->queue.due;
 }
-/* Extended messages without Sync: there is (or may be) an implicit transaction. */
+/* Extended messages without Sync: there is (or may be) an implicit transaction, or the server
+ * discards everything until that Sync. */
 static inline bool pg_flow_in_batch(const struct pg_flow *f)
 {
-    return f->batch;
+    return f->batch || f->skipping || f->doubt_open;
 }
 /* Best effort: a Query or Parse beginning with COMMIT, END or PREPARE TRANSACTION was forwarded and
- * neither its CommandComplete nor its ReadyForQuery came. Not seen: commits later in a multi-statement
- * Query, statements prepared earlier, autocommitted statements. */
+ * neither its CommandComplete nor its ReadyForQuery came. Not seen: commits later in a
+ * multi-statement Query, statements prepared earlier, autocommitted statements. */
 bool pg_flow_commit_in_flight(const struct pg_flow *f);
 
 /*
- * The server is gone: takes due answers out of the queue and says what the client gets instead. Call with
- * a zeroed `s` until it returns false; then `s` tells whether client messages still to come must be
- * swallowed up to Sync. Nothing that may be lost goes without an error (also a Sync whose batch was
- * answered, also a batch without its Sync), and an error already forwarded is not repeated. PG_SWALLOW_END:
- * the flow is lost, close the client. Ask pg_flow_commit_in_flight() and tx before; afterwards only
- * pg_flow_fini() may follow.
+ * The server is gone: takes due answers out of the queue and says what the client gets instead.
+ * Call with a zeroed `s` until it returns false; then `s` tells whether client messages still to
+ * come must be swallowed up to Sync. Nothing that may be lost goes without an error (also a Sync
+ * whose batch was answered, also a batch without its Sync), and an error already forwarded is not
+ * repeated. PG_SWALLOW_END: the flow is lost, close the client. Ask pg_flow_commit_in_flight() and
+ * tx before; afterwards only pg_flow_fini() may follow.
  */
 bool pg_flow_abandon(struct pg_flow *f, struct pg_swallow *s, enum pg_swallow_step *step);

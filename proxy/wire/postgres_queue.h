@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * The queue under pg_flow: what was asked, in order, as runs of equal tokens in a ring of 2-byte cells.
- * The first cells live inside the struct; deeper pipelines get an array that doubles up to a bound.
+ * The queue under pg_flow: what was asked, in order, as runs of equal tokens in a ring of 2-byte
+ * cells. The first cells live inside the struct; deeper pipelines get an array that doubles up to a
+ * bound.
  *
  *     bits 15..5  how many (1 to 2047)     bit 4  maybe     bits 3..0  enum pg_token
  *
- * COPY_END is a mark between tokens: it has no answer, is not counted in `due`, and never stands in front.
- * SYNC never shares a cell, so that a single one can be marked maybe in place; nothing else ever is.
+ * COPY_END is a mark between tokens: it has no answer, is not counted in `due`, and never stands in
+ * front. SYNC never shares a cell, so that a single one can be marked maybe in place; nothing else
+ * ever is.
  */
 #include "proxy/core/base.h"
 

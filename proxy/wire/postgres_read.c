@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Readers of message bodies over one bounded cursor: every length is compared with what is left before
- * it is used, and a reader succeeds only if the body ends where it should.
+ * Readers of message bodies over one bounded cursor: every length is compared with what is left
+ * before it is used, and a reader succeeds only if the body ends where it should.
  */
 #include "proxy/wire/postgres_read.h"
 
@@ -193,7 +193,8 @@ bool pg_read_password(struct span body, struct span *password)
     return pg_cur_done(&c);
 }
 
-bool pg_read_sasl_initial(struct span body, struct span *mechanism, bool *has_data, struct span *data)
+bool pg_read_sasl_initial(struct span body, struct span *mechanism, bool *has_data,
+                          struct span *data)
 {
     struct pg_cur c = pg_cur_of(body);
     *mechanism = pg_cur_cstr(&c);

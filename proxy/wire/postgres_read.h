@@ -6,7 +6,8 @@
  */
 #include "proxy/core/span.h"
 
-/* A bounded cursor. Reading past the end sets `bad` and yields zeros and empty spans from then on. */
+/* A bounded cursor. Reading past the end sets `bad` and yields zeros and empty spans from then
+ * on. */
 struct pg_cur {
     const uint8_t *p;
     size_t n; /* bytes left */
@@ -42,8 +43,8 @@ struct pg_fields {
     struct span detail;   /* D */
     struct span hint;     /* H */
 };
-/* A body that is cut off is read as far as it goes (the fields stand in this order). Never true without
- * a five-character sqlstate and a severity. */
+/* A body that is cut off is read as far as it goes (the fields stand in this order). Never true
+ * without a five-character sqlstate and a severity. */
 MUST_USE bool pg_read_error(struct span body, struct pg_fields *out);
 /* FATAL or PANIC: the server closes after this. */
 bool pg_fields_fatal(const struct pg_fields *f);
@@ -56,7 +57,8 @@ MUST_USE bool pg_read_ready(struct span body, uint8_t *status);
 MUST_USE bool pg_read_complete(struct span body, struct span *tag);
 /* `version` is the newest the server speaks, e.g. 3 << 16; `options`: how many it refused. */
 MUST_USE bool pg_read_negotiate(struct span body, uint32_t *version, uint32_t *options);
-/* Authentication*: its kind (0 Ok, 3 cleartext, 5 md5, 10 SASL, 11 continue, 12 final) and the rest. */
+/* Authentication*: its kind (0 Ok, 3 cleartext, 5 md5, 10 SASL, 11 continue, 12 final) and the
+ * rest. */
 MUST_USE bool pg_read_auth(struct span body, uint32_t *kind, struct span *rest);
 
 /* --- from a client --- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Startup packets. A stranger sends these: nothing is believed before its length is known to be small,
- * and every name and value is found by a bounded cursor.
+ * Startup packets. A stranger sends these: nothing is believed before its length is known to be
+ * small, and every name and value is found by a bounded cursor.
  */
 #include "proxy/wire/postgres_startup.h"
 
@@ -43,8 +43,8 @@ static bool read_bool(struct span v, bool *out)
 }
 
 /* SSLRequest and GSSENCRequest: the same rules for both. */
-static enum pg_startup_step encryption(struct pg_startup_seen *seen, bool *seen_this, struct span in,
-                                       uint32_t length, enum pg_startup_step step,
+static enum pg_startup_step encryption(struct pg_startup_seen *seen, bool *seen_this,
+                                       struct span in, uint32_t length, enum pg_startup_step step,
                                        struct pg_startup *out, struct err *err)
 {
     if (length != 8)

@@ -10,9 +10,9 @@
  *     CANCEL ------- caller forwards, closes without a word
  *     SESSION ------ login
  *
- * SSLRequest and GSSENCRequest are accepted once each, never inside TLS; bytes behind either of them
- * are refused (they would be cleartext slipped in front of what TLS protects). The caller must also
- * check, after it answered 'S', that nothing but TLS came.
+ * SSLRequest and GSSENCRequest are accepted once each, never inside TLS; bytes behind either of
+ * them are refused (they would be cleartext slipped in front of what TLS protects). The caller must
+ * also check, after it answered 'S', that nothing but TLS came.
  */
 #include "proxy/core/err.h"
 #include "proxy/core/span.h"
@@ -54,11 +54,11 @@ struct pg_startup {
     struct span key; /* 1 to PG_CANCEL_KEY_MAX bytes */
 
     /* SESSION; spans point into `in` */
-    uint16_t major, minor;     /* major is always 3 */
-    struct span params;        /* all pairs, for pg_param_next() */
-    struct span user;          /* never empty */
-    struct span database;      /* the user's name if not given or empty */
-    struct span options;       /* empty if not given */
+    uint16_t major, minor; /* major is always 3 */
+    struct span params;    /* all pairs, for pg_param_next() */
+    struct span user;      /* never empty */
+    struct span database;  /* the user's name if not given or empty */
+    struct span options;   /* empty if not given */
     enum pg_replication replication;
     uint32_t protocol_options; /* parameters whose names begin with "_pq_." */
 
@@ -68,8 +68,9 @@ struct pg_startup {
 };
 
 /*
- * Looks at one packet at the start of `in`. On BAD *err has the sentence and out->sqlstate its code,
- * for an ErrorResponse of severity FATAL (unless out->silent). Of parameters given twice the last wins.
+ * Looks at one packet at the start of `in`. On BAD *err has the sentence and out->sqlstate its
+ * code, for an ErrorResponse of severity FATAL (unless out->silent). Of parameters given twice the
+ * last wins.
  */
 enum pg_startup_step pg_startup_next(struct pg_startup_seen *seen, struct span in,
                                      struct pg_startup *out, struct err *err);

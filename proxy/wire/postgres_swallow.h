@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * Messages that no server will answer: the checkout failed, or the server was lost. Says for each what
- * the client must get, so that every request is answered as a server would after an error: an extended
- * message's error is told once, then everything is dropped up to Sync, which is answered. Pure.
+ * Messages that no server will answer: the checkout failed, or the server was lost. Says for each
+ * what the client must get, so that every request is answered as a server would after an error: an
+ * extended message's error is told once, then everything is dropped up to Sync, which is answered.
+ * Pure.
  */
 #include "proxy/core/base.h"
 

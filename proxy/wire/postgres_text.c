@@ -5,8 +5,8 @@
  *
  *     COMMIT | END | ROLLBACK | ABORT   [ WORK | TRANSACTION ]   [ AND [ NO ] CHAIN ]
  *
- * Anything else behind one of these words is another statement (ROLLBACK TO, COMMIT PREPARED), a second
- * statement, or an error that the server should report.
+ * Anything else behind one of these words is another statement (ROLLBACK TO, COMMIT PREPARED), a
+ * second statement, or an error that the server should report.
  */
 #include "proxy/wire/postgres_text.h"
 

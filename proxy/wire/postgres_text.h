@@ -2,8 +2,8 @@
 #pragma once
 /*
  * The first words of a query: enough to tell transaction control from the rest, skipping blanks and
- * (nested) comments as the server does. This is no SQL parser: what is not recognised for certain is
- * PG_VERB_OTHER. Pure; looks at a bounded number of words, but skips comments of any length.
+ * (nested) comments as the server does. This is no SQL parser: what is not recognised for certain
+ * is PG_VERB_OTHER. Pure; looks at a bounded number of words, but skips comments of any length.
  */
 #include "proxy/core/span.h"
 
@@ -18,8 +18,9 @@ enum pg_verb {
 
 struct pg_text {
     enum pg_verb verb;
-    bool single; /* EMPTY, COMMIT, ROLLBACK: nothing else follows but blanks, comments, semicolons */
-    bool chain;  /* COMMIT, ROLLBACK: ... AND CHAIN, which begins the next transaction */
+    bool
+        single; /* EMPTY, COMMIT, ROLLBACK: nothing else follows but blanks, comments, semicolons */
+    bool chain; /* COMMIT, ROLLBACK: ... AND CHAIN, which begins the next transaction */
 };
 
 /* `text`: a query without its NUL; ends at a NUL if there is one. If it is only the beginning of a

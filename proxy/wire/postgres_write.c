@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Builders. Each opens a message (type, room for the length), appends, and closes it (length filled in,
- * or rolled back whole if anything did not fit).
+ * Builders. Each opens a message (type, room for the length), appends, and closes it (length filled
+ * in, or rolled back whole if anything did not fit).
  */
 #include "proxy/wire/postgres_write.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * Messages of our own, written into a caller's buffer. A message that does not fit leaves no trace of
- * itself: `n` stays, `overflow` becomes and stays true, later messages are not written either. So a
- * caller writes a whole answer and looks at `overflow` once. Pure.
+ * Messages of our own, written into a caller's buffer. A message that does not fit leaves no trace
+ * of itself: `n` stays, `overflow` becomes and stays true, later messages are not written either.
+ * So a caller writes a whole answer and looks at `overflow` once. Pure.
  */
 #include "proxy/core/span.h"
 
@@ -45,8 +45,8 @@ void pg_put_auth_md5(struct pg_out *o, const uint8_t salt[4]);
 void pg_put_auth_sasl(struct pg_out *o, const char *const *mechanisms, size_t n);
 void pg_put_auth_sasl_continue(struct pg_out *o, struct span data);
 void pg_put_auth_sasl_final(struct pg_out *o, struct span data);
-/* NegotiateProtocolVersion: `version` like 3 << 16 (servers and libpq put the whole number there, not
- * only the minor one), and the "_pq_." names among `params` (struct pg_startup). */
+/* NegotiateProtocolVersion: `version` like 3 << 16 (servers and libpq put the whole number there,
+ * not only the minor one), and the "_pq_." names among `params` (struct pg_startup). */
 void pg_put_negotiate(struct pg_out *o, uint32_t version, struct span params);
 void pg_put_complete(struct pg_out *o, const char *tag);
 void pg_put_empty_query(struct pg_out *o);

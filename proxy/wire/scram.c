@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * SCRAM, the server's side. Messages are ASCII attributes separated by commas, read left to right by one
- * cursor; nothing is copied before its length is checked against the fixed arrays of struct scram.
+ * SCRAM, the server's side. Messages are ASCII attributes separated by commas, read left to right
+ * by one cursor; nothing is copied before its length is checked against the fixed arrays of struct
+ * scram.
  *
  *     START -- first --> SENT_FIRST -- final --> DONE
  *       +-------------------+--- malformed, wrong --> FAILED
@@ -85,8 +86,8 @@ bool scram_verifier_parse(struct scram_verifier *v, struct span text)
 bool scram_verifier_mock(struct scram_verifier *v, struct span secret, struct span user)
 {
     uint8_t salt[CRYPTO_SHA256];
-    *v = (struct scram_verifier){
-        .iterations = SCRAM_ITERATIONS, .salt_n = SCRAM_SALT, .mock = true};
+    *v =
+        (struct scram_verifier){.iterations = SCRAM_ITERATIONS, .salt_n = SCRAM_SALT, .mock = true};
     /* The keys are never compared with success; random ones keep the arithmetic the same. */
     if (!crypto_hmac_sha256(secret, user, salt) ||
         !crypto_random(v->stored_key, sizeof v->stored_key) ||
@@ -226,8 +227,8 @@ static enum scram_verdict answer_first(struct scram *s, struct span bare, char *
     return SCRAM_GO_ON;
 }
 
-enum scram_verdict scram_first(struct scram *s, struct span mechanism, struct span message, char *out,
-                               size_t cap, size_t *out_n, struct err *err)
+enum scram_verdict scram_first(struct scram *s, struct span mechanism, struct span message,
+                               char *out, size_t cap, size_t *out_n, struct err *err)
 {
     struct span text = message, user, nonce;
     *out_n = 0;
@@ -268,8 +269,8 @@ static bool cbind_ok(const struct scram *s, struct span value)
            span_eq(value, span_of(text, text_n));
 }
 
-/* ClientKey = proof XOR HMAC(StoredKey, AuthMessage); right if its hash is the StoredKey. False only if
- * the library fails. */
+/* ClientKey = proof XOR HMAC(StoredKey, AuthMessage); right if its hash is the StoredKey. False
+ * only if the library fails. */
 static bool prove(const struct scram *s, struct span auth, const uint8_t proof[CRYPTO_SHA256],
                   bool *proven, uint8_t signature[CRYPTO_SHA256])
 {

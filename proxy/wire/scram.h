@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677), the server's side, as PostgreSQL speaks it.
- * Pure: the caller brings random bytes and, for PLUS, the channel binding data.
+ * SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677), the server's side, as PostgreSQL
+ * speaks it. Pure: the caller brings random bytes and, for PLUS, the channel binding data.
  *
- *     client-first  --> scram_first() --> server-first      ("SASLInitialResponse" / "SASLContinue")
- *     client-final  --> scram_final() --> server-final      ("SASLResponse" / "SASLFinal"), then AuthOk
+ *     client-first (SASLInitialResponse)  --> scram_first() --> server-first (SASLContinue)
+ *     client-final (SASLResponse)         --> scram_final() --> server-final (SASLFinal)
  *
  * The user name inside the client's message is ignored: Postgres takes it from the startup packet.
  *
- * Passwords are not run through SASLprep. For ASCII that changes nothing; other bytes are used as they
- * are, as PostgreSQL does when a password is not valid UTF-8. A password with characters that SASLprep
- * would rewrite (compatibility forms, decomposed accents, no-break spaces) must be given in its prepared
- * form; composed letters as keyboards make them are prepared already.
+ * Passwords are not run through SASLprep. For ASCII that changes nothing; other bytes are used as
+ * they are, as PostgreSQL does when a password is not valid UTF-8. A password with characters that
+ * SASLprep would rewrite (compatibility forms, decomposed accents, no-break spaces) must be given
+ * in its prepared form; composed letters as keyboards make them are prepared already.
  */
 #include "proxy/core/crypto.h"
 #include "proxy/core/err.h"
@@ -43,8 +43,8 @@ struct scram_verifier {
 
 /* From a password: PBKDF2, about a millisecond. False: salt empty or too long, iterations out of
  * range, or OpenSSL failed. */
-MUST_USE bool scram_verifier_derive(struct scram_verifier *v, struct span password, struct span salt,
-                                    uint32_t iterations);
+MUST_USE bool scram_verifier_derive(struct scram_verifier *v, struct span password,
+                                    struct span salt, uint32_t iterations);
 /* PostgreSQL's form: SCRAM-SHA-256$4096:salt$StoredKey:ServerKey, salt and keys in base64. */
 MUST_USE bool scram_verifier_parse(struct scram_verifier *v, struct span text);
 /* The same for every login of `user` and unlike for others, so that it tells nobody who exists.
@@ -67,14 +67,14 @@ struct scram {
     size_t auth_n;
 };
 
-/* `random`: SCRAM_NONCE fresh bytes. `cbind`: the tls-server-end-point data if SCRAM-SHA-256-PLUS is
- * offered, else empty; at most SCRAM_CBIND_MAX bytes. */
+/* `random`: SCRAM_NONCE fresh bytes. `cbind`: the tls-server-end-point data if SCRAM-SHA-256-PLUS
+ * is offered, else empty; at most SCRAM_CBIND_MAX bytes. */
 MUST_USE bool scram_init(struct scram *s, const struct scram_verifier *verifier,
                          const uint8_t random[SCRAM_NONCE], struct span cbind);
 
 enum scram_verdict {
     SCRAM_GO_ON,  /* send `out` and wait for the client */
-    SCRAM_PROVEN, /* scram_final(): the client knows the password; send `out`, then AuthenticationOk */
+    SCRAM_PROVEN, /* by scram_final(): the password is right; send `out`, then AuthenticationOk */
     SCRAM_DENIED, /* wrong password or unknown user: 28P01 */
     SCRAM_BAD     /* malformed or unacceptable message, *err says why: 08P01 */
 };

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * The verbs that ask a running carpool: status, pools, stats, health, wait, reload, shutdown,
+ * pause, resume, recycle, breaker. They speak to its admin API and to nothing else.
+ */
+
+/* argv as main() got it: argv[1] is the verb. Returns the exit code: 0 well, 1 failed, 2 called
+   wrongly (also for a verb nobody knows). `wait` with a command becomes that command and does
+   not return. */
+int cli_run(int argc, char **argv);
