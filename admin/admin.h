@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * What people and machines see and say: HTTP/1.1 on a Unix socket (0600) and, if asked, on TCP. Control's
- * thread. Reads figures that workers publish (counters, histograms, ledgers); changes things through the
- * pools' own entries and through what control hands down.
+ * What people and machines see and say: HTTP/1.1 on a Unix socket (0600) and, if asked, on TCP.
+ * Control's thread. Reads figures that workers publish (counters, histograms, ledgers); changes
+ * things through the pools' own entries and through what control hands down.
  */
 #include "pools/ledger.h"
 #include "pools/pool.h"
@@ -31,14 +31,14 @@ struct admin_thread {
 
 struct admin_view {
     const char *version;
-    const char *source;      /* where the configuration came from */
+    const char *source; /* where the configuration came from */
     uint64_t started_unix_ms;
     unsigned n_workers;
     const struct admin_pool *pools; /* in the order of the configuration */
     size_t n_pools;
     const struct admin_thread *threads;
     size_t n_threads;
-    bool bound;    /* every listener is open */
+    bool bound; /* every listener is open */
     bool draining;
     uint64_t up_ms;
 };
@@ -47,7 +47,8 @@ struct admin_hooks {
     void *arg;
     /* The state of things now; valid until the thread returns to its loop. */
     const struct admin_view *(*view)(void *arg);
-    /* Loads the configuration again. False: nothing changed; `report` says what is wrong (lines). */
+    /* Loads the configuration again. False: nothing changed; `report` says what is wrong
+       (lines). */
     bool (*reload)(void *arg, char *report, size_t cap);
     /* Begins the drain; returns at once. */
     void (*shutdown)(void *arg);
@@ -55,11 +56,15 @@ struct admin_hooks {
     char *(*config)(void *arg);
 };
 
-/* Opens the listeners. NULL and *err if an address cannot be bound. A stale socket file is replaced, one
-   that somebody listens on is an error. */
+/* Opens the listeners. NULL and *err if an address cannot be bound. A stale socket file is
+   replaced, one that somebody listens on is an error. */
 struct admin *admin_open(struct loop *loop, const struct admin_conf *conf,
                          const struct admin_hooks *hooks, struct err *err);
-/* Stops listening, ends what is open (an answer under way may finish first); on_closed later, once. */
+/* After a reload: another token, or none (NULL). It is copied. False: out of memory, the old
+   one stays. */
+bool admin_retoken(struct admin *admin, const char *token);
+/* Stops listening, ends what is open (an answer under way may finish first); on_closed later,
+   once. */
 void admin_close(struct admin *admin, void (*on_closed)(void *arg), void *arg);
 
 /* `/ready`: listeners bound and every pool warmed once, or 10 s passed; not draining. */

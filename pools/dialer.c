@@ -185,6 +185,7 @@ static void on_home(struct post_msg *msg)
     log_write(p->loop->log, LOG_WARN, "dial_failed",
               "pool=%s server=%u endpoint=%s cause=%s stage=%s reason=\"%s\"", l->name, sv->id,
               sv->endpoint->label, cause_word(err.cause), stage_word(err.stage), err.note);
+    pool_count_error(p, err.cause);
     snapshot_drop(&sv->snap);
     sv->magic = 0;
     free(sv);

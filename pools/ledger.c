@@ -51,10 +51,19 @@ static unsigned live(const struct ledger *l)
 
 /* ---- matching ---- */
 
-static unsigned unfulfilled(const struct ledger_worker *w)
+/* Exclusive leases of servers that could be shared are a class of their own, with its own bound. */
+static bool class_full(const struct ledger *l)
+{
+    unsigned max = l->conf->size.max;
+    return l->pinned >= (max > 1 ? max - 1 : 1);
+}
+
+/* Whom a server more would help: while their class is full, not those who want a whole one. */
+static unsigned unfulfilled(const struct ledger *l, const struct ledger_worker *w)
 {
     unsigned waiters = atomic_load(&w->waiters);
-    return waiters > w->promised ? waiters - w->promised : 0;
+    unsigned nothing = w->promised + (class_full(l) ? atomic_load(&w->wholes) : 0);
+    return waiters > nothing ? waiters - nothing : 0;
 }
 
 /* Raised before idle counts are read: a worker that gives back sees the flag, or we see its idle. */
@@ -62,7 +71,7 @@ static void raise_foreign(struct ledger *l)
 {
     unsigned who_waits = 0, last = 0;
     for (unsigned i = 0; i < l->n_workers; i++) {
-        if (unfulfilled(&l->workers[i])) {
+        if (unfulfilled(l, &l->workers[i])) {
             who_waits++;
             last = i;
         }
@@ -80,7 +89,7 @@ static int oldest_waiting(const struct ledger *l, int except)
     uint64_t since = UINT64_MAX;
     for (unsigned i = 0; i < l->n_workers; i++) {
         uint64_t oldest = atomic_load(&l->workers[i].oldest_ms);
-        if ((int)i != except && unfulfilled(&l->workers[i]) && (best < 0 || oldest < since)) {
+        if ((int)i != except && unfulfilled(l, &l->workers[i]) && (best < 0 || oldest < since)) {
             best = (int)i;
             since = oldest;
         }
@@ -113,7 +122,7 @@ static void retry_at(struct ledger *l, uint64_t at)
 /* The first endpoint that may be dialed now; notes when that may change. */
 static int pick_endpoint(struct ledger *l)
 {
-    for (size_t i = 0; i < l->n_endpoints; i++) {
+    for (size_t i = 0; i < l->n_endpoints && i < l->conf->n_endpoints; i++) {
         struct ledger_endpoint *e = &l->endpoints[i];
         breaker_tick(&e->door, l->now_ms);
         if (e->next_dial_ms > l->now_ms) {
@@ -485,8 +494,7 @@ void ledger_freed(struct ledger *l, bool abandoned, uint64_t now)
 bool ledger_pin(struct ledger *l)
 {
     lock(l, 0);
-    unsigned max = l->conf->size.max;
-    bool ok = l->pinned < (max > 1 ? max - 1 : 1);
+    bool ok = !class_full(l);
     if (ok)
         l->pinned++;
     unlock(l);

@@ -38,6 +38,7 @@ struct ledger_worker {
     struct pool *pool;
     /* written by the worker alone */
     _Atomic unsigned idle, waiters;
+    _Atomic unsigned wholes;    /* waiters that want a whole server, also where servers are shared */
     _Atomic uint64_t oldest_ms; /* arrival of its oldest waiter */
     /* written under the mutex */
     _Atomic bool foreign; /* somebody else waits for what it may give back */

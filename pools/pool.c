@@ -23,6 +23,7 @@ static void note_waiters(struct pool *p)
     struct list *first = list_first(&p->waiters);
     if (first)
         atomic_store(&p->books->oldest_ms, OWNER(first, struct waiter, node)->since_ms);
+    atomic_store(&p->books->wholes, p->n_wholes);
     atomic_store(&p->books->waiters, p->n_waiters);
     counter_set(&p->stats.waiting, p->n_waiters);
 }
@@ -32,6 +33,7 @@ static void enqueue(struct pool *p, struct waiter *w)
     w->state = WAITER_QUEUED;
     list_push_back(&p->waiters, &w->node);
     p->n_waiters++;
+    p->n_wholes += w->exclusive;
     note_waiters(p);
 }
 
@@ -43,6 +45,7 @@ static void dequeue(struct waiter *w)
     w->state = WAITER_NONE;
     loop_timer_stop(p->loop, &w->timer);
     p->n_waiters--;
+    p->n_wholes -= w->exclusive;
     note_waiters(p);
 }
 
@@ -182,7 +185,9 @@ enum lease_result pool_lease(struct pool *p, struct waiter *w)
         err_set(&w->err, CAUSE_DRAINING, STAGE_WAIT, 0, "carpool is stopping");
         return LEASE_REFUSED;
     }
-    if (!p->n_waiters && !atomic_load_explicit(&p->ledger->paused, memory_order_relaxed)) {
+    /* Who wants a whole server may wait long: who shares does not queue up behind. */
+    bool first = p->n_waiters == (w->exclusive ? 0 : p->n_wholes);
+    if (first && !atomic_load_explicit(&p->ledger->paused, memory_order_relaxed)) {
         struct server *sv = take(p, w);
         if (sv) {
             grant(p, sv, w);
@@ -231,10 +236,12 @@ void pool_settle_waiter(struct waiter *w, struct server *sv, const struct err *e
     struct pool *p = w->pool;
     dequeue(w);
     hist_record(&p->stats.acquire, loop_usec() - w->since_us);
-    if (sv)
+    if (sv) {
         grant(p, sv, w);
-    else
+        sv->holder_ops = NULL; /* no events before on_lease: the holder does not know of it yet */
+    } else {
         w->err = *err;
+    }
     w->state = WAITER_SETTLED;
     list_push_back(&p->settled, &w->node);
     loop_defer(p->loop, &p->deliver);
@@ -248,6 +255,8 @@ static void on_deliver(struct deferred *d)
         struct waiter *w = OWNER(n, struct waiter, node);
         list_remove(n);
         w->state = WAITER_NONE;
+        if (w->server && w->server->exclusive)
+            w->server->holder_ops = w->holder_ops;
         w->on_lease(w);
     }
 }
@@ -281,10 +290,14 @@ static void on_waiter_timeout(struct timer *t)
     bool paused = atomic_load(&p->ledger->paused);
     bool own_due = w->due_ms && now >= w->due_ms;
     struct err err;
-    if (!own_due && !paused && look.down && p->conf->on_down == ON_DOWN_WAIT) {
+    /* A refused login or certificate does not heal by waiting. */
+    bool refused = look.last_dial.cause == CAUSE_UPSTREAM_AUTH ||
+                   look.last_dial.cause == CAUSE_TLS_FAILED;
+    if (!own_due && !paused && look.down && !refused && p->conf->on_down == ON_DOWN_WAIT) {
         uint64_t until = w->since_ms + p->conf->timeouts.outage_wait_ms;
         if (now < until) {
-            timer_set(&p->loop->timers, &w->timer, until);
+            bool sooner = w->due_ms && w->due_ms < until;
+            timer_set(&p->loop->timers, &w->timer, sooner ? w->due_ms : until);
             return;
         }
         err_set(&err, CAUSE_OUTAGE, STAGE_WAIT, 0, "pool %s: no server for %llu ms: %.90s", name,
@@ -292,12 +305,7 @@ static void on_waiter_timeout(struct timer *t)
     } else if (paused) {
         err_set(&err, CAUSE_PAUSED, STAGE_WAIT, 0, "pool %s is paused", name);
     } else if (look.down) {
-        err_set(&err,
-                look.last_dial.cause == CAUSE_UPSTREAM_BUSY ||
-                        look.last_dial.cause == CAUSE_UPSTREAM_AUTH
-                    ? look.last_dial.cause
-                    : CAUSE_DIAL_FAILED,
-                STAGE_WAIT, 0, "pool %s: %.120s", name, look.last_dial.note);
+        err_set(&err, look.last_dial.cause, STAGE_WAIT, 0, "pool %s: %.120s", name, look.last_dial.note);
     } else {
         err_set(&err, CAUSE_ACQUIRE_TIMEOUT, STAGE_WAIT, 0,
                 "pool %s: no server free within %llu ms (%u of %u in use, %u waiting)", name,
@@ -349,6 +357,8 @@ static enum outcome fit(struct pool *p, const struct server *sv)
         return OUTCOME_DROP_LIFETIME;
     if (p->over_max && ledger_above_max(p->ledger))
         return OUTCOME_DROP_SURPLUS;
+    if (io_unsent(&sv->io))
+        return OUTCOME_DROP_DIRTY; /* it could not travel */
     return OUTCOME_KEEP;
 }
 
@@ -380,15 +390,19 @@ void pool_serve(struct pool *p)
 {
     if (atomic_load(&p->ledger->paused))
         return;
-    for (;;) {
-        struct list *n = list_first(&p->waiters);
-        if (!n)
-            return;
+    bool wholes = true; /* there may be one to give as a whole */
+    LIST_EACH(n, &p->waiters)
+    {
         struct waiter *w = OWNER(n, struct waiter, node);
+        if (w->exclusive && !wholes)
+            continue;
         struct server *sv = take(p, w);
-        if (!sv)
+        if (sv)
+            pool_settle_waiter(w, sv, NULL);
+        else if (!w->exclusive || p->n_waiters == p->n_wholes)
             return;
-        pool_settle_waiter(w, sv, NULL);
+        else
+            wholes = false;
     }
 }
 
@@ -474,6 +488,19 @@ void pool_drop(struct server **svp, enum outcome why)
         return;
     server_verdict(sv, PHASE_RETURN, why);
     server_close(sv, why, why == OUTCOME_DROP_EOF);
+}
+
+void pool_unsettle(struct pool *p, struct server *sv, const struct err *err)
+{
+    LIST_EACH(n, &p->settled)
+    {
+        struct waiter *w = OWNER(n, struct waiter, node);
+        if (w->server != sv)
+            continue;
+        w->server = NULL;
+        w->err = *err;
+        (void)end_lease(sv);
+    }
 }
 
 /* ---- small things ---- */

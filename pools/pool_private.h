@@ -21,6 +21,7 @@ struct pool {
     struct list idle, busy, checking, closing; /* idle: latest first */
     struct list waiters;                       /* oldest first */
     unsigned n_waiters;
+    unsigned n_wholes; /* of them want a whole server */
     unsigned n_held; /* servers that something under way still points to */
     struct list settled; /* waiters whose callback is due at the end of the turn */
     struct deferred deliver;
@@ -52,6 +53,8 @@ void pool_ready(struct pool *p, struct server *sv);
 /* Gives queued waiters what can be given now. */
 void pool_serve(struct pool *p);
 void pool_settle_waiter(struct waiter *w, struct server *sv, const struct err *err);
+/* A shared server is lost: waiters that were to get it, but do not know yet, get err instead. */
+void pool_unsettle(struct pool *p, struct server *sv, const struct err *err);
 /* The lease is over and the driver has said `outcome`. */
 void pool_settle_server(struct pool *p, struct server *sv, enum outcome outcome);
 void pool_maybe_quiet(struct pool *p);

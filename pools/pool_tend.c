@@ -22,7 +22,8 @@ void pool_rearm(struct pool *p, uint64_t in_ms)
 
 /* ---- waiters ---- */
 
-/* With on_down: fail, a waiter is told as soon as waiting has become pointless. */
+/* Nothing is live and dials fail: with on_down: fail a waiter is told as soon as waiting has become
+   pointless, else after outage_wait. */
 void pool_judge_waiters(struct pool *p)
 {
     if (!p->n_waiters)
@@ -33,16 +34,23 @@ void pool_judge_waiters(struct pool *p)
     pool_rearm(p, look.retry_ms > now && look.retry_ms - now < TICK_WAITING_MS
                       ? look.retry_ms - now
                       : TICK_WAITING_MS);
-    if (p->conf->on_down != ON_DOWN_FAIL || look.live > 0 || atomic_load(&p->ledger->paused))
+    if (!look.down || atomic_load(&p->ledger->paused))
         return;
+    bool patient = p->conf->on_down == ON_DOWN_WAIT;
     LIST_EACH(n, &p->waiters)
     {
         struct waiter *w = OWNER(n, struct waiter, node);
         struct err err;
-        if (look.shut)
+        if (patient && now - w->since_ms >= p->conf->timeouts.outage_wait_ms)
+            err_set(&err, CAUSE_OUTAGE, STAGE_WAIT, 0, "pool %s: no server for %llu ms: %.90s",
+                    p->ledger->name, (unsigned long long)(now - w->since_ms),
+                    look.last_dial.note);
+        else if (patient)
+            continue;
+        else if (look.shut)
             err_set(&err, CAUSE_BREAKER_OPEN, STAGE_WAIT, 0,
                     "pool %s: not dialing for now: %.90s", p->ledger->name, look.last_dial.note);
-        else if (look.down && look.dial_failures - w->failures_at >= p->conf->retry.attempts)
+        else if (look.dial_failures - w->failures_at >= p->conf->retry.attempts)
             err_set(&err, look.last_dial.cause, look.last_dial.stage, look.last_dial.sys,
                     "pool %s: %.120s", p->ledger->name, look.last_dial.note);
         else
@@ -88,6 +96,33 @@ static void tend_idle(struct pool *p, uint64_t now)
         p->over_max = false;
 }
 
+/* A shared server under steady load never comes free by itself: of those that are to go, one at a time
+   takes no new leases. */
+static void tend_shared(struct pool *p, uint64_t now)
+{
+    struct server *old = NULL;
+    enum outcome why = OUTCOME_KEEP;
+    LIST_EACH(n, &p->busy)
+    {
+        struct server *sv = OWNER(n, struct server, node);
+        if (sv->exclusive)
+            continue;
+        if (sv->retire != OUTCOME_KEEP)
+            return;
+        if (sv->generation != atomic_load(&p->ledger->generation))
+            why = OUTCOME_DROP_RECYCLED;
+        else if (sv->die_ms && now >= sv->die_ms)
+            why = OUTCOME_DROP_LIFETIME;
+        else if (!old && p->over_max && ledger_above_max(p->ledger))
+            why = OUTCOME_DROP_SURPLUS;
+        else
+            continue;
+        old = sv;
+    }
+    if (old)
+        server_retire(old, why);
+}
+
 static void warn_of_leaks(struct pool *p, uint64_t now)
 {
     uint64_t after = p->conf->check.leak_after_ms;
@@ -124,6 +159,7 @@ void pool_tick(struct timer *t)
     uint64_t now = loop_now(p->loop);
     if (!p->stopping) {
         tend_idle(p, now);
+        tend_shared(p, now);
         warn_of_leaks(p, now);
         tell_service(p, now);
         ledger_tend(p->ledger, now, NULL);
@@ -138,7 +174,7 @@ bool pool_ok(const struct pool *p)
     unsigned n = 0;
     LIST_EACH(w, &p->waiters)
         n++;
-    return n == p->n_waiters && atomic_load(&p->books->waiters) == n &&
+    return n == p->n_waiters && atomic_load(&p->books->waiters) == n && p->n_wholes <= n &&
            atomic_load(&p->books->idle) == counter_get(&p->stats.idle);
 }
 
@@ -266,7 +302,7 @@ void pool_kill(struct pool *p)
     LIST_EACH(n, &p->busy)
     {
         struct server *sv = OWNER(n, struct server, node);
-        if (sv->exclusive)
+        if (sv->exclusive && sv->holder_ops)
             sv->holder_ops->on_lost(sv, &err);
     }
     LIST_EACH(n, &p->closing)

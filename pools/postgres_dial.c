@@ -21,6 +21,9 @@
 #include "pools/postgres.h"
 #include "proxy/core/crypto.h"
 
+/* libpq's own word for these, "system", came with version 16 only. */
+#define SYSTEM_ROOTS "/etc/ssl/certs/ca-certificates.crt"
+
 struct pg_dial {
     struct pg_server *ps;
     struct loop *loop;
@@ -120,6 +123,10 @@ static void fail_by_message(struct pg_dial *d)
         memcpy(state, at + 8, 5);
         words = at + 15;
     }
+    /* "connection to server at ..., port 5432 failed: ": the endpoint is named already */
+    const char *failed = state[0] ? NULL : strstr(words, " failed: ");
+    if (failed)
+        words = failed + 9;
     enum cause cause = CAUSE_DIAL_FAILED;
     if (strcmp(state, "53300") == 0)
         cause = CAUSE_UPSTREAM_BUSY;
@@ -320,8 +327,8 @@ static void start(struct pg_dial *d)
     add(&kw, "password", e->password);
     add(&kw, "dbname", e->database);
     add(&kw, "sslmode", sslmode_word(e->tls));
-    if (e->tls_ca)
-        add(&kw, "sslrootcert", e->tls_ca);
+    if (e->tls == ENDPOINT_TLS_VERIFY_CA || e->tls == ENDPOINT_TLS_VERIFY_FULL)
+        add(&kw, "sslrootcert", e->tls_ca ? e->tls_ca : SYSTEM_ROOTS);
     add(&kw, "sslcert", e->tls_cert);
     add(&kw, "sslkey", e->tls_key);
     add(&kw, "gssencmode", "disable");

@@ -137,11 +137,16 @@ static void feed(struct server *sv)
     if (n == -EAGAIN)
         return;
     struct err err;
+    bool shared = sv->state == SERVER_BUSY;
+    /* A lease of nobody's: the driver may end all others and still finds its server here. */
+    sv->leases += shared;
     if (n > 0) {
-        enum server_state before = sv->state;
-        if (sv->ops->feed(sv, span_of(loop->scratch, (size_t)n), &err))
+        bool well = sv->ops->feed(sv, span_of(loop->scratch, (size_t)n), &err);
+        if (well && shared && --sv->leases == 0)
+            pool_settle_server(sv->pool, sv, sv->ops->settle(sv));
+        if (well)
             return;
-        if (before == SERVER_BUSY)
+        if (shared)
             goto lost;
         server_verdict(sv, sv->state == SERVER_CHECKING ? sv->check_phase : PHASE_IDLE,
                        OUTCOME_DROP_UNREAD);
@@ -149,7 +154,7 @@ static void feed(struct server *sv)
         return;
     }
     server_lost_err(sv, n, &err);
-    if (sv->state == SERVER_BUSY)
+    if (shared)
         goto lost;
     server_verdict(sv, sv->state == SERVER_CHECKING ? sv->check_phase : PHASE_IDLE,
                    OUTCOME_DROP_EOF);
@@ -158,7 +163,7 @@ static void feed(struct server *sv)
 lost:
     /* Every lease ends through its holder; the last give-back closes it. */
     sv->retire = n > 0 ? OUTCOME_DROP_PROTOCOL : OUTCOME_DROP_EOF;
-    sv->leases++;
+    pool_unsettle(sv->pool, sv, &err);
     if (sv->ops->lost)
         sv->ops->lost(sv, &err);
     CHECK(sv->leases == 1);
@@ -188,17 +193,17 @@ static void on_readable(struct io *io)
     CHECK_MAGIC(sv, SERVER_MAGIC);
     if (sv->state == SERVER_CLOSING)
         drain_to_eof(sv);
-    else if (sv->exclusive)
-        sv->holder_ops->on_readable(sv);
-    else
+    else if (!sv->exclusive)
         feed(sv);
+    else if (sv->holder_ops) /* else later: it raises its event until it is read */
+        sv->holder_ops->on_readable(sv);
 }
 
 static void on_drained(struct io *io)
 {
     struct server *sv = OWNER(io, struct server, io);
     if (sv->exclusive) {
-        if (sv->holder_ops->on_drained)
+        if (sv->holder_ops && sv->holder_ops->on_drained)
             sv->holder_ops->on_drained(sv);
     } else if (sv->ops->drained && sv->state != SERVER_CLOSING) {
         sv->ops->drained(sv);

@@ -41,7 +41,7 @@ struct server;
 struct holder_ops {
     void (*on_readable)(struct server *sv); /* server_read() */
     void (*on_drained)(struct server *sv);  /* may be NULL */
-    /* The pool takes the server away (close timeouts, stop): forget it; do not give it back. */
+    /* The pool takes the server away (the daemon stops): end the lease with pool_drop(). */
     void (*on_lost)(struct server *sv, const struct err *err);
 };
 
@@ -68,7 +68,7 @@ struct server {
     struct post_msg msg;
     struct timer timer;    /* bound of the check or of the close */
 
-    const struct holder_ops *holder_ops; /* while exclusive */
+    const struct holder_ops *holder_ops; /* while exclusive and its holder knows of it */
     void *holder;
 
     struct deferred after; /* frees it at the end of a turn */

@@ -118,6 +118,13 @@ static void close_doors(struct door_socket *doors, size_t n, bool remove_files)
     free(doors);
 }
 
+void entry_unlisten(struct entry *e)
+{
+    close_doors(e->doors, e->n_doors, true);
+    e->doors = NULL;
+    e->n_doors = 0;
+}
+
 static int inherit(const struct entry *e, const char *label)
 {
     for (size_t i = 0; e && i < e->n_doors; i++)
@@ -335,6 +342,7 @@ bool control_apply(struct control *c, struct loaded *fresh, struct err *err)
         if (e->removed || conf_pool_named(config, e->ledger->name))
             continue;
         e->removed = true;
+        entry_unlisten(e);
         order(c, e, WORKER_DETACH);
     }
     writer_conf(c->writer, &config->log);

@@ -69,6 +69,8 @@ struct loaded *loaded_new(const struct control_args *args, struct conf_report *r
 bool control_apply(struct control *c, struct loaded *fresh, struct err *err);
 bool control_reload(struct control *c, char *report, size_t cap);
 void entry_free(struct control *c, struct entry *e);
+/* No more clients, once the workers' own descriptors are closed too. */
+void entry_unlisten(struct entry *e);
 
 /* stop */
 void control_shutdown(struct control *c);

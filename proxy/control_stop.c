@@ -17,6 +17,8 @@ static void drain_now(struct control *c)
     uint64_t ms = c->loaded->config->drain.deadline_ms;
     log_write(c->loop.log, LOG_INFO, "draining", "deadline_ms=%llu", (unsigned long long)ms);
     loop_timer_set(&c->loop, &c->drain_timer, ms ? ms : 1);
+    for (size_t i = 0; i < c->n_entries; i++)
+        entry_unlisten(c->entries[i]);
     post_all(c, offsetof(struct worker, drain));
 }
 

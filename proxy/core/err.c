@@ -40,7 +40,9 @@ bool err_set(struct err *err, enum cause cause, enum err_stage stage, int sys, c
     va_end(ap);
     /* Notes may quote what a server said: they end up in logs and in protocols made of lines. */
     for (char *c = err->note; *c; c++)
-        if ((unsigned char)*c < 0x20 || (unsigned char)*c >= 0x7f)
+        if (*c == '"')
+            *c = '\''; /* logs quote them */
+        else if ((unsigned char)*c < 0x20 || (unsigned char)*c >= 0x7f)
             *c = ' ';
     return false;
 }

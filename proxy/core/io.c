@@ -167,7 +167,7 @@ void io_close(struct io *io)
 
 /* ---- bytes ---- */
 
-ssize_t io_read(struct io *io, void *buf, size_t cap)
+static ssize_t read_some(struct io *io, void *buf, size_t cap)
 {
     if (io->tls) {
         bool want_write = false;
@@ -187,6 +187,17 @@ ssize_t io_read(struct io *io, void *buf, size_t cap)
     }
 }
 
+ssize_t io_read(struct io *io, void *buf, size_t cap)
+{
+    ssize_t n = read_some(io, buf, cap);
+    /* The last words have been read: what comes now is why nothing more will. */
+    if (n == -EAGAIN && io->broken)
+        return -io->broken;
+    if (n == -EAGAIN && io->watch && io->watch->hup)
+        return -ECONNRESET;
+    return n;
+}
+
 static ssize_t write_some(struct io *io, const struct iovec *iov, int n)
 {
     if (io->tls) {
@@ -194,12 +205,17 @@ static ssize_t write_some(struct io *io, const struct iovec *iov, int n)
         for (int i = 0; i < n; i++) {
             if (iov[i].iov_len == 0)
                 continue;
-            ssize_t k = tls_write(io->tls, iov[i].iov_base, iov[i].iov_len);
-            if (k < 0)
-                return done ? done : k;
-            done += k;
-            if ((size_t)k < iov[i].iov_len)
-                break;
+            size_t at = 0;
+            while (at < iov[i].iov_len) {
+                ssize_t k = tls_write(io->tls, (const char *)iov[i].iov_base + at,
+                                      iov[i].iov_len - at);
+                if (k < 0)
+                    return done ? done : k;
+                done += k;
+                at += (size_t)k;
+            }
+            if (at > iov[i].iov_len)
+                break; /* a record begun earlier, which ends in a later piece */
         }
         return done;
     }
@@ -224,8 +240,8 @@ static void io_break(struct io *io, int error)
     bufq_clear(&io->loop->chunks, &io->out);
     io->watch->want_write = false;
     watch_arm(io->watch);
-    if (io->paused)
-        loop_defer(io->loop, &io->watch->kick);
+    /* Where a write fails reading need not: a peer may only have stopped to listen. */
+    loop_defer(io->loop, &io->watch->kick);
 }
 
 static void want_write(struct io *io)

@@ -68,12 +68,15 @@ void log_ring_pop(struct log_ring *ring)
 struct out {
     char *p;
     size_t cap, n;
+    bool full; /* something was cut */
 };
 
 static void put(struct out *o, const char *s, size_t n)
 {
-    if (n > o->cap - o->n)
+    if (n > o->cap - o->n) {
         n = o->cap - o->n;
+        o->full = true;
+    }
     memcpy(o->p + o->n, s, n);
     o->n += n;
 }
@@ -100,7 +103,8 @@ static void put_json_str(struct out *o, const char *s, size_t n)
     put_str(o, "\"");
 }
 
-/* key=value and key="value with blanks", as members of a JSON object. */
+/* key=value and key="value with blanks", as members of a JSON object; what does not fit whole is left
+   out. Values may quote peers: any text must come to an end here. */
 static void put_json_pairs(struct out *o, const char *s)
 {
     while (*s) {
@@ -110,6 +114,8 @@ static void put_json_pairs(struct out *o, const char *s)
         while (*s && *s != '=' && *s != ' ')
             s++;
         size_t key_n = (size_t)(s - key);
+        if (*s == '=' && key_n == 0)
+            s++;
         if (*s != '=' || key_n == 0)
             continue;
         s++;
@@ -125,10 +131,15 @@ static void put_json_pairs(struct out *o, const char *s)
             end = s + strcspn(s, " ");
             s = end;
         }
+        size_t before = o->n;
         put_str(o, ",");
         put_json_str(o, key, key_n);
         put_str(o, ":");
         put_json_str(o, value, (size_t)(end - value));
+        if (o->full) {
+            o->n = before;
+            return;
+        }
     }
 }
 
@@ -142,7 +153,7 @@ size_t log_render(const struct log_line *line, const char *thread, bool json, ch
     strftime(day, sizeof day, "%Y-%m-%dT%H:%M:%S", &tm);
     snprintf(when, sizeof when, "%s.%03uZ", day, (unsigned)(line->unix_ms % 1000));
 
-    struct out o = {buf, cap - 3, 0};
+    struct out o = {.p = buf, .cap = cap - 3};
     if (json) {
         put_str(&o, "{\"time\":\"");
         put_str(&o, when);

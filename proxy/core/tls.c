@@ -14,8 +14,11 @@ struct tls_ctx {
     enum tls_verify verify;
 };
 
+#define RECORD_MAX ((size_t)16 * 1024)
+
 struct tls_conn {
     SSL *ssl;
+    size_t begun; /* bytes of a record that OpenSSL has encrypted and not sent whole */
 };
 
 static bool fail(struct err *err, const char *what)
@@ -251,14 +254,23 @@ ssize_t tls_write(struct tls_conn *c, const void *buf, size_t n)
 {
     ERR_clear_error();
     size_t done = 0;
+    /* OpenSSL refuses a second try with fewer bytes than the first; it does not look at them again. */
+    if (c->begun)
+        n = c->begun;
+    else if (n > RECORD_MAX)
+        n = RECORD_MAX;
     int r = SSL_write_ex(c->ssl, buf, n, &done);
-    if (r == 1)
+    if (r == 1) {
+        c->begun = 0;
         return (ssize_t)done;
+    }
     int sys = errno;
     int code = SSL_get_error(c->ssl, r);
     ERR_clear_error();
-    if (code == SSL_ERROR_WANT_READ || code == SSL_ERROR_WANT_WRITE)
+    if (code == SSL_ERROR_WANT_READ || code == SSL_ERROR_WANT_WRITE) {
+        c->begun = n;
         return -EAGAIN;
+    }
     return code == SSL_ERROR_SYSCALL && sys ? -sys : -EPIPE;
 }
 

@@ -38,6 +38,8 @@ void tls_conn_free(struct tls_conn *conn);
 
 enum tls_step tls_handshake(struct tls_conn *conn, struct err *err);
 ssize_t tls_read(struct tls_conn *conn, void *buf, size_t cap, bool *want_write, bool *truncated);
+/* Sends one record of at most n bytes; -EAGAIN: call again with bytes that begin alike, of which there
+   must be as many in all. May then return more than n: all of the record that was begun before. */
 ssize_t tls_write(struct tls_conn *conn, const void *buf, size_t n);
 bool tls_pending(const struct tls_conn *conn);
 void tls_goodbye(struct tls_conn *conn);

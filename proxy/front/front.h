@@ -62,6 +62,8 @@ struct route {
     struct list sessions, doors;
     unsigned n_sessions;
     struct counter clients, accepted, refused; /* any thread may read */
+    unsigned in_flight;   /* exchanges admitted and not over */
+    uint64_t rate_due_us; /* when the next exchange would be exactly on the rate (GCRA) */
     bool closing;
     void (*on_empty)(struct route *r, void *arg);
     void *empty_arg;

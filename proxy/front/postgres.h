@@ -59,7 +59,9 @@ struct pg_session {
     struct pg_login *login;
     struct pg_swallow swallow;  /* with refusal: answered by carpool up to Sync */
     bool swallowing;
+    bool admitted;     /* counted as an exchange */
     bool pinned;       /* session state lives on the server: keep it */
+    bool loss_untold;  /* FAILED: nothing was asked when the server was lost */
     bool local_rollback; /* FAILED: an extended ROLLBACK is being answered */
     bool cancelled;    /* its deadline passed: the server's 57014 is ours to explain */
     bool dropping_body; /* the rest of a replaced message from the server */

@@ -20,6 +20,7 @@ const char *pg_sqlstate(enum cause cause, bool commit)
     case CAUSE_BREAKER_OPEN:
     case CAUSE_DIAL_FAILED:
     case CAUSE_UPSTREAM_AUTH:
+    case CAUSE_TLS_FAILED:
         return "08001"; /* sqlclient_unable_to_establish_sqlconnection */
     case CAUSE_REQUEST_TIMEOUT:
         return "57014"; /* query_canceled */
@@ -47,7 +48,6 @@ const char *pg_sqlstate(enum cause cause, bool commit)
     case CAUSE_DRAINING:
     case CAUSE_KILLED:
         return "57P01"; /* admin_shutdown */
-    case CAUSE_TLS_FAILED:
     case CAUSE_CLIENT_GONE:
         return "08006";
     case CAUSE_NONE:

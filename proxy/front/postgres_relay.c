@@ -61,8 +61,16 @@ static bool keeps_server(const struct pg_session *s)
     return s->pinned || s->base.gate->conf->mode == FRONT_SESSION;
 }
 
+static void exchange_over(struct pg_session *s)
+{
+    if (s->admitted)
+        session_exchange_over(&s->base);
+    s->admitted = false;
+}
+
 static void give_back(struct pg_session *s)
 {
+    exchange_over(s);
     struct pg_server *ps = s->server;
     struct server *sv = &ps->base;
     s->server = NULL;
@@ -102,6 +110,7 @@ static void lose_server(struct pg_session *s, const struct err *why, enum outcom
 {
     struct pg_server *ps = s->server;
     struct server *sv = &ps->base;
+    exchange_over(s);
     if (s->state == PG_SETTING) {
         /* Not a byte of the client's has reached it: another server will do. */
         s->server = NULL;
@@ -124,7 +133,9 @@ static void lose_server(struct pg_session *s, const struct err *why, enum outcom
     struct pg_swallow swallow = {0};
     enum pg_swallow_step step;
     s->server = NULL;
+    s->loss_untold = true;
     while (!torn && pg_flow_abandon(&ps->flow, &swallow, &step)) {
+        s->loss_untold = false;
         torn = step == PG_SWALLOW_END; /* what is due cannot be known any more */
         if (step == PG_SWALLOW_ERROR || step == PG_SWALLOW_ERROR_READY)
             pg_say_error(s, &err, "ERROR", pg_sqlstate(err.cause, commit));
@@ -180,17 +191,27 @@ static void swallow_one(struct pg_session *s, const struct pg_msg *m)
     s->swallowing = s->swallow.till_sync;
 }
 
-static bool ends_transaction(struct span text)
+/* A COMMIT that would be the first to hear of the loss gets the error instead: many clients do not look
+   whether COMMIT was answered with ROLLBACK. */
+static bool ends_transaction(const struct pg_session *s, struct span text)
 {
     struct pg_text t = pg_text_look(text);
+    if (t.verb == PG_VERB_COMMIT && s->loss_untold)
+        return false;
     return (t.verb == PG_VERB_ROLLBACK || t.verb == PG_VERB_COMMIT) && t.single && !t.chain;
 }
 
 static void say_aborted(struct pg_session *s)
 {
     struct err err;
+    if (s->loss_untold) {
+        s->loss_untold = false;
+        pg_say_error(s, &s->why, "ERROR", pg_sqlstate(s->why.cause, false));
+        return;
+    }
     err_set(&err, CAUSE_UPSTREAM_CLOSED, STAGE_EXCHANGE, 0,
-            "the transaction was lost with its server; commands are ignored until ROLLBACK");
+            "current transaction is aborted, its server was lost; commands are ignored until "
+            "ROLLBACK");
     pg_say_error(s, &err, "ERROR", "25P02");
 }
 
@@ -216,7 +237,8 @@ static void failed_extended(struct pg_session *s, const struct pg_msg *m)
     struct pg_parse parse;
     if (m->type == 'H')
         return;
-    if (m->type == 'P' && m->whole && pg_read_parse(m->body, &parse) && ends_transaction(parse.text)) {
+    if (m->type == 'P' && m->whole && pg_read_parse(m->body, &parse) &&
+        ends_transaction(s, parse.text)) {
         s->local_rollback = true;
         say_bare(s, '1');
     } else if (s->local_rollback && m->type == 'B') {
@@ -249,7 +271,7 @@ static void failed_one(struct pg_session *s, const struct pg_msg *m)
     } else if (s->swallow.till_sync || m->type == 'd' || m->type == 'c' || m->type == 'f') {
         return;
     } else if (m->type == 'Q') {
-        bool over = m->whole && pg_read_query(m->body, &text) && ends_transaction(text);
+        bool over = m->whole && pg_read_query(m->body, &text) && ends_transaction(s, text);
         if (over)
             say_rolled_back(s);
         else
@@ -269,6 +291,16 @@ static void failed_one(struct pg_session *s, const struct pg_msg *m)
 
 static void link_up(struct pg_session *s);
 
+/* No server for what the client asks: told with the first message, then swallowed up to Sync. */
+static void refuse_exchange(struct pg_session *s, const struct err *err)
+{
+    s->why = *err;
+    exchange_over(s);
+    session_error(&s->base, &s->why);
+    s->swallow = (struct pg_swallow){0};
+    s->swallowing = true;
+}
+
 static void on_lease(struct waiter *w)
 {
     struct pg_session *s = OWNER(w, struct pg_session, waiter);
@@ -282,33 +314,32 @@ static void on_lease(struct waiter *w)
         pg_relay_input(s);
         return;
     }
-    s->why = w->err;
-    session_error(&s->base, &s->why);
-    s->swallow = (struct pg_swallow){0};
-    s->swallowing = true;
+    refuse_exchange(s, &w->err);
     pg_become(s, PG_IDLE);
     pg_relay_input(s);
 }
 
-/* True: the session has a server or waits for one; false: refused, and the message is to be swallowed. */
-static bool want_server(struct pg_session *s)
+/* The session has a server now, or waits for one, or swallows up to Sync. */
+static void want_server(struct pg_session *s)
 {
     struct pool *p = session_pool(&s->base);
+    struct err err;
+    s->admitted = session_admit(&s->base, &err);
+    if (!s->admitted) {
+        refuse_exchange(s, &err);
+        return;
+    }
     switch (pool_lease(p, &s->waiter)) {
     case LEASE_GRANTED:
         link_up(s);
-        return true;
+        return;
     case LEASE_WAITING:
         pg_become(s, PG_WAITING);
-        return true;
+        return;
     case LEASE_REFUSED:
-        break;
+        refuse_exchange(s, &s->waiter.err);
+        return;
     }
-    s->why = s->waiter.err;
-    session_error(&s->base, &s->why);
-    s->swallow = (struct pg_swallow){0};
-    s->swallowing = true;
-    return false;
 }
 
 /* A string constant that means the same whatever standard_conforming_strings is. */
@@ -982,6 +1013,7 @@ static void on_fini(struct session *base, const struct err *err)
     pool_cancel(&s->waiter);
     if (s->server)
         give_back(s);
+    exchange_over(s);
     pg_keys_remove(s);
     pg_login_free(s);
     pg_params_drop(&s->params);

@@ -45,6 +45,46 @@ void session_error(struct session *s, const struct err *err)
               pool_ledger(s->route->pool)->name, s->id, cause_word(err->cause), err->note);
 }
 
+static uint32_t share(const struct session *s, uint32_t total)
+{
+    unsigned n = s->route->front->n_workers;
+    return (total + n - 1) / n;
+}
+
+/* A bucket of one second's worth, kept as one time: when it would be empty again. */
+static bool within_rate(struct route *r, uint32_t per_second)
+{
+    uint64_t now = loop_usec(), gap = 1000000 / per_second;
+    uint64_t due = r->rate_due_us > now ? r->rate_due_us : now;
+    if (due + gap > now + 1000000)
+        return false;
+    r->rate_due_us = due + gap;
+    return true;
+}
+
+bool session_admit(struct session *s, struct err *err)
+{
+    struct route *r = s->route;
+    const struct limits_conf *limits = &s->gate->conf->limits;
+    const char *name = pool_ledger(r->pool)->name;
+    if (limits->in_flight && r->in_flight >= share(s, limits->in_flight))
+        return err_set(err, CAUSE_OVERLOADED, STAGE_CLIENT, 0,
+                       "pool %s: %u exchanges are under way already (limits.in_flight)", name,
+                       limits->in_flight);
+    if (limits->rate && !within_rate(r, share(s, limits->rate)))
+        return err_set(err, CAUSE_RATE_LIMITED, STAGE_CLIENT, 0,
+                       "pool %s: more than %u exchanges a second (limits.rate)", name,
+                       limits->rate);
+    r->in_flight++;
+    return true;
+}
+
+void session_exchange_over(struct session *s)
+{
+    CHECK(s->route->in_flight > 0);
+    s->route->in_flight--;
+}
+
 void session_after(struct deferred *d)
 {
     struct session *s = OWNER(d, struct session, after);

@@ -40,6 +40,14 @@ void session_deadline(struct session *s, uint64_t in_ms);
 /* Counts an error the client was told about, and logs it at debug level. */
 void session_error(struct session *s, const struct err *err);
 
+/*
+ * At the start of an exchange: within limits.in_flight and limits.rate? (Per-worker shares: total divided
+ * by workers, rounded up; a second's worth may come at once.) False: *err says which. After true,
+ * session_exchange_over() once, when the exchange has ended.
+ */
+MUST_USE bool session_admit(struct session *s, struct err *err);
+void session_exchange_over(struct session *s);
+
 static inline struct loop *session_loop(const struct session *s)
 {
     return s->io.loop;

@@ -58,7 +58,7 @@ BAD = {
     "zero servers": ("max: 20", "max: 0", 10, 26, ["0"]),
     "no unit": ("acquire_timeout: 3s", "acquire_timeout: 3", 10, 47, ["3s"]),
     "unknown unit": ("buffer: 256KiB", "buffer: 256Kb", 13, 39, ["256Kb"]),
-    "not a percentage": ("budget: 20%", "budget: 120%", 12, 59, ["120%"]),
+    "not a percentage": ("budget: 20%", "budget: 120%", 12, 57, ["120%"]),
     "range backwards": ("25ms..250ms", "250ms..25ms", 12, 36, ["250ms"]),
     "unknown word": ("mode: transaction", "mode: transcation", 9, 11, ["transcation", "transaction"]),
     "unknown kind": ("kind: postgres", "kind: postgers", 6, 11, ["postgers", "postgres"]),

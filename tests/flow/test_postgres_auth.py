@@ -37,7 +37,7 @@ def test_wrong_password_and_unknown_user_look_alike(orders):
     unknown = refusal(daemon, user="nosuchuser", password="wrong")
     assert known.code == unknown.code == "28P01"
     assert "auth_failed" in known.fields["M"]
-    assert known.fields["M"].replace('"app"', "*") == unknown.fields["M"].replace('"nosuchuser"', "*")
+    assert known.fields["M"].replace("'app'", "*") == unknown.fields["M"].replace("'nosuchuser'", "*")
     assert daemon.errors("auth_failed") == 2
     assert daemon.saw("auth_failed")
     assert "wrong" not in daemon.log_text()
@@ -69,7 +69,8 @@ def test_salts_of_unknown_users_are_stable(orders):
 
 def test_broken_login_messages(orders):
     daemon = orders(**SCRAM)
-    broken = [pgwire.message("p", b"SCRAM-SHA-256\0\xff\xff\xff\xff"),
+    nothing = pgwire.message("p", b"SCRAM-SHA-256\0\xff\xff\xff\xff")  # allowed, but then?
+    broken = [nothing + pgwire.message("p", b"what?"),
               pgwire.message("p", b"SCRAM-SHA-256\0\x7f\xff\xff\xffn,,"),
               pgwire.message("p", b"MD5\0\0\0\0\0"), pgwire.message("p", b""),
               pgwire.query("select 1"), b"p\0\0\0\x02", b"p\x7f\xff\xff\xff" + b"x" * 100,
@@ -118,6 +119,7 @@ def test_plaintext_slipped_in_front_of_tls_is_refused(tls_orders):
     daemon = make()
     wire = daemon.wire(login=False)
     wire.send(pgwire.untyped(pgwire.SSL_REQUEST) + pgwire.startup() + pgwire.query("select 1"))
+    wire.sock.shutdown(socket.SHUT_WR)
     said = b""
     try:
         while data := wire.sock.recv(65536):

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from harness.base import LOOPBACK, SLOW, can_connect, free_port, wait_for
 from harness.carpool import postgres_pool
+from harness.load import Load
 from harness.pgwire import query
 
 # What clients may hear while the server is killed and restarted under load.
@@ -16,52 +17,6 @@ OUTAGE_STATES = {"08006", "08007", "08001", "25P02", "53300"}
 # The same as causes.
 OUTAGE_CAUSES = {"upstream_closed", "outcome_unknown", "outage", "dial_failed", "breaker_open",
                  "acquire_timeout", "upstream_busy"}
-
-
-class Load:
-    """Clients in threads that run short transactions until told to stop, and never reconnect."""
-
-    def __init__(self, daemon, clients, table, user="app"):
-        self.daemon, self.table, self.user = daemon, table, user
-        self.done = [0] * clients
-        self.errors, self.lost = [], []
-        self._end = threading.Event()
-        self._threads = [threading.Thread(target=self._ride, args=(n,), daemon=True)
-                         for n in range(clients)]
-        for thread in self._threads:
-            thread.start()
-
-    def _ride(self, n):
-        try:
-            conn = self.daemon.connect(user=self.user)
-            while not self._end.is_set():
-                try:
-                    with conn.transaction():
-                        conn.execute(f"insert into {self.table} (n) values ({n})")
-                        conn.execute("select pg_sleep(0.005)")
-                    self.done[n] += 1
-                except psycopg.Error as e:
-                    self.errors.append(e)
-                    if conn.closed or conn.broken:
-                        raise
-            conn.close()
-        except Exception as e:
-            self.lost.append((n, e))
-
-    def progress(self, more=2, timeout=40):
-        """Each client gets that many transactions done from now on, over its old connection."""
-        before = list(self.done)
-        wait_for(lambda: self.lost or all(d >= b + more for d, b in zip(self.done, before)),
-                 timeout, "all clients to make progress")
-        assert not self.lost, self.lost
-
-    def stop(self):
-        self._end.set()
-        for thread in self._threads:
-            thread.join(40)
-        assert not any(t.is_alive() for t in self._threads), "a client hangs"
-        assert not self.lost, self.lost
-        return {e.sqlstate for e in self.errors}
 
 
 def test_killed_under_load_and_back(carpool, frail_pg, frail_table, workers):

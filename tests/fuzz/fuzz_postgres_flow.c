@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Two peers talk garbage through framer, readers and flow. Input: pieces of {side and length, bytes}. Each
- * side is framed twice, once as it comes and once whole: both must see the same messages.
+ * Two peers talk garbage through framer, readers and flow. Input: pieces of {side and length,
+ * bytes}. Each side is framed twice, once as it comes and once whole: both must see the same
+ * messages.
  */
 #include "proxy/wire/postgres.h"
 #include "proxy/wire/postgres_flow.h"
@@ -84,8 +85,9 @@ static bool frame(struct side *s, struct pg_flow *flow)
         if (!flow || !sane)
             continue;
         read_everything(m.type, m.body);
-        enum pg_flow_step f = s->framer.side == PG_SIDE_CLIENT ? pg_flow_client(flow, m.type, m.body)
-                                                               : pg_flow_server(flow, m.type, m.body);
+        enum pg_flow_step f = s->framer.side == PG_SIDE_CLIENT
+                                  ? pg_flow_client(flow, m.type, m.body)
+                                  : pg_flow_server(flow, m.type, m.body);
         sane = f != PG_FLOW_VIOLATION;
     }
     return sane;

@@ -101,7 +101,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct sum whole = run(in, in.n + 1, hold);
     struct sum cut = run(in, (size_t)data[1] + 1, hold);
     CHECK(whole.bad == cut.bad && whole.replies == cut.replies);
-    /* Without holding back, the unfinished reply at the end is shown piece by piece all the same. */
+    /* Without holding back, an unfinished reply at the end is shown piece by piece all the same. */
     if (hold == 0 && !whole.bad)
         CHECK(whole.hash == cut.hash);
     struct span raw = in;

@@ -7,6 +7,7 @@ says what it was waiting for when the time is up.
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import pwd
 import random
@@ -142,6 +143,17 @@ def run(args, timeout=60, **kwargs):
     return done.stdout
 
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(signo):
+    """For `preexec_fn`: whatever happens to the tests, even kill -9, no server is left behind."""
+    def tell():
+        _LIBC.prctl(_PR_SET_PDEATHSIG, int(signo))
+    return tell
+
+
 class Child:
     """A server process in its own session, with its output in a file, ended by its own pid."""
 
@@ -150,7 +162,8 @@ class Child:
         self.log = Path(log)
         with open(self.log, "ab") as out:
             self.proc = subprocess.Popen(self.args, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                                         env=clean_env(), start_new_session=True, **kwargs)
+                                         env=clean_env(), start_new_session=True,
+                                         preexec_fn=die_with_parent(signal.SIGQUIT), **kwargs)
 
     @property
     def pid(self):

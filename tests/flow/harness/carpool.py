@@ -21,7 +21,7 @@ from pathlib import Path
 import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 
-from .base import LOOPBACK, SLOW, clean_env, free_port, temp_folder, wait_for
+from .base import LOOPBACK, SLOW, clean_env, die_with_parent, free_port, temp_folder, wait_for
 from .pgwire import PgError, Wire
 from .postgres import DATABASE, PASSWORD
 
@@ -138,7 +138,8 @@ class Carpool:
             self.proc = subprocess.Popen(
                 [self.binary, "run", "-c", self.file, *self.args], stdin=subprocess.DEVNULL,
                 stdout=out if stdout is None else stdout, stderr=err, cwd=self.folder,
-                env=self.environment(), start_new_session=True)
+                env=self.environment(), start_new_session=True,
+                preexec_fn=die_with_parent(signal.SIGKILL))
         if wait:
             wait_for(self._is_ready, 20, "carpool's /ready")
         return self
@@ -253,7 +254,7 @@ class Carpool:
         states = self.pools()[pool]["servers"]
         if state:
             return int(states.get(state, 0))
-        return sum(int(n) for name, n in states.items() if name not in ("max", "min", "total"))
+        return sum(int(n) for name, n in states.items() if name not in ("max", "min", "open"))
 
     def metrics(self):
         """[(name, labels, value)], read by Prometheus' own parser."""
@@ -284,12 +285,11 @@ class Carpool:
 
     # -- command line
 
-    def cli(self, *args, timeout=20, check=True, config=True):
+    def cli(self, *args, timeout=20, check=True):
         """Run a verb against this daemon; gives the finished process."""
-        where = ["-c", str(self.file)] if config else []
-        done = subprocess.run([self.binary, *args, *where], stdin=subprocess.DEVNULL, text=True,
+        done = subprocess.run([self.binary, *args], stdin=subprocess.DEVNULL, text=True,
                               capture_output=True, timeout=timeout * SLOW, cwd=self.folder,
-                              env=self.environment())
+                              env={**self.environment(), "CARPOOL_ADMIN": str(self.socket)})
         found = SANITIZER.search(done.stderr)
         assert not found, f"carpool {' '.join(args)}\n{done.stderr}"
         if check:

@@ -7,10 +7,10 @@
     /slow/N     /sized at 4 KiB a second
     /status/N   an empty answer with that status (204, 304, 404, 500, 503)
     /nginx      stub_status: what the server counts itself
-    everything else is /sized's `limit_conn` with a short answer
+    everything else is a short answer
 
-`limit_conn` counts connections that have a request in work; `connections()` and the access log's
-connection numbers tell of idle ones too.
+`limit_conn` has no say where nginx answers by `return`, and counts connections that have a request in
+work; `connections()` and the access log's connection numbers tell of idle ones too.
 """
 
 import contextlib
@@ -49,7 +49,6 @@ http {{
         {tls}
         location = /nginx {{ stub_status; access_log off; }}
         location = /echo {{
-            {limit}
             return 200 "$request_method $request_uri host=$http_host via=$http_via xff=$http_x_forwarded_for conn=$connection\\n";
         }}
         location /big/ {{ alias {folder}/big/; }}
@@ -60,10 +59,7 @@ http {{
         location = /status/404 {{ return 404; }}
         location = /status/500 {{ return 500; }}
         location = /status/503 {{ return 503; }}
-        location / {{
-            {limit}
-            return 200 "ok\\n";
-        }}
+        location / {{ return 200 "ok\\n"; }}
     }}
 }}
 """

@@ -38,9 +38,9 @@ static void test_hmac_vectors(void **state)
     assert_string_equal(hex_of(out, sizeof out), /* RFC 4231, case 2 */
                         "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
     memset(long_key, 0xaa, sizeof long_key);
-    assert_true(crypto_hmac_sha256(span_of(long_key, sizeof long_key),
-                                   SPAN_LIT("Test Using Larger Than Block-Size Key - Hash Key First"),
-                                   out));
+    assert_true(crypto_hmac_sha256(
+        span_of(long_key, sizeof long_key),
+        SPAN_LIT("Test Using Larger Than Block-Size Key - Hash Key First"), out));
     assert_string_equal(hex_of(out, sizeof out), /* case 6 */
                         "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
     /* no key, no data: still defined */
@@ -76,8 +76,13 @@ static void test_base64_both_ways(void **state)
     (void)state;
     static const struct {
         const char *plain, *text;
-    } rows[] = {{"", ""},          {"f", "Zg=="},        {"fo", "Zm8="},          {"foo", "Zm9v"},
-                {"foob", "Zm9vYg=="}, {"fooba", "Zm9vYmE="}, {"foobar", "Zm9vYmFy"}};
+    } rows[] = {{"", ""},
+                {"f", "Zg=="},
+                {"fo", "Zm8="},
+                {"foo", "Zm9v"},
+                {"foob", "Zm9vYg=="},
+                {"fooba", "Zm9vYmE="},
+                {"foobar", "Zm9vYmFy"}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         char text[16];
         uint8_t plain[16];
@@ -111,9 +116,9 @@ static void test_base64_every_byte(void **state)
 static void test_base64_is_strict(void **state)
 {
     (void)state;
-    static const char *const wrong[] = {"Z",    "Zg",      "Zg=",     "Zg===", "====",    "=Zg=",
-                                        "Z===", "Zg==Zg==", "Zm9v\n",  "Zm 9", "Zm9v Zg", "Zh==",
-                                        "Zm9=", "Zm-_",     "Zm9v====", "Zg=g"};
+    static const char *const wrong[] = {
+        "Z",      "Zg",   "Zg=",     "Zg===", "====", "=Zg=", "Z===",     "Zg==Zg==",
+        "Zm9v\n", "Zm 9", "Zm9v Zg", "Zh==",  "Zm9=", "Zm-_", "Zm9v====", "Zg=g"};
     for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
         uint8_t out[32];
         size_t n = 99;
@@ -153,8 +158,8 @@ static void test_secrets(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sha256_vectors),  cmocka_unit_test(test_hmac_vectors),
-        cmocka_unit_test(test_pbkdf2_vectors),  cmocka_unit_test(test_md5_hex),
+        cmocka_unit_test(test_sha256_vectors),   cmocka_unit_test(test_hmac_vectors),
+        cmocka_unit_test(test_pbkdf2_vectors),   cmocka_unit_test(test_md5_hex),
         cmocka_unit_test(test_base64_both_ways), cmocka_unit_test(test_base64_every_byte),
         cmocka_unit_test(test_base64_is_strict), cmocka_unit_test(test_base64_bounds),
         cmocka_unit_test(test_secrets),

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Rows: what is accepted, what is refused with which sentence, and that printing is parsing undone. */
+/*
+ * Rows: what is accepted, what is refused with which sentence, and that printing is parsing undone.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>

@@ -11,7 +11,8 @@
 
 enum { TRANSCRIPT_MAX = 16 * 1024 };
 
-/* --- what a framer says, as text; a streamed body is written only by its length and a checksum --- */
+/* --- what a framer says, as text; a streamed body is written only by its length and a checksum
+ * --- */
 
 struct record {
     char text[8192];
@@ -30,7 +31,8 @@ static void record_add(struct record *r, const struct pg_msg *m, bool begins)
         r->sum = r->sum * 31 + m->body.p[i];
     r->body += (uint32_t)m->body.n;
     if (m->whole)
-        r->n += (size_t)snprintf(r->text + r->n, sizeof r->text - r->n, ":%u:%08x ", r->body, r->sum);
+        r->n +=
+            (size_t)snprintf(r->text + r->n, sizeof r->text - r->n, ":%u:%08x ", r->body, r->sum);
     assert_true(r->n < sizeof r->text);
 }
 
@@ -135,16 +137,15 @@ static void test_every_prefix_waits(void **state)
     size_t n = client_transcript(bytes, sizeof bytes), boundaries = 0;
     struct record r;
     for (size_t i = 0; i < n; i++) {
-        enum pg_step step =
-            feed(PG_SIDE_CLIENT, &pg_whole_client, span_of(bytes, i), NULL, 0, &r);
+        enum pg_step step = feed(PG_SIDE_CLIENT, &pg_whole_client, span_of(bytes, i), NULL, 0, &r);
         assert_true(step == PG_WAIT || step == PG_MESSAGE);
         boundaries += step == PG_MESSAGE;
     }
     assert_int_equal(boundaries, 18); /* nothing, and after each message but the last */
 }
 
-static enum pg_step one(enum pg_side side, const struct pg_whole *whole, const char *bytes, size_t n,
-                        struct pg_msg *m, struct err *err)
+static enum pg_step one(enum pg_side side, const struct pg_whole *whole, const char *bytes,
+                        size_t n, struct pg_msg *m, struct err *err)
 {
     struct pg_framer f;
     pg_framer_init(&f, side);

@@ -90,13 +90,13 @@ static void test_simple_queries(void **state)
     (void)state;
     static const char *const scripts[] = {
         "idle >Q held <T <D <D <C held <ZI idle",
-        ">Q <I <ZI idle",                        /* empty */
-        ">Q <T <D <C <T <D <C <C <ZI idle",      /* several statements */
-        ">Q <T <D <E held <ZI idle",             /* an error in the middle */
+        ">Q <I <ZI idle",                                              /* empty */
+        ">Q <T <D <C <T <D <C <C <ZI idle",                            /* several statements */
+        ">Q <T <D <E held <ZI idle",                                   /* an error in the middle */
         ">Q <C <ZT held >Q <C <ZT held >Q <E <ZE held >Q <C <ZI idle", /* a transaction block */
-        ">Q <N <S <A <C <N <ZI idle",            /* notices in between */
-        ">Q >Q held <C <ZI held <C <ZI idle",    /* pipelined */
-        ">Q >Q <E <ZI held <C <ZI idle",         /* a simple error discards nothing */
+        ">Q <N <S <A <C <N <ZI idle",                                  /* notices in between */
+        ">Q >Q held <C <ZI held <C <ZI idle",                          /* pipelined */
+        ">Q >Q <E <ZI held <C <ZI idle", /* a simple error discards nothing */
         ">F <V <ZI idle",
         ">F <E <ZI idle",
         ">Q >F <C <ZI <V <ZI idle",
@@ -133,7 +133,8 @@ static void test_extended_queries(void **state)
     RUN_ALL(scripts);
 }
 
-/* Trap 3: after an error everything up to Sync is discarded, also what has its own ReadyForQuery. */
+/* Trap 3: after an error everything up to Sync is discarded, also what has its own
+ * ReadyForQuery. */
 static void test_errors_discard_up_to_sync(void **state)
 {
     (void)state;
@@ -165,9 +166,9 @@ static void test_copy_in(void **state)
     (void)state;
     static const char *const scripts[] = {
         ">Q <G held >d >d held >c held <C <ZI idle",
-        ">Q >d >d >c <G <C <ZI idle",             /* sent ahead of CopyInResponse */
+        ">Q >d >d >c <G <C <ZI idle", /* sent ahead of CopyInResponse */
         ">Q <G >d >f <E <ZI idle",
-        ">Q <G >c <C <G >d >c <C <ZI idle",       /* two COPYs in one Query */
+        ">Q <G >c <C <G >d >c <C <ZI idle", /* two COPYs in one Query */
         ">Q >d >c >d >c <G <C <G <C <ZI idle",
         ">Q <T <D <C <G >c <C <ZI idle",
         ">Q <G >d >H >c <C <ZI idle",
@@ -201,8 +202,8 @@ static void test_copy_in_that_fails(void **state)
         ">E >d >c >S <G <E <ZI idle",
         ">E <G >d >f >S <E <ZI idle",
         /* extended, one Sync inside: was it read there or after the error? */
-        ">E >S <G >d >c >S <E held <ZI doubt >Q held <T <D <C <ZI idle",   /* inside */
-        ">E >S <G >d >c >S <E held <ZI doubt <ZI idle",                    /* after */
+        ">E >S <G >d >c >S <E held <ZI doubt >Q held <T <D <C <ZI idle", /* inside */
+        ">E >S <G >d >c >S <E held <ZI doubt <ZI idle",                  /* after */
         ">E >S <G >d >c >S <E <ZI doubt >Q held <ZI held <C <ZI idle",
         ">E >S <G >d >c >S <E <ZI doubt >P >S held <1 <ZI idle",
         ">E >S <G >d >c >S <E <ZI doubt >P >S held <E <ZI idle",
@@ -222,14 +223,16 @@ static void test_copy_in_that_fails(void **state)
         ">Q <G >S >d >c <E held <ZI doubt <ZI idle",
         ">Q <G >S >d >c >S <E <ZI <ZI doubt >Q <C <ZI idle",
         ">Q <G >S >d >c >Q <E <ZI held <C <ZI idle",
-        /* a request behind the Query would have ended a COPY that reads it: it was not read there */
+        /* a request behind the Query would have ended a COPY that reads it: it was not read
+         * there */
         ">Q >E >S <G <E <ZI held <C held <ZI idle",
         ">Q >E >S <G <E <ZI <G >f <E held >S held <ZI doubt <ZI idle",
     };
     RUN_ALL(scripts);
 }
 
-/* Requests among doubtful Syncs: whose is an answer? Nobody can tell, so nothing is released any more. */
+/* Requests among doubtful Syncs: whose is an answer? Nobody can tell, so nothing is released any
+ * more. */
 static void test_lost(void **state)
 {
     (void)state;
@@ -286,15 +289,58 @@ static void test_violations(void **state)
 {
     (void)state;
     static const char *const scripts[] = {
-        "xZI",        "xC",         "x1",            "xD",         "xR",           "xK",
-        "xv",         "xd",         "xc",            "xG",         "xV",           ">Q xZX",
-        ">Q xZ",      ">Q x1",      ">Q x2",         ">Q xs",      ">Q xt",        ">Q xV",
-        ">Q xR",      ">Q xK",      ">Q xd",         ">Q xc",      ">P x2",        ">P xC",
-        ">P xZI",     ">P >S xZI",  ">B x1",         ">S xC",      ">S xD",        ">F xC",
-        ">E xT",      ">E xW",      ">E xZI",        ">Ds xT",     ">Ds xn",       ">Ds <t xt",
-        ">Dp xt",     ">C xC",      ">Q <G xZI",     ">Q <G xD",   ">Q <G xI",     ">Q <G xG",
-        ">Q <H xD",   ">Q <H xZI",  ">E <G x1",      ">Q <G xC",   ">E <G >S xC",  ">E <G >S >P >c xC",
-        ">E >S <G >c >S <E <ZI x1", ">Q <C <ZI xZI", ">P <E xZI",  ">P <E x1",
+        "xZI",
+        "xC",
+        "x1",
+        "xD",
+        "xR",
+        "xK",
+        "xv",
+        "xd",
+        "xc",
+        "xG",
+        "xV",
+        ">Q xZX",
+        ">Q xZ",
+        ">Q x1",
+        ">Q x2",
+        ">Q xs",
+        ">Q xt",
+        ">Q xV",
+        ">Q xR",
+        ">Q xK",
+        ">Q xd",
+        ">Q xc",
+        ">P x2",
+        ">P xC",
+        ">P xZI",
+        ">P >S xZI",
+        ">B x1",
+        ">S xC",
+        ">S xD",
+        ">F xC",
+        ">E xT",
+        ">E xW",
+        ">E xZI",
+        ">Ds xT",
+        ">Ds xn",
+        ">Ds <t xt",
+        ">Dp xt",
+        ">C xC",
+        ">Q <G xZI",
+        ">Q <G xD",
+        ">Q <G xI",
+        ">Q <G xG",
+        ">Q <H xD",
+        ">Q <H xZI",
+        ">E <G x1",
+        ">Q <G xC",
+        ">E <G >S xC",
+        ">E <G >S >P >c xC",
+        ">E >S <G >c >S <E <ZI x1",
+        ">Q <C <ZI xZI",
+        ">P <E xZI",
+        ">P <E x1",
     };
     RUN_ALL(scripts);
     struct pg_flow f;

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The release rule against a model of the server: a small interpreter of client messages that, unlike
- * pg_flow, sees when it reads what. Random conversations (pipelined, with errors, failing COPYs, stray
- * messages), random timing between what is sent, read and delivered. Held to be true after every step:
+ * The release rule against a model of the server: a small interpreter of client messages that,
+ * unlike pg_flow, sees when it reads what. Random conversations (pipelined, with errors, failing
+ * COPYs, stray messages), random timing between what is sent, read and delivered. Held to be true
+ * after every step:
  *
  *     - no answer of the model is a violation;
- *     - the flow says idle only if the model is idle, has read all that asks for something, and all its
- *       answers have arrived;
- *     - when all has arrived, the flow is idle if the model is, or doubtful after a COPY that failed,
- *       and then one more Query settles it. (Or it says that it is lost, after such a COPY.)
+ *     - the flow says idle only if the model is idle, has read all that asks for something, and all
+ *       its answers have arrived;
+ *     - when all has arrived, the flow is idle if the model is, or doubtful after a COPY that
+ *       failed, and then one more Query settles it. (Or it says that it is lost, after such a
+ *       COPY.)
  */
 #include "proxy/wire/postgres_flow.h"
 
@@ -19,7 +21,18 @@
 
 enum { MESSAGES = 48, ANSWERS = 4096, CONVERSATIONS = 30000 };
 
-enum plan { ROWS, EMPTY, FAIL, FAIL_LATE, COPY_IN, COPY_IN_TWICE, COPY_OUT, BEGIN, COMMIT, SUSPEND };
+enum plan {
+    ROWS,
+    EMPTY,
+    FAIL,
+    FAIL_LATE,
+    COPY_IN,
+    COPY_IN_TWICE,
+    COPY_OUT,
+    BEGIN,
+    COMMIT,
+    SUSPEND
+};
 
 struct message {
     uint8_t type;
@@ -260,8 +273,8 @@ static bool model_idle(const struct talk *t)
            t->delivered == t->said;
 }
 
-/* A timeout strikes between two messages of a batch. What the client sends next must not be a Query (then
- * nobody could tell whose error it is). */
+/* A timeout strikes between two messages of a batch. What the client sends next must not be a Query
+ * (then nobody could tell whose error it is). */
 static bool may_time_out(const struct talk *t)
 {
     if (!t->open || t->skip || t->in_copy || t->read < t->sent)
@@ -276,9 +289,9 @@ static bool may_time_out(const struct talk *t)
 
 static void write_message(struct talk *t, uint8_t type)
 {
-    static const enum plan plans[] = {ROWS,   ROWS,    ROWS,          EMPTY,    FAIL,  FAIL_LATE,
-                                      COPY_IN, COPY_IN, COPY_IN_TWICE, COPY_OUT, BEGIN, COMMIT,
-                                      COMMIT, SUSPEND};
+    static const enum plan plans[] = {ROWS,      ROWS,    ROWS,    EMPTY,         FAIL,
+                                      FAIL_LATE, COPY_IN, COPY_IN, COPY_IN_TWICE, COPY_OUT,
+                                      BEGIN,     COMMIT,  COMMIT,  SUSPEND};
     struct message *m = &t->client[t->written++];
     *m = (struct message){.type = type,
                           .plan = plans[rnd(t, ARRAY_LEN(plans))],
@@ -366,8 +379,7 @@ static void step(struct talk *t, uint32_t seed)
 /* Everything that was written is sent, read and answered. */
 static void drain(struct talk *t, uint32_t seed)
 {
-    while (!t->dead &&
-           (t->sent < t->written || t->read < t->sent || t->delivered < t->said))
+    while (!t->dead && (t->sent < t->written || t->read < t->sent || t->delivered < t->said))
         step(t, seed);
 }
 
@@ -377,7 +389,8 @@ static void add(struct talk *t, uint8_t type, enum plan plan)
         (struct message){.type = type, .plan = plan, .copy_fails_after = UINT32_MAX};
 }
 
-/* The client says goodbye properly: COPYs end, Sync, COMMIT; then the server can be told to be idle. */
+/* The client says goodbye properly: COPYs end, Sync, COMMIT; then the server can be told to be
+ * idle. */
 static void finish(struct talk *t, uint32_t seed)
 {
     while (t->in_copy && !t->dead) {
@@ -417,7 +430,8 @@ static void test_against_a_model(void **state)
             assert_true(n < ANSWERS);
         pg_flow_fini(&t.flow);
     }
-    /* the conversations are what they should be: most end well, doubt does happen, being lost seldom */
+    /* the conversations are what they should be: most end well, doubt does happen, being lost
+     * seldom */
     assert_true(ended > CONVERSATIONS / 2);
     assert_true(doubted > CONVERSATIONS / 1000);
     assert_true(lost < CONVERSATIONS / 20);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Bodies: what is written can be read, what is cut off or malformed cannot, and nothing overflows. */
+/* Bodies: what is written can be read, what is cut off or malformed cannot, and nothing
+ * overflows. */
 #include "proxy/wire/postgres_read.h"
 #include "proxy/wire/postgres_write.h"
 
@@ -58,7 +59,8 @@ static void test_error(void **state)
     /* cut off: what is there is read, but never a code that is not whole */
     for (size_t n = 0; n < body.n; n++) {
         bool ok = pg_read_error(span_of(body.p, n), &f);
-        assert_int_equal(ok, n >= strlen("SFATAL") + 1 + strlen("VFATAL") + 1 + strlen("C57P01") + 1);
+        assert_int_equal(ok,
+                         n >= strlen("SFATAL") + 1 + strlen("VFATAL") + 1 + strlen("C57P01") + 1);
     }
     o = fresh();
     pg_put_notice(&o, &(struct pg_report){"NOTICE", "00000", "hello", NULL, NULL});
@@ -139,8 +141,9 @@ static void test_negotiation_names_only_protocol_options(void **state)
 {
     (void)state;
     struct pg_out o = fresh();
-    pg_put_startup(&o, PG_PROTOCOL_3_2,
-                   (const char *const[]){"user", "u", "_pq_.a", "1", "_pq", "x", "_pq_.b", "2", NULL});
+    pg_put_startup(
+        &o, PG_PROTOCOL_3_2,
+        (const char *const[]){"user", "u", "_pq_.a", "1", "_pq", "x", "_pq_.b", "2", NULL});
     uint8_t packet[256];
     struct pg_startup_seen seen = {0};
     struct pg_startup s;

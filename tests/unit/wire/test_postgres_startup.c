@@ -33,8 +33,8 @@ static void test_session(void **state)
     (void)state;
     struct pg_out o = out_all();
     pg_put_startup(&o, PG_PROTOCOL_3_2,
-                   (const char *const[]){"user", "first", "database", "shop", "application_name", "",
-                                         "options", "-c geqo=off", "_pq_.grease", "1", "user",
+                   (const char *const[]){"user", "first", "database", "shop", "application_name",
+                                         "", "options", "-c geqo=off", "_pq_.grease", "1", "user",
                                          "anna", NULL});
     struct pg_startup s;
     struct err err;
@@ -84,12 +84,18 @@ static void test_replication(void **state)
     static const struct {
         const char *value;
         int result; /* enum pg_replication, or -1 refused */
-    } rows[] = {{"database", PG_REPLICATION_LOGICAL}, {"true", PG_REPLICATION_PHYSICAL},
-                {"ON", PG_REPLICATION_PHYSICAL},      {"1", PG_REPLICATION_PHYSICAL},
-                {"y", PG_REPLICATION_PHYSICAL},       {"off", PG_REPLICATION_NO},
-                {"false", PG_REPLICATION_NO},         {"0", PG_REPLICATION_NO},
-                {"n", PG_REPLICATION_NO},             {"o", -1},
-                {"", -1},                             {"truex", -1},
+    } rows[] = {{"database", PG_REPLICATION_LOGICAL},
+                {"true", PG_REPLICATION_PHYSICAL},
+                {"ON", PG_REPLICATION_PHYSICAL},
+                {"1", PG_REPLICATION_PHYSICAL},
+                {"y", PG_REPLICATION_PHYSICAL},
+                {"off", PG_REPLICATION_NO},
+                {"false", PG_REPLICATION_NO},
+                {"0", PG_REPLICATION_NO},
+                {"n", PG_REPLICATION_NO},
+                {"o", -1},
+                {"", -1},
+                {"truex", -1},
                 {"Database", -1}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct pg_startup s;
@@ -180,10 +186,18 @@ static void test_strangers_are_closed_silently(void **state)
 {
     (void)state;
     static const struct span rows[] = {
-        SPAN_LIT("GET / HTTP/1.1\r\n"), SPAN_LIT("P"),          SPAN_LIT("*1\r\n$4\r\nPING\r\n"),
-        SPAN_LIT("\x01"),               SPAN_LIT("SSH-2.0-x"),  SPAN_LIT("\xff\xff\xff\xff"),
-        SPAN_LIT("\0\0\0\0\0\0\0\0"),   SPAN_LIT("\0\0\0\7"),   SPAN_LIT("\0\0\x27\x11"),
-        SPAN_LIT("\0\0\x40\0"),         SPAN_LIT("\0\0\0\xc\4\xd2\x16\x2f" "xxxx"),
+        SPAN_LIT("GET / HTTP/1.1\r\n"),
+        SPAN_LIT("P"),
+        SPAN_LIT("*1\r\n$4\r\nPING\r\n"),
+        SPAN_LIT("\x01"),
+        SPAN_LIT("SSH-2.0-x"),
+        SPAN_LIT("\xff\xff\xff\xff"),
+        SPAN_LIT("\0\0\0\0\0\0\0\0"),
+        SPAN_LIT("\0\0\0\7"),
+        SPAN_LIT("\0\0\x27\x11"),
+        SPAN_LIT("\0\0\x40\0"),
+        SPAN_LIT("\0\0\0\xc\4\xd2\x16\x2f"
+                 "xxxx"),
         SPAN_LIT("\0\0\0\xc\4\xd2\x16\x2e\0\0\0\1"),
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -203,15 +217,15 @@ static void test_told_what_is_wrong(void **state)
         struct span in;
         const char *sqlstate;
     } rows[] = {
-        {SPAN_LIT("\0\0\0\x11\0\2\0\0user\0a\0\0\0"), "0A000"},      /* version 2 */
-        {SPAN_LIT("\0\0\0\x10\0\4\0\0user\0a\0\0"), "0A000"},        /* version 4 */
-        {SPAN_LIT("\0\0\0\x8\0\3\0\0"), "08P01"},                    /* no terminator */
-        {SPAN_LIT("\0\0\0\x9\0\3\0\0\0"), "28000"},                  /* no user */
-        {SPAN_LIT("\0\0\0\xf\0\3\0\0user\0\0\0"), "28000"},          /* empty user */
-        {SPAN_LIT("\0\0\0\xf\0\3\0\0user\0a\0"), "08P01"},           /* list not ended */
-        {SPAN_LIT("\0\0\0\xd\0\3\0\0user\0"), "08P01"},              /* name without value */
-        {SPAN_LIT("\0\0\0\xf\0\3\0\0user\0ab"), "08P01"},            /* value not ended */
-        {SPAN_LIT("\0\0\0\x11\0\3\0\0user\0a\0\0x"), "08P01"},       /* bytes behind the end */
+        {SPAN_LIT("\0\0\0\x11\0\2\0\0user\0a\0\0\0"), "0A000"}, /* version 2 */
+        {SPAN_LIT("\0\0\0\x10\0\4\0\0user\0a\0\0"), "0A000"},   /* version 4 */
+        {SPAN_LIT("\0\0\0\x8\0\3\0\0"), "08P01"},               /* no terminator */
+        {SPAN_LIT("\0\0\0\x9\0\3\0\0\0"), "28000"},             /* no user */
+        {SPAN_LIT("\0\0\0\xf\0\3\0\0user\0\0\0"), "28000"},     /* empty user */
+        {SPAN_LIT("\0\0\0\xf\0\3\0\0user\0a\0"), "08P01"},      /* list not ended */
+        {SPAN_LIT("\0\0\0\xd\0\3\0\0user\0"), "08P01"},         /* name without value */
+        {SPAN_LIT("\0\0\0\xf\0\3\0\0user\0ab"), "08P01"},       /* value not ended */
+        {SPAN_LIT("\0\0\0\x11\0\3\0\0user\0a\0\0x"), "08P01"},  /* bytes behind the end */
         {SPAN_LIT("\0\0\0\x12\0\3\0\0user\0a\0\0x\0"), "08P01"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {

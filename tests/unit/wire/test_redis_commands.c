@@ -179,7 +179,7 @@ static void test_stream_reads(void **state)
     }
 }
 
-/* Of a large command only the first arguments are seen: what hides is taken to be the careful thing. */
+/* Of a large command the first arguments are seen: what hides is taken to be the careful one. */
 static void test_incomplete(void **state)
 {
     (void)state;

@@ -18,8 +18,8 @@ static struct scram_verifier verifier_of(const char *password)
     return v;
 }
 
-/* RFC 7677, section 3: user "user", password "pencil". The example's nonce is not base64 of ours, so the
- * exchange's state is set up with it by hand. */
+/* RFC 7677, section 3: user "user", password "pencil". The example's nonce is not base64 of ours,
+ * so the exchange's state is set up with it by hand. */
 static void test_rfc7677_example(void **state)
 {
     (void)state;
@@ -133,8 +133,8 @@ static enum scram_verdict exchange(const struct scram_verifier *v, struct client
 static void test_right_and_wrong_passwords(void **state)
 {
     (void)state;
-    static const char *const passwords[] = {"secret", "", "with, comma = and \\", "gr\xc3\xbc\xc3\x9f",
-                                            "not utf-8 \xff\xfe"};
+    static const char *const passwords[] = {"secret", "", "with, comma = and \\",
+                                            "gr\xc3\xbc\xc3\x9f", "not utf-8 \xff\xfe"};
     for (size_t i = 0; i < ARRAY_LEN(passwords); i++) {
         struct scram_verifier v = verifier_of(passwords[i]);
         struct client good = {.password = passwords[i], .gs2 = "n,,", .nonce = "abc"};
@@ -159,13 +159,13 @@ static void test_channel_binding(void **state)
         {SCRAM_MECHANISM_PLUS, bind, cert, cert, SCRAM_PROVEN},
         {SCRAM_MECHANISM_PLUS, bind, other, cert, SCRAM_BAD},
         {SCRAM_MECHANISM_PLUS, bind, no_tls, cert, SCRAM_BAD},
-        {SCRAM_MECHANISM_PLUS, bind, cert, no_tls, SCRAM_BAD},   /* not offered */
-        {SCRAM_MECHANISM_PLUS, "n,,", no_tls, cert, SCRAM_BAD},  /* PLUS must bind */
+        {SCRAM_MECHANISM_PLUS, bind, cert, no_tls, SCRAM_BAD},  /* not offered */
+        {SCRAM_MECHANISM_PLUS, "n,,", no_tls, cert, SCRAM_BAD}, /* PLUS must bind */
         {SCRAM_MECHANISM_PLUS, "y,,", no_tls, cert, SCRAM_BAD},
-        {SCRAM_MECHANISM, bind, cert, cert, SCRAM_BAD},          /* binding needs PLUS */
-        {SCRAM_MECHANISM, "n,,", no_tls, cert, SCRAM_PROVEN},    /* the client cannot bind */
-        {SCRAM_MECHANISM, "y,,", no_tls, cert, SCRAM_BAD},       /* somebody hid our offer */
-        {SCRAM_MECHANISM, "y,,", no_tls, no_tls, SCRAM_PROVEN},  /* it could, we cannot */
+        {SCRAM_MECHANISM, bind, cert, cert, SCRAM_BAD},         /* binding needs PLUS */
+        {SCRAM_MECHANISM, "n,,", no_tls, cert, SCRAM_PROVEN},   /* the client cannot bind */
+        {SCRAM_MECHANISM, "y,,", no_tls, cert, SCRAM_BAD},      /* somebody hid our offer */
+        {SCRAM_MECHANISM, "y,,", no_tls, no_tls, SCRAM_PROVEN}, /* it could, we cannot */
         {SCRAM_MECHANISM_PLUS, "p=tls-unique,,", cert, cert, SCRAM_BAD},
         {SCRAM_MECHANISM_PLUS, "p=,,", cert, cert, SCRAM_BAD},
     };
@@ -180,10 +180,26 @@ static void test_channel_binding(void **state)
 static void test_client_first_refused(void **state)
 {
     (void)state;
-    static const char *const wrong[] = {
-        "", ",", "n", "n,", "n,,", "n,,n=", "n,,r=abc", "n,,n=,r=", "n,,n=,r=a b", "n,,r=a,n=",
-        "n,,n=,x=a,r=abc", "n,a=root,n=,r=abc", "n,,m=ext,n=,r=abc", "x,,n=,r=abc", "nn,,n=,r=abc",
-        "n,,n=,r=abc,1=x", "n,,n=,r=abc,x", "n,,n=,r=a\x7f", "n,,n=,r=\xc3\xa9", "n,,n=,r=a\tc"};
+    static const char *const wrong[] = {"",
+                                        ",",
+                                        "n",
+                                        "n,",
+                                        "n,,",
+                                        "n,,n=",
+                                        "n,,r=abc",
+                                        "n,,n=,r=",
+                                        "n,,n=,r=a b",
+                                        "n,,r=a,n=",
+                                        "n,,n=,x=a,r=abc",
+                                        "n,a=root,n=,r=abc",
+                                        "n,,m=ext,n=,r=abc",
+                                        "x,,n=,r=abc",
+                                        "nn,,n=,r=abc",
+                                        "n,,n=,r=abc,1=x",
+                                        "n,,n=,r=abc,x",
+                                        "n,,n=,r=a\x7f",
+                                        "n,,n=,r=\xc3\xa9",
+                                        "n,,n=,r=a\tc"};
     struct scram_verifier v = verifier_of("secret");
     for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
         struct scram s;
@@ -212,8 +228,8 @@ static void test_long_messages(void **state)
         size_t n;
         memset(message + 8, 'x', len);
         assert_true(scram_init(&s, &v, ours, no_tls));
-        if (scram_first(&s, SPAN_LIT(SCRAM_MECHANISM), span_of(message, 8 + len), out, sizeof out, &n,
-                        &err) == SCRAM_GO_ON) {
+        if (scram_first(&s, SPAN_LIT(SCRAM_MECHANISM), span_of(message, 8 + len), out, sizeof out,
+                        &n, &err) == SCRAM_GO_ON) {
             assert_int_equal(accepted, len - 1); /* all lengths up to a bound, none above */
             accepted = len;
         }
@@ -242,8 +258,8 @@ static void test_final_message_cannot_be_changed(void **state)
     size_t n;
     client_first(&c);
     assert_true(scram_init(&begun, &v, ours, no_tls));
-    assert_int_equal(scram_first(&begun, SPAN_LIT(SCRAM_MECHANISM), span_of(c.first, c.first_n), out,
-                                 sizeof out, &n, &err),
+    assert_int_equal(scram_first(&begun, SPAN_LIT(SCRAM_MECHANISM), span_of(c.first, c.first_n),
+                                 out, sizeof out, &n, &err),
                      SCRAM_GO_ON);
     client_final(&c, out, n);
     for (size_t i = 0; i < c.final_n; i++) {
@@ -280,7 +296,10 @@ static void test_postgres_verifiers(void **state)
     assert_int_equal(exchange(&v, &c, SCRAM_MECHANISM, no_tls), SCRAM_PROVEN);
 
     static const char *const wrong[] = {
-        "", "SCRAM-SHA-256", "SCRAM-SHA-256$", "SCRAM-SHA-1$4096:AAAA$AAAA:AAAA",
+        "",
+        "SCRAM-SHA-256",
+        "SCRAM-SHA-256$",
+        "SCRAM-SHA-1$4096:AAAA$AAAA:AAAA",
         "SCRAM-SHA-256$0:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:"
         "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=",
         "SCRAM-SHA-256$99999999999:W22ZaJ0SNY7soEsUEjb6gQ==$"

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * The HTTP/1.1 relay. What its files share:
+ *
+ *     http_relay.c     a client's life: TLS, idle, deadlines, draining, the end
+ *     http_request.c   from the client: heads, leases, bodies to the server, second tries
+ *     http_response.c  from the server: heads, bodies to the client, the end of an exchange
+ *     http_local.c     what carpool itself answers, and how a connection is closed after an answer
+ *     http_batch.h     gathers pieces into one writev
+ *
+ *     TLS -> IDLE -> HEAD ----> WAITING ----> LINKED --last byte of the response--> IDLE | LINGER
+ *              ^       |            |  ^         |
+ *              |       |            |  `-retry---+--lost, timed out--+
+ *              |       `- refused -- `-----------.-------------------v
+ *              +---------------------------------+--- answered by carpool ---> LINGER
+ *              `- rest of the body read - DISCARD <-'
+ *
+ * One exchange at a time: what a client sends ahead waits in `carry`, at most HR_CARRY_MAX and one read
+ * more, then reading stops. Bodies go through as they come; only what the peer does not take is queued,
+ * and beyond limits.buffer the other side is not read.
+ */
+#include "pools/http.h"
+#include "pools/ledger.h"
+#include "proxy/front/front.h"
+
+#define HR_CARRY_MAX    ((size_t)64 * 1024) /* of a client, while its bytes cannot be used */
+#define HR_REPLAY_MAX   ((size_t)64 * 1024) /* of a body, while the request may be tried again */
+#define HR_DISCARD_MAX  ((uint64_t)64 * 1024) /* of a body nobody wants: more costs the connection */
+#define HR_LINGER_MS    2000 /* from our end-of-file to the client's */
+#define HR_REFUSE_MS    1000 /* a refused client that says nothing is told so after this */
+#define HR_PSEUDONYM    16   /* "carpool-" and eight random letters */
+
+enum hr_state {
+    HR_TLS,     /* the handshake; also before anything else */
+    HR_IDLE,    /* not a byte of the next request */
+    HR_HEAD,    /* a head on its way, or being judged */
+    HR_WAITING, /* wants a server */
+    HR_LINKED,  /* has one */
+    HR_DISCARD, /* answered by carpool, the rest of the request's body is read and forgotten */
+    HR_LINGER,  /* the last answer was given: end-of-file as soon as it is sent, then the client's */
+    HR_STATES
+};
+
+enum hr_deadline {
+    HR_DEADLINE_NONE,
+    HR_DEADLINE_HEAD,    /* timeouts.client_login */
+    HR_DEADLINE_IDLE,    /* timeouts.client_idle */
+    HR_DEADLINE_REQUEST, /* timeouts.request: to the response's head, while the body makes progress */
+    HR_DEADLINE_STALL,   /* timeouts.write_stall */
+    HR_DEADLINE_LINGER,
+    HR_DEADLINE_REFUSE,
+};
+
+struct hr_session {
+    struct session base;
+    enum hr_state state;
+    uint8_t deadline; /* enum hr_deadline */
+    struct http_parser *parser; /* of requests */
+    struct bufq carry;
+    bool client_eof; /* end-of-file after a whole request is no abort */
+    char client[46]; /* its address for X-Forwarded-For, empty for Unix sockets */
+    size_t stall_mark;
+
+    /* The request; from its head on. */
+    bool client_keep; /* the client's connection may carry another one */
+    bool idempotent, is_head;
+    bool expects;     /* the client waits for 100 before it sends its body */
+    bool chunked;     /* the body goes to the server in chunks */
+    uint8_t minor;
+    uint8_t tries;    /* servers that were lost before this one */
+    uint32_t permit;  /* of the service breaker */
+
+    /* The try. */
+    struct waiter waiter;
+    struct http_server *server; /* while LINKED */
+    bool head_due;    /* the head (and what is kept of the body) must be sent to this server */
+    bool reused;      /* the server had been idle: it may have been closing all along */
+    bool unsent;      /* it took not a byte */
+    bool heard;       /* it said something */
+    uint64_t sent;    /* bytes it was given */
+    struct bufq replay; /* of the body, framed for the server, as long as a second try may need it */
+    bool storing, replay_lost;
+
+    /* The response. */
+    bool interim;     /* the head at hand is a 1xx */
+    bool answered;    /* the final head is on its way: no second try, no answer of our own */
+    bool deaf;        /* the server answered early and will close: the rest of the body is dropped */
+    bool close;       /* the client's connection ends with this response */
+    bool server_keep;
+    uint32_t keep_alive_s;
+    enum http_body framing;
+};
+
+extern const struct relay_ops http_relay;
+extern const struct holder_ops hr_holder_ops;
+
+static inline struct hr_session *hr_session_of(struct session *s)
+{
+    return OWNER(s, struct hr_session, base);
+}
+
+static inline size_t hr_high_water(const struct hr_session *s)
+{
+    return s->base.gate->conf->limits.buffer;
+}
+
+static inline const struct timeouts_conf *hr_timeouts(const struct hr_session *s)
+{
+    return &pool_conf(session_pool(&s->base))->timeouts;
+}
+
+/* Own name in Via: of the settings a client came in by. */
+struct span hr_pseudonym(const struct hr_session *s);
+
+/* ---- http_relay.c ---- */
+
+void hr_become(struct hr_session *s, enum hr_state to);
+void hr_set_deadline(struct hr_session *s, enum hr_deadline kind, uint64_t ms);
+/* Goes on with what was carried over, as far as the state allows; starts and stops reading. The last
+   thing every callback does. */
+void hr_advance(struct hr_session *s);
+/* The client cannot be answered any more. n: what reading said. */
+void hr_client_gone(struct hr_session *s, ssize_t n);
+/* Many bytes wait for a peer to take them: bounds how long that may last. */
+void hr_watch_stall(struct hr_session *s);
+
+/* ---- http_request.c ---- */
+
+/* May bytes of the client be used now? */
+bool hr_takes_input(const struct hr_session *s);
+/* Uses them (they lie in the loop's scratch memory); what is left is carried over. */
+void hr_walk(struct hr_session *s, struct span in);
+void hr_on_lease(struct waiter *w);
+/*
+ * The server is lost, or not worth going on with: tries another one if nobody can have noticed, and
+ * if that is allowed; false: then nothing was changed.
+ */
+MUST_USE bool hr_retry(struct hr_session *s, enum outcome why);
+/* No second try: the client is told, or, in the middle of a response, closed. */
+void hr_fail(struct hr_session *s, const struct err *err, enum outcome why,
+             enum service_result result);
+/* hr_retry(), else hr_fail(). */
+void hr_lose_server(struct hr_session *s, const struct err *err, enum outcome why);
+/* Tells the service breaker, once per permit. */
+void hr_tell_service(struct hr_session *s, enum service_result result);
+
+/* ---- http_local.c ---- */
+
+/* Answers with err instead of a server; status 0: by its cause. wait_ms: for Retry-After, 0: a second. */
+void hr_refuse(struct hr_session *s, const struct err *err, unsigned status, uint64_t wait_ms);
+void hr_answer_options(struct hr_session *s);
+/* The exchange is over: the next request, or the end of the connection. */
+void hr_end(struct hr_session *s, bool close);
+/* No more requests: end-of-file once everything is sent, then waits for the client's. */
+void hr_linger(struct hr_session *s);
+/* LINGER: the queue is empty. */
+void hr_linger_drained(struct hr_session *s);

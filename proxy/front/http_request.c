@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From the client to a server: heads are judged and rewritten, a server is leased, bodies follow as
+ * they come.
+ *
+ * A request is tried again on another server only where nobody can tell:
+ *
+ *   A  the server took not a byte of it: any request
+ *   B  the server had been idle and closed without a byte of response: it was closing when the request
+ *      came. Idempotent requests of which everything sent so far is kept (HR_REPLAY_MAX)
+ *
+ * The first such retry is free, later ones come out of the pool's budget; retry.attempts bounds all.
+ * Whatever else is retried could be carried out twice, so it is not.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "proxy/front/http.h"
+#include "proxy/front/http_batch.h"
+#include "proxy/wire/http_forward.h"
+
+/* ---- the service breaker ---- */
+
+void hr_tell_service(struct hr_session *s, enum service_result result)
+{
+    struct pool *p = session_pool(&s->base);
+    struct server *sv = s->server ? &s->server->base : NULL;
+    uint32_t permit = s->permit;
+    s->permit = 0;
+    if (result != SERVICE_NEUTRAL)
+        pool_service_result(p, sv, result == SERVICE_WELL, permit);
+    else if (permit)
+        ledger_service_result(pool_ledger(p), sv, 0, SERVICE_NEUTRAL, permit,
+                              loop_now(session_loop(&s->base)));
+}
+
+/* ---- to the server ---- */
+
+/* Keeps a piece of the body for another try. */
+static void store(struct hr_session *s, struct span piece)
+{
+    struct chunk_pool *chunks = &session_loop(&s->base)->chunks;
+    if (s->replay_lost || !piece.n)
+        return;
+    if (s->replay.len + piece.n > HR_REPLAY_MAX || !bufq_append(chunks, &s->replay, piece)) {
+        bufq_clear(chunks, &s->replay);
+        s->replay_lost = true;
+    }
+}
+
+/* Not a byte was taken: what cannot be made again is kept, so that another server may have it. */
+static void rescue(struct hr_session *s, const struct hr_batch *b)
+{
+    size_t skip = b->redo;
+    for (int i = 0; i < b->n && !s->storing; i++) {
+        struct span piece = span_of(b->iov[i].iov_base, b->iov[i].iov_len);
+        size_t n = skip < piece.n ? skip : piece.n;
+        skip -= n;
+        store(s, span_skip(piece, n));
+    }
+    s->unsent = true;
+}
+
+static void send_up(struct hr_session *s, const struct hr_batch *b)
+{
+    if (!s->server || s->unsent)
+        return;
+    struct server *sv = &s->server->base;
+    if (server_sendv(sv, b->iov, b->n)) {
+        for (int i = 0; i < b->n; i++)
+            s->sent += b->iov[i].iov_len;
+    } else if (s->sent == 0 && sv->io.broken != ENOMEM) {
+        rescue(s, b);
+    }
+}
+
+static void put_up(struct hr_session *s, struct hr_batch *b, struct span piece)
+{
+    if (s->storing || s->unsent)
+        store(s, piece);
+    if (!s->unsent)
+        hr_batch_put(b, piece);
+}
+
+static void put_body(struct hr_session *s, struct hr_batch *b, struct span payload)
+{
+    uint8_t open[HTTP_CHUNK_OPEN_MAX];
+    if (s->deaf || !s->server)
+        return;
+    if (s->chunked)
+        put_up(s, b, span_of(open, http_chunk_open(open, payload.n)));
+    put_up(s, b, payload);
+    if (s->chunked)
+        put_up(s, b, HTTP_CHUNK_CLOSE);
+}
+
+/* ---- the head ---- */
+
+static enum http_verdict write_head(struct hr_session *s, struct http_out *out,
+                                    struct http_bad *bad)
+{
+    const struct endpoint_conf *e = &pool_conf(session_pool(&s->base))->endpoints[0];
+    struct http_request_hop hop = {
+        .pseudonym = hr_pseudonym(s),
+        .client = span_str(s->client),
+        .client_tls = s->base.io.tls != NULL,
+        .authority = e->unix_path ? SPAN_LIT("localhost") : span_str(e->label),
+    };
+    return http_forward_request(http_parser_head(s->parser), &hop, out, bad);
+}
+
+/* For a server that was granted later, or another one: the head again, and what is kept of the body. */
+static void put_again(struct hr_session *s, struct hr_batch *b)
+{
+    struct http_bad bad;
+    struct http_out out = hr_batch_room(b);
+    s->head_due = false;
+    CHECK(write_head(s, &out, &bad) == HTTP_FORWARD); /* it has been, for this request, before */
+    hr_batch_wrote(b, out.n);
+    struct iovec kept[HR_REPLAY_MAX / CHUNK_DATA + 3];
+    int n = bufq_iov(&s->replay, kept, ARRAY_LEN(kept));
+    for (int i = 0; i < n; i++)
+        hr_batch_put(b, span_of(kept[i].iov_base, kept[i].iov_len));
+    b->redo = out.n + s->replay.len;
+}
+
+/* ---- getting a server ---- */
+
+/* A server that may be closing already is not good enough for what cannot be sent twice. */
+static bool is_fit(struct hr_session *s, struct server *sv, enum outcome *why)
+{
+    *why = OUTCOME_DROP_EOF;
+    if (sv->uses <= 1 || (s->idempotent && s->tries == 0))
+        return true;
+    enum io_peek peek = io_probe(&sv->io);
+    if (peek == IO_PEEK_BYTES)
+        *why = OUTCOME_DROP_UNREAD;
+    return peek == IO_PEEK_QUIET;
+}
+
+/* The waiter's server becomes the session's; false: it was not fit. */
+static bool link_up(struct hr_session *s)
+{
+    struct server *sv = s->waiter.server;
+    enum outcome why;
+    s->waiter.server = NULL;
+    if (!is_fit(s, sv, &why)) {
+        pool_drop(&sv, why);
+        return false;
+    }
+    s->server = http_server_of(sv);
+    s->reused = sv->uses > 1 || sv->leased_ms > sv->born_ms;
+    s->unsent = s->heard = s->interim = false;
+    s->sent = 0;
+    /* What is kept already is kept on; else it pays only where a second try would be allowed. */
+    s->storing = s->replay.len || (s->idempotent && s->reused && !http_parser_is_done(s->parser) &&
+                                   s->tries + 1u < pool_conf(session_pool(&s->base))->retry.attempts);
+    http_parser_expect(s->server->parser, (struct http_asked){.head = s->is_head});
+    hr_become(s, HR_LINKED);
+    return true;
+}
+
+/* True: LINKED, and the head is due. False: WAITING, or answered. */
+static bool want_server(struct hr_session *s)
+{
+    for (;;) {
+        switch (pool_lease(session_pool(&s->base), &s->waiter)) {
+        case LEASE_GRANTED:
+            if (!link_up(s))
+                continue;
+            return true;
+        case LEASE_WAITING:
+            hr_become(s, HR_WAITING);
+            return false;
+        case LEASE_REFUSED:
+            hr_refuse(s, &s->waiter.err, 0, 0);
+            return false;
+        }
+    }
+}
+
+void hr_on_lease(struct waiter *w)
+{
+    struct hr_session *s = OWNER(w, struct hr_session, waiter);
+    CHECK(s->state == HR_WAITING);
+    if (!w->server)
+        hr_refuse(s, &w->err, 0, 0);
+    else
+        s->head_due = link_up(s) || want_server(s);
+    hr_advance(s);
+}
+
+static bool service_allows(struct hr_session *s)
+{
+    struct ledger *l = pool_ledger(session_pool(&s->base));
+    uint64_t wait_ms;
+    if (ledger_service_allows(l, loop_now(session_loop(&s->base)), &s->permit, &wait_ms))
+        return true;
+    struct err err;
+    err_set(&err, CAUSE_BREAKER_OPEN, STAGE_WAIT, 0,
+            "pool %s: too many of its last responses were failures", l->name);
+    hr_refuse(s, &err, 0, wait_ms);
+    return false;
+}
+
+/* ---- second tries ---- */
+
+static bool may_retry(struct hr_session *s)
+{
+    struct pool *p = session_pool(&s->base);
+    bool a = s->unsent;
+    bool b = !s->heard && s->idempotent && s->reused && (s->storing || s->sent == 0 || !s->replay_lost);
+    if (s->answered || s->replay_lost || (!a && !b) ||
+        s->tries + 1u >= pool_conf(p)->retry.attempts)
+        return false;
+    /* Without a body everything sent can be made again; with one, only if it was kept. */
+    const struct http_head *head = http_parser_head(s->parser);
+    if (!a && !s->storing && (head->body == HTTP_BODY_CHUNKED || head->length > 0))
+        return false;
+    return (s->tries == 0 && s->reused) || pool_may_retry(p);
+}
+
+bool hr_retry(struct hr_session *s, enum outcome why)
+{
+    if (!may_retry(s))
+        return false;
+    struct server *sv = &s->server->base;
+    s->server = NULL;
+    s->tries++;
+    pool_count_retry(sv->pool);
+    pool_drop(&sv, why);
+    s->head_due = want_server(s);
+    return true;
+}
+
+void hr_fail(struct hr_session *s, const struct err *why, enum outcome outcome,
+             enum service_result result)
+{
+    struct server *sv = &s->server->base;
+    struct err err = *why;
+    /* Never guessed, always said. */
+    if (!s->answered && !s->idempotent && s->sent > 0)
+        err_set(&err, why->cause, why->stage, why->sys,
+                "%.110s; whether the request was carried out is unknown", why->note);
+    hr_tell_service(s, result);
+    s->server = NULL;
+    pool_drop(&sv, outcome);
+    if (!s->answered) {
+        hr_refuse(s, &err, 0, 0);
+        return;
+    }
+    /* A response was torn. Where only end-of-file could end it, a reset shows that it did not. */
+    struct linger reset = {.l_onoff = 1};
+    if (s->framing == HTTP_BODY_CLOSE && s->base.peer)
+        setsockopt(s->base.io.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    session_close(&s->base, &err);
+}
+
+void hr_lose_server(struct hr_session *s, const struct err *err, enum outcome why)
+{
+    if (!hr_retry(s, why))
+        hr_fail(s, err, why, SERVICE_FAILED);
+}
+
+/* ---- from the client ---- */
+
+/* The fields that outlive the head. */
+static void note_head(struct hr_session *s, const struct http_head *head)
+{
+    s->client_keep = head->keep_alive;
+    s->idempotent = head->idempotent;
+    s->is_head = head->method == HTTP_M_HEAD;
+    s->expects = head->expect_continue;
+    s->chunked = head->body == HTTP_BODY_CHUNKED;
+    s->minor = head->minor;
+    s->tries = 0;
+    s->head_due = s->answered = s->deaf = s->close = s->replay_lost = s->storing = false;
+    s->unsent = s->heard = false;
+    s->sent = 0;
+}
+
+static void refuse_bad(struct hr_session *s, const struct http_bad *bad)
+{
+    struct err err;
+    err_set(&err, bad->cause, STAGE_CLIENT, 0, "%s", bad->reason);
+    hr_refuse(s, &err, bad->status, 0);
+}
+
+static void on_head(struct hr_session *s, struct hr_batch *b, const struct http_head *head)
+{
+    struct http_bad bad;
+    struct http_out out = hr_batch_room(b);
+    note_head(s, head);
+    if (s->state == HR_IDLE)
+        hr_become(s, HR_HEAD);
+    switch (write_head(s, &out, &bad)) {
+    case HTTP_FORWARD:
+        break;
+    case HTTP_FORWARD_SELF:
+        hr_answer_options(s);
+        return;
+    case HTTP_FORWARD_SMALL:
+        bad = (struct http_bad){431, CAUSE_TOO_LARGE, "the head is too long to be forwarded"};
+        refuse_bad(s, &bad);
+        return;
+    case HTTP_FORWARD_NOT:
+    case HTTP_FORWARD_SKIP:
+        refuse_bad(s, &bad);
+        return;
+    }
+    pool_request(session_pool(&s->base));
+    hr_set_deadline(s, HR_DEADLINE_REQUEST, hr_timeouts(s)->request_ms);
+    if (!service_allows(s) || !want_server(s))
+        return;
+    hr_batch_wrote(b, out.n);
+    b->redo = out.n;
+}
+
+/* What the client sends is no HTTP, from here on at least. */
+static void on_bad(struct hr_session *s, const struct http_bad *bad)
+{
+    struct err err;
+    err_set(&err, bad->cause, STAGE_CLIENT, 0, "%s", bad->reason);
+    s->client_keep = false;
+    if (s->state == HR_LINKED) {
+        struct server *sv = &s->server->base;
+        hr_tell_service(s, SERVICE_NEUTRAL);
+        s->server = NULL;
+        pool_drop(&sv, OUTCOME_DROP_DIRTY);
+        if (s->answered) {
+            session_close(&s->base, &err);
+            return;
+        }
+    } else if (s->state == HR_DISCARD) {
+        session_error(&s->base, &err);
+        hr_linger(s);
+        return;
+    } else {
+        s->is_head = false; /* of the request before */
+        if (s->state == HR_IDLE)
+            hr_become(s, HR_HEAD);
+    }
+    hr_refuse(s, &err, bad->status, 0);
+}
+
+bool hr_takes_input(const struct hr_session *s)
+{
+    if (s->base.closed)
+        return false;
+    switch (s->state) {
+    case HR_IDLE:
+    case HR_HEAD:
+        return io_unsent(&s->base.io) <= hr_high_water(s);
+    case HR_DISCARD:
+        return true;
+    case HR_LINKED:
+        return !http_parser_is_done(s->parser) &&
+               (s->deaf || io_unsent(&s->server->base.io) <= hr_high_water(s));
+    case HR_TLS:
+    case HR_WAITING:
+    case HR_LINGER:
+    case HR_STATES:
+        break;
+    }
+    return false;
+}
+
+static void take(struct hr_session *s, struct hr_batch *b, enum http_step step,
+                 const struct http_event *ev)
+{
+    switch (step) {
+    case HTTP_STEP_HEAD:
+        on_head(s, b, ev->head);
+        return;
+    case HTTP_STEP_BODY:
+        if (s->state == HR_LINKED)
+            put_body(s, b, ev->body);
+        return;
+    case HTTP_STEP_END:
+        if (s->state == HR_DISCARD)
+            hr_end(s, false);
+        else if (s->chunked && !s->deaf)
+            put_up(s, b, HTTP_CHUNK_LAST);
+        return;
+    case HTTP_STEP_BAD:
+        on_bad(s, &ev->bad);
+        return;
+    case HTTP_STEP_MORE:
+        return;
+    }
+}
+
+static void after_walk(struct hr_session *s, bool progress)
+{
+    if (s->state == HR_IDLE && !http_parser_is_quiet(s->parser)) {
+        hr_become(s, HR_HEAD);
+        /* A client's first head counts from the accept on. */
+        if (s->deadline != HR_DEADLINE_HEAD)
+            hr_set_deadline(s, HR_DEADLINE_HEAD, hr_timeouts(s)->client_login_ms);
+    }
+    if (s->state == HR_LINKED && !s->answered && progress)
+        hr_set_deadline(s, HR_DEADLINE_REQUEST, hr_timeouts(s)->request_ms);
+    if (s->state == HR_LINKED && io_unsent(&s->server->base.io) > hr_high_water(s))
+        hr_watch_stall(s);
+}
+
+void hr_walk(struct hr_session *s, struct span in)
+{
+    struct loop *loop = session_loop(&s->base);
+    struct hr_batch b;
+    bool progress = false;
+    hr_batch_init(&b, s, loop, send_up);
+    if (s->head_due)
+        put_again(s, &b);
+    while (hr_takes_input(s)) {
+        size_t used;
+        struct http_event ev;
+        enum http_step step = http_parser_feed(s->parser, in, &used, &ev);
+        in = span_skip(in, used);
+        if (step == HTTP_STEP_MORE)
+            break;
+        progress = progress || step == HTTP_STEP_BODY;
+        take(s, &b, step, &ev);
+    }
+    hr_batch_flush(&b);
+    if (s->base.closed)
+        return;
+    bool kept = s->state == HR_LINGER || !in.n || bufq_append(&loop->chunks, &s->carry, in);
+    struct err err;
+    if (!kept) {
+        err_set(&err, CAUSE_INTERNAL, STAGE_CLIENT, ENOMEM, "out of memory");
+        session_close(&s->base, &err);
+        return;
+    }
+    if (s->unsent && s->server) {
+        err_set(&err, CAUSE_UPSTREAM_CLOSED, STAGE_EXCHANGE, s->server->base.io.broken,
+                "%s had closed the connection before the request was sent",
+                s->server->base.endpoint->label);
+        hr_lose_server(s, &err, OUTCOME_DROP_EOF);
+        return;
+    }
+    after_walk(s, progress);
+}

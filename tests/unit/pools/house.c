@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/unit/pools/house.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- the clock: loop_now() is uv_now(), which this one stands in for ---- */
+
+static _Atomic uint64_t frozen = 0; /* 0: time runs */
+
+uint64_t uv_now(const uv_loop_t *loop)
+{
+    uint64_t at = atomic_load_explicit(&frozen, memory_order_relaxed);
+    return at ? at : loop->time;
+}
+
+uint64_t house_now(void)
+{
+    return atomic_load(&frozen);
+}
+
+/* ---- configurations ---- */
+
+struct house_snap {
+    struct snapshot snap;
+    struct pool_conf conf;
+    struct endpoint_conf endpoints[HOUSE_ENDPOINTS];
+};
+
+static const struct endpoint_conf default_endpoint = {
+    .label = "peer:1", .host = "127.0.0.1", .port = 1, .literal = true};
+
+struct pool_conf house_conf(uint32_t max)
+{
+    return (struct pool_conf){
+        .name = "test",
+        .endpoints = &default_endpoint,
+        .n_endpoints = 1,
+        .on_down = ON_DOWN_WAIT,
+        .size = {.max = max, .waiters = 10000, .acquire_timeout_ms = 60000},
+        .check = {.on_return = CHECK_FAST, .checkout_after_ms = 1000000, .timeout_ms = 1000},
+        .timeouts = {.connect_ms = 5000, .outage_wait_ms = 60000, .close_ms = 5000},
+        .retry = {.attempts = 3, .backoff_min_ms = 25, .backoff_max_ms = 250, .budget = 20},
+        .breaker = {.open_min_ms = 1000, .open_max_ms = 4000},
+    };
+}
+
+static void snap_free(struct snapshot *snap)
+{
+    free(OWNER(snap, struct house_snap, snap));
+}
+
+static struct house_snap *snap_new(const struct pool_conf *conf)
+{
+    struct house_snap *s = calloc(1, sizeof *s);
+    CHECK(s != NULL && conf->n_endpoints <= HOUSE_ENDPOINTS);
+    atomic_store(&s->snap.refs, 1);
+    s->snap.free = snap_free;
+    s->conf = *conf;
+    for (size_t i = 0; i < conf->n_endpoints; i++)
+        s->endpoints[i] = conf->endpoints[i];
+    s->conf.endpoints = s->endpoints;
+    return s;
+}
+
+void house_ask_all(struct house *h)
+{
+    for (unsigned i = 0; i < h->n; i++)
+        pool_ask(h->pools[i]);
+}
+
+void house_reconf(struct house *h, const struct pool_conf *conf)
+{
+    struct house_snap *s = snap_new(conf);
+    struct snapshot *ref = &s->snap;
+    ledger_reconf(h->ledger, &s->conf, ref, loop_now(&h->dialer_loop));
+    snapshot_drop(&ref);
+    house_ask_all(h);
+}
+
+/* ---- life ---- */
+
+static void on_stand(struct post_msg *msg);
+
+static void on_leave(struct post_msg *msg)
+{
+    loop_stop(OWNER(msg, struct house_thread, leave)->loop);
+}
+
+static void open_loop(struct house *h, unsigned i, struct loop *loop, const char *name)
+{
+    h->log[i] = log_ring_new(name, LOG_ERROR);
+    loop_init(loop, name, h->log[i]);
+    h->threads[i] = (struct house_thread){.house = h, .loop = loop};
+    post_init(&h->threads[i].stand, on_stand, NULL);
+    post_init(&h->threads[i].leave, on_leave, NULL);
+}
+
+void house_open(struct house *h, unsigned workers, const struct pool_conf *conf)
+{
+    *h = (struct house){.n = workers};
+    pthread_mutex_init(&h->mutex, NULL);
+    pthread_cond_init(&h->cond, NULL);
+    atomic_store(&frozen, 100000);
+    for (unsigned i = 0; i < workers; i++)
+        open_loop(h, i, &h->loops[i], "worker");
+    open_loop(h, workers, &h->dialer_loop, "dialer");
+    dialer_init(&h->dialer, &h->dialer_loop);
+    struct house_snap *s = snap_new(conf);
+    struct snapshot *ref = &s->snap;
+    h->ledger = ledger_new(&fake_driver, &s->conf, ref, workers, &h->dialer, house_now());
+    CHECK(h->ledger != NULL);
+    snapshot_drop(&ref);
+    for (unsigned i = 0; i < workers; i++) {
+        h->pools[i] = pool_new(h->ledger, i, &h->loops[i]);
+        CHECK(h->pools[i] != NULL);
+        pool_start(h->pools[i]);
+    }
+    ledger_start(h->ledger, house_now());
+}
+
+static void on_quiet(struct pool *p, void *arg)
+{
+    (void)p;
+    struct house *h = arg;
+    atomic_fetch_add(&h->quiet, 1);
+}
+
+void house_close(struct house *h)
+{
+    dialer_stop(&h->dialer);
+    for (unsigned i = 0; i < h->n; i++)
+        pool_stop(h->pools[i], on_quiet, h);
+    house_settle(h);
+    house_pass(h, 120000);
+    CHECK(atomic_load(&h->quiet) == h->n);
+    loop_stop(&h->dialer_loop);
+    for (unsigned i = 0; i < h->n; i++)
+        loop_stop(&h->loops[i]);
+    loop_run(&h->dialer_loop);
+    for (unsigned i = 0; i < h->n; i++)
+        loop_run(&h->loops[i]);
+    house_free(h);
+}
+
+void house_free(struct house *h)
+{
+    loop_fini(&h->dialer_loop);
+    for (unsigned i = 0; i < h->n; i++)
+        loop_fini(&h->loops[i]);
+    for (unsigned i = 0; i < h->n; i++)
+        pool_free(h->pools[i]);
+    ledger_free(h->ledger);
+    for (unsigned i = 0; i <= h->n; i++)
+        free(h->log[i]);
+    fake_lock();
+    CHECK(fake_open_count() == 0);
+    fake_unlock();
+    pthread_mutex_destroy(&h->mutex);
+    pthread_cond_destroy(&h->cond);
+}
+
+/* ---- turns on one thread ---- */
+
+static bool has_work(struct loop *loop)
+{
+    return atomic_load(&loop->inbox) || !list_empty(&loop->deferred);
+}
+
+void house_settle(struct house *h)
+{
+    bool more;
+    unsigned rounds = 0;
+    do {
+        CHECK(rounds++ < 10000); /* it never comes to rest */
+        uv_run(&h->dialer_loop.uv, UV_RUN_NOWAIT);
+        more = has_work(&h->dialer_loop);
+        for (unsigned i = 0; i < h->n; i++)
+            uv_run(&h->loops[i].uv, UV_RUN_NOWAIT);
+        for (unsigned i = 0; i < h->n; i++)
+            more = more || has_work(&h->loops[i]);
+        more = more || has_work(&h->dialer_loop);
+    } while (more);
+}
+
+void house_pass(struct house *h, uint64_t ms)
+{
+    uint64_t until = house_now() + ms;
+    for (bool last = false; !last;) {
+        uint64_t next = timers_next(&h->dialer_loop.timers);
+        for (unsigned i = 0; i < h->n; i++) {
+            uint64_t due = timers_next(&h->loops[i].timers);
+            next = due < next ? due : next;
+        }
+        last = next > until;
+        uint64_t now = last ? until : next;
+        if (now > house_now())
+            atomic_store(&frozen, now);
+        timers_advance(&h->dialer_loop.timers, house_now());
+        for (unsigned i = 0; i < h->n; i++)
+            timers_advance(&h->loops[i].timers, house_now());
+        house_settle(h);
+    }
+}
+
+/* ---- threads ---- */
+
+static void *run(void *arg)
+{
+    struct house_thread *t = arg;
+    loop_run(t->loop);
+    return NULL;
+}
+
+void house_run(struct house *h)
+{
+    atomic_store(&frozen, 0);
+    for (unsigned i = 0; i <= h->n; i++)
+        CHECK(pthread_create(&h->threads[i].thread, NULL, run, &h->threads[i]) == 0);
+}
+
+static void on_stand(struct post_msg *msg)
+{
+    struct house *h = OWNER(msg, struct house_thread, stand)->house;
+    pthread_mutex_lock(&h->mutex);
+    h->standing++;
+    pthread_cond_broadcast(&h->cond);
+    while (h->stop)
+        pthread_cond_wait(&h->cond, &h->mutex);
+    h->standing--;
+    pthread_cond_broadcast(&h->cond);
+    pthread_mutex_unlock(&h->mutex);
+}
+
+static void await_standing(struct house *h, unsigned n)
+{
+    pthread_mutex_lock(&h->mutex);
+    while (h->standing != n)
+        pthread_cond_wait(&h->cond, &h->mutex);
+    pthread_mutex_unlock(&h->mutex);
+}
+
+/* Workers first: what they have posted to the dialer is done when the dialer stands. */
+void house_stand(struct house *h)
+{
+    pthread_mutex_lock(&h->mutex);
+    h->stop = true;
+    pthread_mutex_unlock(&h->mutex);
+    for (unsigned i = 0; i < h->n; i++)
+        post(h->threads[i].loop, &h->threads[i].stand);
+    await_standing(h, h->n);
+    post(h->threads[h->n].loop, &h->threads[h->n].stand);
+    await_standing(h, h->n + 1);
+}
+
+void house_go_on(struct house *h)
+{
+    pthread_mutex_lock(&h->mutex);
+    h->stop = false;
+    pthread_cond_broadcast(&h->cond);
+    pthread_mutex_unlock(&h->mutex);
+    await_standing(h, 0);
+}
+
+void house_join(struct house *h)
+{
+    for (unsigned i = 0; i <= h->n; i++)
+        post(h->threads[i].loop, &h->threads[i].leave);
+    for (unsigned i = 0; i <= h->n; i++)
+        pthread_join(h->threads[i].thread, NULL);
+}
+
+/* ---- the audit ---- */
+
+struct census {
+    unsigned by_state[SERVER_STATES];
+    unsigned promised[HOUSE_WORKERS]; /* on their way, by home */
+    unsigned pinned;
+};
+
+static void take_census(struct fake_server *fs, void *arg)
+{
+    struct census *c = arg;
+    const struct server *sv = &fs->base;
+    c->by_state[sv->state]++;
+    if (sv->state == SERVER_TRAVELLING || (sv->state == SERVER_DIALING && sv->promised))
+        c->promised[sv->home]++;
+    if (sv->state == SERVER_BUSY && sv->exclusive && sv->capacity > 1)
+        c->pinned++;
+}
+
+static unsigned length(const struct list *l)
+{
+    unsigned n = 0;
+    LIST_EACH(pos, l)
+        n++;
+    return n;
+}
+
+static unsigned count(const struct counter *c)
+{
+    return (unsigned)counter_get(c);
+}
+
+static void audit_pool(const struct pool *p, struct census *in_pools)
+{
+    CHECK(pool_ok(p));
+    CHECK(length(&p->idle) == count(&p->stats.idle));
+    CHECK(length(&p->busy) == count(&p->stats.busy));
+    CHECK(length(&p->checking) == count(&p->stats.checking));
+    CHECK(length(&p->closing) == count(&p->stats.closing));
+    CHECK(p->n_waiters == count(&p->stats.waiting));
+    in_pools->by_state[SERVER_IDLE] += length(&p->idle);
+    in_pools->by_state[SERVER_BUSY] += length(&p->busy);
+    in_pools->by_state[SERVER_CHECKING] += length(&p->checking);
+    in_pools->by_state[SERVER_CLOSING] += length(&p->closing);
+    unsigned leases = 0, wholes = 0;
+    LIST_EACH(n, &p->busy)
+    {
+        const struct server *sv = OWNER(n, struct server, node);
+        CHECK(sv->leases >= 1 && sv->leases <= sv->capacity);
+        CHECK(!sv->exclusive || sv->leases == 1);
+        leases += sv->leases;
+    }
+    CHECK(leases == count(&p->stats.leased));
+    LIST_EACH(n, &p->waiters)
+        wholes += OWNER(n, struct waiter, node)->exclusive;
+    CHECK(wholes == p->n_wholes);
+}
+
+void house_audit(struct house *h)
+{
+    struct census all = {0}, pools = {0};
+    struct ledger_view view;
+    fake_each_server(take_census, &all);
+    ledger_view(h->ledger, &view);
+    for (unsigned i = 0; i < h->n; i++)
+        audit_pool(h->pools[i], &pools);
+    for (unsigned s = SERVER_IDLE; s <= SERVER_CLOSING; s++)
+        CHECK(all.by_state[s] == pools.by_state[s]);
+    unsigned live = pools.by_state[SERVER_IDLE] + pools.by_state[SERVER_BUSY] +
+                    pools.by_state[SERVER_CHECKING] + all.by_state[SERVER_TRAVELLING];
+    CHECK(view.closing == pools.by_state[SERVER_CLOSING]);
+    CHECK(view.open == view.dialing + view.closing + live);
+    CHECK(view.dialing >= all.by_state[SERVER_DIALING]); /* a failed one may be on its way home */
+    CHECK(view.dialing <= LEDGER_DIALS_MAX);
+    CHECK(view.pinned == all.pinned);
+    for (unsigned i = 0; i < h->n; i++) {
+        const struct ledger_worker *w = &h->ledger->workers[i];
+        unsigned owed_to = 0, owes = 0;
+        for (unsigned j = 0; j < h->n; j++) {
+            owed_to += h->ledger->workers[j].owes[i];
+            owes += w->owes[j];
+        }
+        CHECK(owes == w->asked);
+        /* A failed promised dial on its way home is no longer in the census. */
+        CHECK(w->promised >= all.promised[i] + owed_to);
+        CHECK(w->promised <= all.promised[i] + owed_to + view.dialing);
+    }
+}
