@@ -191,14 +191,19 @@ static void swallow_one(struct pg_session *s, const struct pg_msg *m)
     s->swallowing = s->swallow.till_sync;
 }
 
-/* A COMMIT that would be the first to hear of the loss gets the error instead: many clients do not look
-   whether COMMIT was answered with ROLLBACK. */
-static bool ends_transaction(const struct pg_session *s, struct span text)
+enum ending { ENDING_NONE, ENDING_ROLLBACK, ENDING_LOST_COMMIT };
+
+/*
+ * Does this end the lost transaction? A COMMIT that is the first to hear of the loss ends it with the error:
+ * many clients do not look whether COMMIT was answered with ROLLBACK, and none expects that a COMMIT, well
+ * or failed, leaves the transaction open.
+ */
+static enum ending ending_of(const struct pg_session *s, struct span text)
 {
     struct pg_text t = pg_text_look(text);
-    if (t.verb == PG_VERB_COMMIT && s->loss_untold)
-        return false;
-    return (t.verb == PG_VERB_ROLLBACK || t.verb == PG_VERB_COMMIT) && t.single && !t.chain;
+    if ((t.verb != PG_VERB_ROLLBACK && t.verb != PG_VERB_COMMIT) || !t.single || t.chain)
+        return ENDING_NONE;
+    return t.verb == PG_VERB_COMMIT && s->loss_untold ? ENDING_LOST_COMMIT : ENDING_ROLLBACK;
 }
 
 static void say_aborted(struct pg_session *s)
@@ -235,12 +240,18 @@ static void say_bare(struct pg_session *s, uint8_t type)
 static void failed_extended(struct pg_session *s, const struct pg_msg *m)
 {
     struct pg_parse parse;
+    enum ending ending = ENDING_NONE;
     if (m->type == 'H')
         return;
-    if (m->type == 'P' && m->whole && pg_read_parse(m->body, &parse) &&
-        ends_transaction(s, parse.text)) {
+    if (m->type == 'P' && m->whole && pg_read_parse(m->body, &parse))
+        ending = ending_of(s, parse.text);
+    if (ending == ENDING_ROLLBACK) {
         s->local_rollback = true;
         say_bare(s, '1');
+    } else if (ending == ENDING_LOST_COMMIT) {
+        say_aborted(s);
+        s->local_rollback = true;
+        s->swallow.till_sync = true;
     } else if (s->local_rollback && m->type == 'B') {
         say_bare(s, '2');
     } else if (s->local_rollback && m->type == 'D') {
@@ -271,13 +282,15 @@ static void failed_one(struct pg_session *s, const struct pg_msg *m)
     } else if (s->swallow.till_sync || m->type == 'd' || m->type == 'c' || m->type == 'f') {
         return;
     } else if (m->type == 'Q') {
-        bool over = m->whole && pg_read_query(m->body, &text) && ends_transaction(s, text);
-        if (over)
+        enum ending ending = ENDING_NONE;
+        if (m->whole && pg_read_query(m->body, &text))
+            ending = ending_of(s, text);
+        if (ending == ENDING_ROLLBACK)
             say_rolled_back(s);
         else
             say_aborted(s);
-        pg_say_ready(s, over ? PG_TX_IDLE : PG_TX_FAILED);
-        if (over)
+        pg_say_ready(s, ending ? PG_TX_IDLE : PG_TX_FAILED);
+        if (ending)
             pg_become(s, PG_IDLE);
     } else if (m->type == 'F') {
         say_aborted(s);

@@ -144,6 +144,20 @@ def test_recycle(orders, pg, workers):
     assert daemon.all_errors() == {}
 
 
+def test_where_the_verbs_ask(orders):
+    """--socket, --config, $CARPOOL_ADMIN, in this order."""
+    daemon = orders()
+    assert "orders" in daemon.cli("status", "-c", str(daemon.file)).stdout
+    assert "orders" in daemon.cli("status", "-s", str(daemon.socket), "-c", "/nowhere").stdout
+    done = daemon.cli("status", "--socket=/nowhere/admin.sock", check=False)
+    assert done.returncode == 1 and "/nowhere/admin.sock" in done.stderr
+    assert daemon.cli("status", "-c", "/nowhere/carpool.yaml", check=False).returncode == 1
+    for wrong in (["status", "orders"], ["pause"], ["pause", "a", "b"], ["status", "--nonsense"],
+                  ["breaker", "orders"], ["status", "-s"]):
+        done = daemon.cli(*wrong, check=False)
+        assert done.returncode == 2 and "usage: carpool" in done.stderr, wrong
+
+
 def test_verbs_for_a_pool_that_is_not_there(orders):
     daemon = orders()
     for verb in ("pause", "resume", "recycle"):
@@ -151,9 +165,51 @@ def test_verbs_for_a_pool_that_is_not_there(orders):
         assert done.returncode != 0 and "nosuchpool" in done.stdout + done.stderr
 
 
+def test_breaker_by_hand(orders):
+    """An operator's word: no server is opened, then as configured."""
+    daemon = orders(size={"min": 0, "max": 2, "acquire_timeout": "400ms"},
+                    timeouts={"outage_wait": "400ms"})
+    daemon.cli("breaker", "orders", "open")
+    assert "forced_open" in daemon.cli("status").stdout
+    for breaker in ("door", "service"):
+        for state in ("closed", "open", "half_open", "forced_open", "forced_closed"):
+            assert daemon.metric("carpool_breaker_state", breaker=breaker,
+                                 state=state) == (state == "forced_open")
+    assert daemon.first_error()
+    assert daemon.metric("carpool_dials_total") == 0
+    daemon.cli("breaker", "orders", "auto")
+    with daemon.wire() as wire:
+        assert wire.run("select 3")[0] == [["3"]]
+    assert daemon.cli("breaker", "orders", "ajar", check=False).returncode == 2
+
+
+def test_reload_and_shutdown_by_verb(orders):
+    daemon = orders()
+    daemon.change(size={"max": 7})
+    assert "in force" in daemon.reload().stdout
+    assert daemon.pools()["orders"]["servers"]["max"] == 7
+    assert daemon.metric("carpool_pool_max", pool="orders") == 7
+    daemon.file.write_text("pools: nonsense\n")
+    done = daemon.cli("reload", check=False)
+    assert done.returncode == 1
+    assert "carpool.yaml:1:" in done.stderr and "nothing was changed" in done.stderr
+    assert daemon.pools()["orders"]["servers"]["max"] == 7
+    daemon.cli("shutdown")
+    daemon.ended()
+
+
+def test_status_says_what_is_wrong(orders):
+    daemon = orders(upstream=f"postgres://app:x@{LOOPBACK}:{free_port()}/orders",
+                    size={"min": 1}, timeouts={"connect": "500ms"})
+    wait_for(lambda: daemon.pools()["orders"]["state"] == "down", 10, "the pool to be down")
+    said = daemon.cli("status").stdout
+    assert "down" in said and "dial_failed" in said and "check that the server runs" in said
+
+
 def test_changes_need_post(orders):
     daemon = orders()
-    assert daemon.get("/pools/orders/pause").status in (404, 405)
+    answer = daemon.get("/pools/orders/pause")
+    assert (answer.status, answer.fields["allow"]) == (405, "POST")
     with daemon.connect() as conn:
         assert conn.execute("select 1").fetchone() == (1,)
 
@@ -164,11 +220,23 @@ def test_admin_on_loopback_tcp(carpool, pg):
     daemon.write({"pools": [postgres_pool(pg.url())],
                   "admin": {"socket": str(daemon.socket), "http": f"{LOOPBACK}:{port}"}})
     daemon.start()
-    for path in ("/live", "/ready", "/metrics", "/stats", "/pools"):
+
+    def status(path, method="GET", **fields):
         conn = http.client.HTTPConnection(LOOPBACK, port, timeout=10)
-        conn.request("GET", path)
-        assert conn.getresponse().status == 200, path
+        conn.request(method, path, headers=fields)
+        code = conn.getresponse().status
         conn.close()
+        return code
+    for path in ("/live", "/ready", "/metrics", "/stats", "/pools", "/config"):
+        assert status(path) == 200, path
+    # A page in a browser of this machine may not reach in.
+    assert status("/pools/orders/pause", "POST", Origin="http://evil.example") == 403
+    assert status("/pools/orders/pause", "POST", Host="evil.example") == 403
+    assert status("/stats", Host="evil.example") == 403
+    assert daemon.pools()["orders"]["paused"] is False
+    assert status("/pools/orders/pause", "POST") == 200
+    assert daemon.pools()["orders"]["paused"] is True
+    assert daemon.cli("status", "-s", f"http://{LOOPBACK}:{port}").returncode == 0
 
 
 def test_admin_on_other_addresses_needs_the_token(carpool, pg):
@@ -211,6 +279,15 @@ def test_garbage_at_the_admin_socket(orders):
             except ConnectionError:
                 pass
     assert daemon.get("/live").status == 200
+
+
+def test_wait_runs_a_command_when_ready(orders):
+    daemon = orders()
+    done = daemon.cli("wait", "--", "echo", "riders welcome")
+    assert "riders welcome" in done.stdout
+    daemon.stop()
+    done = daemon.cli("wait", "--timeout", "500ms", "--", "echo", "no", check=False)
+    assert done.returncode == 1 and "not running" in done.stderr and done.stdout == ""
 
 
 def test_blocked_stdout_stops_nothing(carpool, pg):

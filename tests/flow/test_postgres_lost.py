@@ -117,6 +117,26 @@ def test_extended_end_of_a_lost_transaction(through_gate, pg, table, ending, oth
     assert count(pg, table) == 0
 
 
+@pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
+def test_commit_is_the_first_to_hear_of_the_loss(through_gate, pg, table, extended):
+    """COMMIT fails, and is the end of the transaction, as with PostgreSQL itself."""
+    daemon, relay = through_gate(size={"max": 1})
+    with daemon.wire() as wire:
+        wire.run("begin")
+        wire.run(f"insert into {table} (n) values (1)")
+        relay.cut()
+        wait_for(lambda: relay.open == 0, what="the connection to be gone")
+        if extended:
+            wire.send(pgwire.parse("commit"), pgwire.bind(), pgwire.execute(), pgwire.SYNC)
+        else:
+            wire.send(pgwire.query("commit"))
+        said = wire.until("Z")
+        assert [k for k, _ in said] == ["E", "Z"] and said[-1][1] == b"I"
+        assert pgwire.fields(said[0][1])["C"] == "08006"
+        assert wire.run("select 1")[0] == [["1"]]
+    assert count(pg, table) == 0
+
+
 def test_lost_while_the_client_thinks(through_gate, pg, table):
     """The server dies in an open transaction while nothing is asked: the next words hear of it."""
     daemon, relay = through_gate(size={"max": 1})

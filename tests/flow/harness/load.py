@@ -24,17 +24,21 @@ class Load:
 
     def _ride(self, n):
         try:
-            conn = self.daemon.connect(user=self.user)
+            conn = self.daemon.connect(user=self.user, autocommit=True)
             while not self._end.is_set():
                 try:
-                    with conn.transaction():
-                        conn.execute(f"insert into {self.table} (n) values ({n})")
-                        conn.execute("select pg_sleep(0.005)")
+                    # Not conn.transaction(): psycopg 3.1 cannot be used again after a failed BEGIN.
+                    conn.execute("begin")
+                    conn.execute(f"insert into {self.table} (n) values ({n})")
+                    conn.execute("select pg_sleep(0.005)")
+                    conn.execute("commit")
                     self.done[n] += 1
                 except psycopg.Error as e:
                     self.errors.append(e)
                     if conn.closed or conn.broken:
                         raise
+                    if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                        conn.execute("rollback")
             conn.close()
         except Exception as e:
             self.lost.append((n, "".join(traceback.format_exception(e))))
