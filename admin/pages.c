@@ -94,6 +94,7 @@ static json_t *servers(struct page *page, const struct pool_figures *p)
     json_t *o = made(page, json_object());
     for (unsigned s = 0; s < FIGURE_SERVER_COUNT; s++)
         put(page, o, figure_server_word(s), number(p->servers[s]));
+    put(page, o, "open", number(p->open));
     put(page, o, "max", number(p->max));
     put(page, o, "min", number(p->min));
     return o;
@@ -185,7 +186,6 @@ static json_t *short_pool(struct page *page, const struct pool_figures *p)
 static json_t *long_pool(struct page *page, const struct pool_figures *p)
 {
     json_t *o = short_pool(page, p);
-    put(page, json_object_get(o, "servers"), "open", number(p->open));
     put(page, o, "clients_accepted", number(p->accepted));
     put(page, o, "clients_refused", number(p->refused));
     put(page, o, "waits", number(p->waits));

@@ -9,17 +9,11 @@
 #include "pools/pool_private.h"
 #include "pools/server.h"
 
-/* Server numbers are for people: unique in this process, in order of birth. */
-static uint32_t next_id(void)
-{
-    static _Atomic uint32_t last;
-    return atomic_fetch_add(&last, 1) + 1;
-}
-
 void dialer_init(struct dialer *d, struct loop *loop)
 {
     d->loop = loop;
     d->stopping = false;
+    atomic_store(&d->born, 0);
     list_init(&d->dials);
 }
 
@@ -82,7 +76,7 @@ bool dialer_start(struct dialer *d, struct ledger *l, const struct pool_conf *co
         return false;
     }
     sv->magic = SERVER_MAGIC;
-    sv->id = next_id();
+    sv->id = atomic_fetch_add(&d->born, 1) + 1;
     sv->ops = l->ops;
     sv->ledger = l;
     sv->home = home;

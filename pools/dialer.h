@@ -16,6 +16,7 @@ struct server;
 struct dialer {
     struct loop *loop;
     struct list dials; /* in flight; the dialer's thread */
+    _Atomic uint32_t born; /* servers so far: their numbers are for people */
     bool stopping;
 };
 

@@ -346,6 +346,8 @@ bool control_apply(struct control *c, struct loaded *fresh, struct err *err)
         order(c, e, WORKER_DETACH);
     }
     writer_conf(c->writer, &config->log);
+    if (c->admin)
+        (void)admin_retoken(c->admin, config->admin.token);
     if (c->loaded) {
         struct snapshot *old = &c->loaded->snap;
         snapshot_drop(&old);

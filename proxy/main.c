@@ -21,6 +21,7 @@ static const char usage[] =
     "  carpool pause | resume | recycle POOL\n"
     "  carpool breaker POOL open|closed|auto\n"
     "  carpool reload | shutdown | health\n"
+    "  carpool wait [-- COMMAND]           until it is ready, then run COMMAND\n"
     "\n"
     "  carpool version | help\n";
 

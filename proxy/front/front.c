@@ -21,12 +21,6 @@ struct door {
     const struct listen_conf *conf;
 };
 
-static uint32_t next_id(void)
-{
-    static _Atomic uint32_t last;
-    return atomic_fetch_add(&last, 1) + 1;
-}
-
 /* ---- gates ---- */
 
 static void gate_free(struct snapshot *snap)
@@ -201,7 +195,7 @@ static void admit(struct door *d, int fd, const struct sockaddr_storage *peer)
         return;
     }
     s->magic = SESSION_MAGIC;
-    s->id = next_id();
+    s->id = r->front->accepted++ * r->front->n_workers + r->front->worker + 1;
     s->gate = gate_take(d->gate);
     s->door = d->conf;
     s->peer = addr;

@@ -46,6 +46,7 @@ struct front {
     unsigned worker, n_workers;
     struct front **peers; /* all workers' fronts, for handing clients over */
     _Atomic unsigned clients;
+    uint32_t accepted; /* here: makes the sessions' numbers, unique over workers */
     struct list routes;
     bool draining;
     void (*on_quiet)(struct front *f, void *arg);

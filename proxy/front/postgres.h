@@ -54,7 +54,7 @@ struct pg_session {
     struct pg_framer framer;
     struct bufq carry;          /* bytes of the client that cannot be used yet */
     struct pg_server *server;   /* while SETTING, LINKED */
-    struct waiter waiter;
+    struct waiter waiter; /* its err is also why carpool answers instead of a server */
     struct pg_params *params;   /* what the client wants its server set to */
     struct pg_login *login;
     struct pg_swallow swallow;  /* with refusal: answered by carpool up to Sync */
@@ -67,7 +67,7 @@ struct pg_session {
     bool dropping_body; /* the rest of a replaced message from the server */
     bool client_gone;
     uint8_t deadline;  /* enum pg_deadline */
-    struct err why;    /* the refusal being answered */
+    uint32_t permit; /* of the service breaker, for the exchange under way; 0: none */
     uint32_t key_pid;
     uint8_t key[4];
     struct list key_node;

@@ -63,13 +63,30 @@ static bool keeps_server(const struct pg_session *s)
 
 static void exchange_over(struct pg_session *s)
 {
+    struct pool *p = session_pool(&s->base);
+    if (s->permit)
+        ledger_service_result(pool_ledger(p), NULL, 0, SERVICE_NEUTRAL, s->permit,
+                              loop_now(session_loop(&s->base)));
+    s->permit = 0;
     if (s->admitted)
         session_exchange_over(&s->base);
     s->admitted = false;
 }
 
+/*
+ * The service breaker hears of exchanges that show a sick server: it breaks the protocol, or answers not even
+ * a cancel. A lost connection is none of them: whether the database is up, the door finds out, and clients
+ * can wait for that.
+ */
+static void tell_service(struct pg_session *s, bool well)
+{
+    pool_service_result(session_pool(&s->base), &s->server->base, well, s->permit);
+    s->permit = 0;
+}
+
 static void give_back(struct pg_session *s)
 {
+    tell_service(s, true);
     exchange_over(s);
     struct pg_server *ps = s->server;
     struct server *sv = &ps->base;
@@ -110,6 +127,7 @@ static void lose_server(struct pg_session *s, const struct err *why, enum outcom
 {
     struct pg_server *ps = s->server;
     struct server *sv = &ps->base;
+    tell_service(s, outcome != OUTCOME_DROP_PROTOCOL && outcome != OUTCOME_DROP_TIMEOUT);
     exchange_over(s);
     if (s->state == PG_SETTING) {
         /* Not a byte of the client's has reached it: another server will do. */
@@ -153,7 +171,7 @@ static void lose_server(struct pg_session *s, const struct err *why, enum outcom
     io_resume(&s->base.io);
     pg_framer_init(&s->framer, PG_SIDE_CLIENT);
     s->swallow = swallow;
-    s->why = err;
+    s->waiter.err = err;
     s->swallowing = !in_tx && swallow.till_sync;
     pg_become(s, in_tx ? PG_FAILED : PG_IDLE);
     pg_relay_input(s);
@@ -175,10 +193,10 @@ static void swallow_one(struct pg_session *s, const struct pg_msg *m)
         break;
     case PG_SWALLOW_ERROR:
         if (first)
-            pg_say_error(s, &s->why, "ERROR", NULL);
+            pg_say_error(s, &s->waiter.err, "ERROR", NULL);
         break;
     case PG_SWALLOW_ERROR_READY:
-        pg_say_error(s, &s->why, "ERROR", NULL);
+        pg_say_error(s, &s->waiter.err, "ERROR", NULL);
         pg_say_ready(s, PG_TX_IDLE);
         break;
     case PG_SWALLOW_READY:
@@ -211,7 +229,7 @@ static void say_aborted(struct pg_session *s)
     struct err err;
     if (s->loss_untold) {
         s->loss_untold = false;
-        pg_say_error(s, &s->why, "ERROR", pg_sqlstate(s->why.cause, false));
+        pg_say_error(s, &s->waiter.err, "ERROR", pg_sqlstate(s->waiter.err.cause, false));
         return;
     }
     err_set(&err, CAUSE_UPSTREAM_CLOSED, STAGE_EXCHANGE, 0,
@@ -307,9 +325,9 @@ static void link_up(struct pg_session *s);
 /* No server for what the client asks: told with the first message, then swallowed up to Sync. */
 static void refuse_exchange(struct pg_session *s, const struct err *err)
 {
-    s->why = *err;
+    s->waiter.err = *err;
     exchange_over(s);
-    session_error(&s->base, &s->why);
+    session_error(&s->base, &s->waiter.err);
     s->swallow = (struct pg_swallow){0};
     s->swallowing = true;
 }
@@ -337,6 +355,15 @@ static void want_server(struct pg_session *s)
 {
     struct pool *p = session_pool(&s->base);
     struct err err;
+    uint64_t wait_ms;
+    if (!ledger_service_allows(pool_ledger(p), loop_now(session_loop(&s->base)), &s->permit,
+                               &wait_ms)) {
+        err_set(&err, CAUSE_BREAKER_OPEN, STAGE_WAIT, 0,
+                "pool %s: its breaker is open, for %llu ms more", pool_ledger(p)->name,
+                (unsigned long long)wait_ms);
+        refuse_exchange(s, &err);
+        return;
+    }
     s->admitted = session_admit(&s->base, &err);
     if (!s->admitted) {
         refuse_exchange(s, &err);
@@ -686,7 +713,7 @@ static void on_settings_done(struct pg_session *s)
 {
     struct pg_server *ps = s->server;
     if (ps->check_failed) {
-        struct err err = s->why;
+        struct err err = s->waiter.err;
         give_back(s);
         pg_refuse(s, &err, "22023");
         return;
@@ -718,7 +745,7 @@ static void note_error(struct pg_session *s, struct span body)
     struct pg_fields f;
     s->server->check_failed = true;
     if (pg_read_error(body, &f))
-        err_set(&s->why, CAUSE_CLIENT_PROTOCOL, STAGE_EXCHANGE, 0,
+        err_set(&s->waiter.err, CAUSE_CLIENT_PROTOCOL, STAGE_EXCHANGE, 0,
                 "the server refuses a startup parameter: %.*s",
                 (int)(f.message.n > 100 ? 100 : f.message.n), (const char *)f.message.p);
 }

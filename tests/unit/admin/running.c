@@ -75,8 +75,10 @@ static void keep(struct snapshot *snap)
 static void make_pool(struct running *r)
 {
     r->endpoint = (struct endpoint_conf){.label = "db:5432"};
-    r->conf = (struct pool_conf){
-        .name = "orders", .endpoints = &r->endpoint, .n_endpoints = 1, .size = {0, 3, 10}};
+    r->conf = (struct pool_conf){.name = "orders",
+                                 .endpoints = &r->endpoint,
+                                 .n_endpoints = 1,
+                                 .size = {.max = 3, .waiters = 10}};
     r->ledger = ledger_new(NULL, &r->conf, &r->snap, 1, NULL, 1);
     assert_non_null(r->ledger);
     r->pool = r->pools[0] = pool_new(r->ledger, 0, &r->loop);
@@ -257,4 +259,35 @@ bool running_ended(int fd)
 {
     char byte;
     return take(fd, &byte, 1) <= 0;
+}
+
+void running_assert_has(const char *text, const char *what)
+{
+    if (!text || !strstr(text, what))
+        fail_msg("\"%s\" is not in:\n%s", what, text ? text : "(nothing)");
+}
+
+char *running_ask(int fd, const char *request, unsigned status)
+{
+    running_send(fd, request);
+    char *answer = running_read(fd, strncmp(request, "HEAD", 4) == 0);
+    assert_non_null(answer);
+    if (strtoul(answer + strlen("HTTP/1.1 "), NULL, 10) != status)
+        fail_msg("not %u:\n%s", status, answer);
+    return answer;
+}
+
+char *running_ask_once(const struct running *r, const char *request, unsigned status)
+{
+    int fd = running_connect(r);
+    char *answer = running_ask(fd, request, status);
+    close(fd);
+    return answer;
+}
+
+void running_expect(const struct running *r, const char *request, unsigned status, const char *what)
+{
+    char *answer = running_ask_once(r, request, status);
+    running_assert_has(answer, what);
+    free(answer);
 }

@@ -7,7 +7,13 @@
 #include "admin/admin.h"
 #include "proxy/core/post.h"
 
-#define RUNNING_WAIT_S 20
+/* Less than an idle caller may stay: a test that only passes because others were thrown out
+   fails. */
+#define RUNNING_WAIT_S 8
+
+/* Requests. The Host is nobody's. */
+#define GET(path) "GET " path " HTTP/1.1\r\nHost: x\r\n\r\n"
+#define POST(path) "POST " path " HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
 
 struct running {
     char folder[64], socket[96];
@@ -53,3 +59,12 @@ void running_send(int fd, const char *text);
 char *running_read(int fd, bool head_only);
 /* Waits for end-of-file or a reset; false: something else came. */
 bool running_ended(int fd);
+
+void running_assert_has(const char *text, const char *what);
+/* Sends, reads one answer, compares its status; the answer is to be freed. */
+char *running_ask(int fd, const char *request, unsigned status);
+/* The same on a connection of its own, to the Unix socket. */
+char *running_ask_once(const struct running *r, const char *request, unsigned status);
+/* ... and `what` is in the answer. */
+void running_expect(const struct running *r, const char *request, unsigned status,
+                    const char *what);

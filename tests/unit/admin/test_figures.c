@@ -38,8 +38,10 @@ static struct house *house_new(uint32_t min)
     atomic_store(&h->snap.refs, 1);
     h->snap.free = keep;
     h->endpoint = (struct endpoint_conf){.label = "db:5432"};
-    h->conf = (struct pool_conf){
-        .name = "orders", .endpoints = &h->endpoint, .n_endpoints = 1, .size = {min, 20, 10}};
+    h->conf = (struct pool_conf){.name = "orders",
+                                 .endpoints = &h->endpoint,
+                                 .n_endpoints = 1,
+                                 .size = {.min = min, .max = 20, .waiters = 10}};
     h->front = (struct front_conf){.kind = FRONT_POSTGRES, .mode = FRONT_SESSION};
     h->ledger = ledger_new(NULL, &h->conf, &h->snap, 2, NULL, 1000);
     assert_non_null(h->ledger);

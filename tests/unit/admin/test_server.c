@@ -1,22 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* The API as its callers meet it, over real sockets. */
-#include <errno.h>
-#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "tests/unit/admin/running.h"
-
-#define GET(path) "GET " path " HTTP/1.1\r\nHost: x\r\n\r\n"
-#define POST(path) "POST " path " HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
 
 static struct running *start(void **state)
 {
@@ -30,58 +22,27 @@ static int stop(void **state)
     return 0;
 }
 
-static void assert_has(const char *text, const char *what)
-{
-    if (!text || !strstr(text, what))
-        fail_msg("\"%s\" is not in:\n%s", what, text ? text : "(nothing)");
-}
-
-/* Sends, reads one answer, compares the status; the answer is to be freed. */
-static char *ask(int fd, const char *request, unsigned status)
-{
-    running_send(fd, request);
-    char *answer = running_read(fd, strncmp(request, "HEAD", 4) == 0);
-    assert_non_null(answer);
-    if (strtoul(answer + strlen("HTTP/1.1 "), NULL, 10) != status)
-        fail_msg("not %u:\n%s", status, answer);
-    return answer;
-}
-
-/* On a connection of its own. */
-static char *ask_once(const struct running *r, const char *request, unsigned status)
-{
-    int fd = running_connect(r);
-    char *answer = ask(fd, request, status);
-    close(fd);
-    return answer;
-}
-
-static void expect(const struct running *r, const char *request, unsigned status, const char *what)
-{
-    char *answer = ask_once(r, request, status);
-    assert_has(answer, what);
-    free(answer);
-}
-
 /* ---- pages ---- */
 
 static void test_pages(void **state)
 {
     struct running *r = start(state);
-    expect(r, GET("/live"), 200, "{\"live\": true}\n");
-    expect(r, GET("/ready"), 200, "\"ready\": true");
-    expect(r, GET("/metrics"), 200, "\ncarpool_pool_max{pool=\"orders\",kind=\"postgres\"} 3\n");
-    expect(r, GET("/metrics"), 200, "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n");
-    expect(r, GET("/stats"), 200, "\"name\": \"orders\"");
-    expect(r, GET("/stats"), 200, "Content-Type: application/json\r\n");
-    expect(r, GET("/pools"), 200, "\"db:5432\"");
-    expect(r, GET("/config"), 200, "\r\n\r\n####");
-    expect(r, GET("/"), 200, "POST /reload");
-    expect(r, GET("/servers"), 501, "\"error\"");
-    expect(r, GET("/nowhere"), 404, "\"error\"");
-    expect(r, GET("/reload"), 405, "Allow: POST\r\n");
-    expect(r, POST("/stats"), 405, "Allow: GET, HEAD\r\n");
-    expect(r, "GET /live HTTP/1.0\r\n\r\n", 200, "Connection: close");
+    running_expect(r, GET("/live"), 200, "{\"live\": true}\n");
+    running_expect(r, GET("/ready"), 200, "\"ready\": true");
+    running_expect(r, GET("/metrics"), 200,
+                   "\ncarpool_pool_max{pool=\"orders\",kind=\"postgres\"} 3\n");
+    running_expect(r, GET("/metrics"), 200,
+                   "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n");
+    running_expect(r, GET("/stats"), 200, "\"name\": \"orders\"");
+    running_expect(r, GET("/stats"), 200, "Content-Type: application/json\r\n");
+    running_expect(r, GET("/pools"), 200, "\"db:5432\"");
+    running_expect(r, GET("/config"), 200, "\r\n\r\n####");
+    running_expect(r, GET("/"), 200, "POST /reload");
+    running_expect(r, GET("/servers"), 501, "\"error\"");
+    running_expect(r, GET("/nowhere"), 404, "\"error\"");
+    running_expect(r, GET("/reload"), 405, "Allow: POST\r\n");
+    running_expect(r, POST("/stats"), 405, "Allow: GET, HEAD\r\n");
+    running_expect(r, "GET /live HTTP/1.0\r\n\r\n", 200, "Connection: close");
 }
 
 static void test_keep_alive(void **state)
@@ -89,8 +50,8 @@ static void test_keep_alive(void **state)
     struct running *r = start(state);
     int fd = running_connect(r);
     for (int i = 0; i < 20; i++)
-        free(ask(fd, GET("/stats"), 200));
-    free(ask(fd, "GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 200));
+        free(running_ask(fd, GET("/stats"), 200));
+    free(running_ask(fd, "GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 200));
     assert_true(running_ended(fd));
     close(fd);
 }
@@ -99,16 +60,16 @@ static void test_head(void **state)
 {
     struct running *r = start(state);
     int fd = running_connect(r);
-    char *head = ask(fd, "HEAD /pools HTTP/1.1\r\nHost: x\r\n\r\n", 200);
-    char *full = ask(fd, GET("/pools"), 200); /* starts at once: no body was left over */
+    char *head = running_ask(fd, "HEAD /pools HTTP/1.1\r\nHost: x\r\n\r\n", 200);
+    char *full = running_ask(fd, GET("/pools"), 200); /* starts at once: no body was left over */
     const char *length = strstr(head, "Content-Length: ");
     assert_non_null(length);
     assert_int_equal(strtoul(length + strlen("Content-Length: "), NULL, 10),
                      strlen(strstr(full, "\r\n\r\n") + 4));
     free(head);
     free(full);
-    free(ask(fd, "HEAD /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404));
-    free(ask(fd, GET("/live"), 200));
+    free(running_ask(fd, "HEAD /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404));
+    free(running_ask(fd, GET("/live"), 200));
     close(fd);
 }
 
@@ -122,11 +83,11 @@ static void test_requests_in_pieces(void **state)
         const char byte[] = {request[i], '\0'};
         running_send(fd, byte);
     }
-    free(ask(fd, "", 200));
-    free(ask(fd,
-             "POST /reload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-             "3\r\nabc\r\n0\r\n\r\n",
-             200));
+    free(running_ask(fd, "", 200));
+    free(running_ask(fd,
+                     "POST /reload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+                     "3\r\nabc\r\n0\r\n\r\n",
+                     200));
     assert_int_equal(atomic_load(&r->reloads), 2);
     close(fd);
 }
@@ -137,8 +98,8 @@ static void test_pipelining_is_refused_politely(void **state)
 {
     struct running *r = start(state);
     int fd = running_connect(r);
-    char *answer = ask(fd, GET("/live") POST("/reload"), 200);
-    assert_has(answer, "Connection: close\r\n");
+    char *answer = running_ask(fd, GET("/live") POST("/reload"), 200);
+    running_assert_has(answer, "Connection: close\r\n");
     free(answer);
     assert_true(running_ended(fd));
     assert_int_equal(atomic_load(&r->reloads), 0);
@@ -154,7 +115,7 @@ static void test_continue(void **state)
                      "Expect: 100-continue\r\n\r\n");
     assert_int_equal(recv(fd, interim, 25, MSG_WAITALL), 25);
     assert_string_equal(interim, "HTTP/1.1 100 Continue\r\n\r\n");
-    free(ask(fd, "hi", 200));
+    free(running_ask(fd, "hi", 200));
     close(fd);
 }
 
@@ -163,51 +124,52 @@ static void test_continue(void **state)
 static void test_actions_on_pools(void **state)
 {
     struct running *r = start(state);
-    expect(r, POST("/pools/orders/pause"), 200, "pool orders is paused");
-    expect(r, GET("/pools"), 200, "\"paused\": true");
-    expect(r, POST("/pools/orders/resume"), 200, "\"message\"");
-    expect(r, GET("/pools"), 200, "\"paused\": false");
-    expect(r, POST("/pools/orders/breaker?to=open"), 200, "\"message\"");
-    expect(r, GET("/pools"), 200, "\"state\": \"forced_open\"");
-    expect(r, POST("/pools/orders/breaker?to=closed"), 200, "\"message\"");
-    expect(r, GET("/stats"), 200, "\"door\": \"forced_closed\"");
-    expect(r, POST("/pools/orders/breaker?to=auto"), 200, "\"message\"");
-    expect(r, GET("/stats"), 200, "\"door\": \"closed\"");
+    running_expect(r, POST("/pools/orders/pause"), 200, "pool orders is paused");
+    running_expect(r, GET("/pools"), 200, "\"paused\": true");
+    running_expect(r, POST("/pools/orders/resume"), 200, "\"message\"");
+    running_expect(r, GET("/pools"), 200, "\"paused\": false");
+    running_expect(r, POST("/pools/orders/breaker?to=open"), 200, "\"message\"");
+    running_expect(r, GET("/pools"), 200, "\"state\": \"forced_open\"");
+    running_expect(r, POST("/pools/orders/breaker?to=closed"), 200, "\"message\"");
+    running_expect(r, GET("/stats"), 200, "\"door\": \"forced_closed\"");
+    running_expect(r, POST("/pools/orders/breaker?to=auto"), 200, "\"message\"");
+    running_expect(r, GET("/stats"), 200, "\"door\": \"closed\"");
     unsigned generation = atomic_load(&r->ledger->generation);
-    expect(r, POST("/pools/orders/recycle"), 200, "\"message\"");
+    running_expect(r, POST("/pools/orders/recycle"), 200, "\"message\"");
     assert_int_equal(atomic_load(&r->ledger->generation), generation + 1);
 }
 
 static void test_actions_that_cannot_be(void **state)
 {
     struct running *r = start(state);
-    expect(r, POST("/pools/nosuch/pause"), 404,
-           "no pool is called \\\"nosuch\\\"; there is orders");
-    expect(r, POST("/pools/orders/breaker"), 400, "?to=open");
-    expect(r, POST("/pools/orders/breaker?to=ajar"), 400, "?to=open");
-    expect(r, POST("/pools/orders/dance"), 404, "\"error\"");
-    expect(r, GET("/pools"), 200, "\"state\": \"ok\"");
+    running_expect(r, POST("/pools/nosuch/pause"), 404,
+                   "no pool is called \\\"nosuch\\\"; there is orders");
+    running_expect(r, POST("/pools/orders/breaker"), 400, "?to=open");
+    running_expect(r, POST("/pools/orders/breaker?to=ajar"), 400, "?to=open");
+    running_expect(r, POST("/pools/orders/dance"), 404, "\"error\"");
+    running_expect(r, GET("/pools"), 200, "\"state\": \"ok\"");
 }
 
 static void test_reload(void **state)
 {
     struct running *r = start(state);
-    expect(r, POST("/reload"), 200, "\"c.yaml:3:1: warning: something\",\n    \"second line\"");
+    running_expect(r, POST("/reload"), 200,
+                   "\"c.yaml:3:1: warning: something\",\n    \"second line\"");
     r->reload_works = false;
-    expect(r, POST("/reload"), 422, "\"error\": \"nothing was changed");
+    running_expect(r, POST("/reload"), 422, "\"error\": \"nothing was changed");
     assert_int_equal(atomic_load(&r->reloads), 2);
 }
 
 static void test_shutdown(void **state)
 {
     struct running *r = start(state);
-    expect(r, POST("/shutdown"), 202, "\"message\"");
+    running_expect(r, POST("/shutdown"), 202, "\"message\"");
     assert_int_equal(atomic_load(&r->shutdowns), 1);
     /* What is left of it still answers, but changes nothing any more. */
-    expect(r, GET("/live"), 200, "true");
-    expect(r, GET("/ready"), 503, "carpool is draining");
-    expect(r, POST("/reload"), 409, "draining");
-    expect(r, POST("/pools/orders/pause"), 409, "draining");
+    running_expect(r, GET("/live"), 200, "true");
+    running_expect(r, GET("/ready"), 503, "carpool is draining");
+    running_expect(r, POST("/reload"), 409, "draining");
+    running_expect(r, POST("/pools/orders/pause"), 409, "draining");
     assert_int_equal(atomic_load(&r->reloads), 0);
 }
 
@@ -221,20 +183,19 @@ static void test_garbage(void **state)
         "hello there\r\n\r\n",
         "GET /live HTTP/1.1\r\n\r\n",
         "GET /live HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
-        "POST /reload HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: "
-        "chunked\r\n\r\n",
+        "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
         "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS client\r\n",
     };
     for (size_t i = 0; i < ARRAY_LEN(garbage); i++) {
         int fd = running_connect(r);
-        char *answer = ask(fd, garbage[i], 400);
-        assert_has(answer, "Connection: close\r\n");
-        assert_has(answer, "\"error\"");
+        char *answer = running_ask(fd, garbage[i], 400);
+        running_assert_has(answer, "Connection: close\r\n");
+        running_assert_has(answer, "\"error\"");
         free(answer);
         assert_true(running_ended(fd));
         close(fd);
     }
-    expect(r, GET("/live"), 200, "true");
+    running_expect(r, GET("/live"), 200, "true");
     assert_int_equal(atomic_load(&r->reloads), 0);
 }
 
@@ -251,12 +212,15 @@ static void test_too_much(void **state)
     running_send(fd, "GET /live HTTP/1.1\r\nHost: x\r\nX-Big: ");
     running_send(fd, big);
     char *answer = running_read(fd, false);
-    assert_has(answer, "HTTP/1.1 431 ");
+    running_assert_has(answer, "HTTP/1.1 431 ");
     free(answer);
+    char byte;
+    assert_int_equal(recv(fd, &byte, 1, 0), 0); /* an orderly end, no reset */
     close(fd);
 
     fd = running_connect(r);
-    free(ask(fd, "POST /reload HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n", 413));
+    free(running_ask(fd, "POST /reload HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n",
+                     413));
     assert_true(running_ended(fd));
     close(fd);
 
@@ -265,7 +229,7 @@ static void test_too_much(void **state)
                      "30d40\r\n");
     running_send(fd, big);
     answer = running_read(fd, false);
-    assert_has(answer, "HTTP/1.1 413 ");
+    running_assert_has(answer, "HTTP/1.1 413 ");
     free(answer);
     close(fd);
     free(big);
@@ -281,10 +245,10 @@ static void test_too_many_callers(void **state)
         idle[i] = running_connect(r);
         running_send(idle[i], i % 2 ? "GET /live HT" : "");
     }
-    expect(r, GET("/live"), 200, "true");
+    running_expect(r, GET("/live"), 200, "true");
     /* The oldest have gone, the latest is still heard. */
     assert_true(running_ended(idle[0]));
-    free(ask(idle[79], "TP/1.1\r\nHost: x\r\n\r\n", 200));
+    free(running_ask(idle[79], "TP/1.1\r\nHost: x\r\n\r\n", 200));
     for (size_t i = 0; i < ARRAY_LEN(idle); i++)
         close(idle[i]);
 }
@@ -294,6 +258,14 @@ static void make_config_big(struct running *r)
     r->config_bytes = (size_t)24 << 20;
 }
 
+static void read_big_config(const struct running *r, int fd)
+{
+    char *answer = running_read(fd, false);
+    assert_non_null(answer);
+    assert_int_equal(strlen(strstr(answer, "\r\n\r\n") + 4), r->config_bytes);
+    free(answer);
+}
+
 /* Somebody who does not read gets in nobody's way; the answer is whole once it is read. */
 static void test_slow_reader(void **state)
 {
@@ -301,11 +273,12 @@ static void test_slow_reader(void **state)
     int slow = running_connect(r);
     running_send(slow, GET("/config"));
     for (int i = 0; i < 50; i++)
-        expect(r, GET("/live"), 200, "true");
-    char *answer = running_read(slow, false);
-    assert_int_equal(strlen(strstr(answer, "\r\n\r\n") + 4), r->config_bytes);
-    free(answer);
-    free(ask(slow, GET("/live"), 200));
+        running_expect(r, GET("/live"), 200, "true");
+    running_send(slow, "GET /config HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    read_big_config(r, slow);
+    running_expect(r, GET("/live"), 200, "true");
+    read_big_config(r, slow);
+    assert_true(running_ended(slow));
     close(slow);
 }
 
@@ -315,13 +288,13 @@ static void test_caller_leaves_in_the_middle(void **state)
     for (int i = 0; i < 5; i++) {
         int fd = running_connect(r);
         running_send(fd, GET("/config"));
-        free(ask_once(r, GET("/live"), 200)); /* the answer is under way */
+        free(running_ask_once(r, GET("/live"), 200)); /* the answer is under way */
         close(fd);
         fd = running_connect(r);
         running_send(fd, "POST /reload HTTP/1.1\r\nContent-Le");
         close(fd);
     }
-    expect(r, GET("/live"), 200, "true");
+    running_expect(r, GET("/live"), 200, "true");
     assert_int_equal(atomic_load(&r->reloads), 0);
 }
 
@@ -332,142 +305,9 @@ static void test_half_closed_caller(void **state)
     int fd = running_connect(r);
     running_send(fd, GET("/live"));
     assert_int_equal(shutdown(fd, SHUT_WR), 0);
-    free(ask(fd, "", 200));
+    free(running_ask(fd, "", 200));
     assert_true(running_ended(fd));
     close(fd);
-}
-
-/* ---- doors ---- */
-
-static void test_socket_file(void **state)
-{
-    struct running *r = start(state);
-    struct stat st;
-    assert_int_equal(stat(r->socket, &st), 0);
-    assert_int_equal(st.st_mode & 07777, 0600);
-    running_stop(r);
-    assert_int_equal(stat(r->socket, &st), -1);
-}
-
-/* Asked for another admin at this one's path. */
-static bool open_second(struct running *r, struct err *err)
-{
-    struct loop loop;
-    struct log_ring *ring = log_ring_new("second", LOG_ERROR);
-    loop_init(&loop, "second", ring);
-    const struct admin_conf conf = {.socket = r->socket};
-    const struct admin_hooks hooks = {0};
-    struct admin *second = admin_open(&loop, &conf, &hooks, err);
-    bool opened = second != NULL;
-    if (opened)
-        admin_close(second, (void (*)(void *))loop_stop, &loop);
-    else
-        loop_stop(&loop);
-    loop_run(&loop);
-    loop_fini(&loop);
-    free(ring);
-    return opened;
-}
-
-static void test_path_that_is_taken(void **state)
-{
-    struct running *r = start(state);
-    struct err err;
-    assert_false(open_second(r, &err));
-    assert_has(err.note, "somebody answers there already");
-    expect(r, GET("/live"), 200, "true"); /* unharmed */
-    running_stop(r);
-
-    /* A file that is no socket is not ours to remove. */
-    FILE *f = fopen(r->socket, "w");
-    assert_non_null(f);
-    fclose(f);
-    assert_false(open_second(r, &err));
-    assert_int_equal(access(r->socket, F_OK), 0);
-}
-
-static void leave_a_stale_socket(struct running *r)
-{
-    struct sockaddr_un un = {.sun_family = AF_UNIX};
-    memcpy(un.sun_path, r->socket, strlen(r->socket));
-    *strrchr(r->socket, '/') = '\0';
-    assert_int_equal(mkdir(r->socket, 0755), 0);
-    r->socket[strlen(r->socket)] = '/';
-    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&un, sizeof un), 0);
-    close(fd);
-}
-
-static void test_stale_socket_is_replaced(void **state)
-{
-    struct running *r = *state = running_start_with(NULL, NULL, leave_a_stale_socket);
-    expect(r, GET("/live"), 200, "true");
-}
-
-static void test_paths_that_cannot_be(void **state)
-{
-    struct running *r = start(state);
-    running_stop(r);
-    struct err err;
-    char saved[sizeof r->socket];
-    memcpy(saved, r->socket, sizeof saved);
-    snprintf(r->socket, sizeof r->socket, "/nowhere/at/all/admin.sock");
-    assert_false(open_second(r, &err));
-    assert_has(err.note, "/nowhere/at/all/admin.sock");
-    assert_has(err.note, "folder");
-    memcpy(r->socket, saved, sizeof saved);
-}
-
-static unsigned status_of(const struct running *r, const char *request)
-{
-    int fd = running_connect_tcp(r, "127.0.0.1");
-    running_send(fd, request);
-    char *answer = running_read(fd, false);
-    assert_non_null(answer);
-    unsigned status = (unsigned)strtoul(answer + strlen("HTTP/1.1 "), NULL, 10);
-    free(answer);
-    close(fd);
-    return status;
-}
-
-#define OWN "Host: localhost\r\n"
-#define NO_BODY "Content-Length: 0\r\n\r\n"
-
-static void test_loopback_door(void **state)
-{
-    struct running *r = *state = running_start("127.0.0.1", NULL);
-    assert_int_equal(status_of(r, "GET /stats HTTP/1.1\r\n" OWN "\r\n"), 200);
-    assert_int_equal(status_of(r, GET("/live")), 200);
-    assert_int_equal(status_of(r, GET("/stats")), 403);
-    assert_int_equal(status_of(r, "POST /reload HTTP/1.1\r\n" OWN NO_BODY), 200);
-    assert_int_equal(
-        status_of(r, "POST /reload HTTP/1.1\r\n" OWN "Origin: http://evil.example\r\n" NO_BODY),
-        403);
-    assert_int_equal(atomic_load(&r->reloads), 1);
-    expect(r, GET("/stats"), 200, "orders"); /* by the Unix socket, whatever the Host */
-}
-
-static void test_outside_door(void **state)
-{
-    struct running *r = *state = running_start("0.0.0.0", "sesame");
-    assert_int_equal(status_of(r, GET("/ready")), 200);
-    assert_int_equal(status_of(r, GET("/metrics")), 200);
-    assert_int_equal(status_of(r, GET("/stats")), 401);
-    assert_int_equal(status_of(r, GET("/nowhere")), 401);
-    assert_int_equal(status_of(r, POST("/reload")), 401);
-    assert_int_equal(status_of(r, "POST /reload HTTP/1.1\r\nHost: x\r\n"
-                                  "Authorization: Bearer sesame\r\n" NO_BODY),
-                     200);
-    assert_int_equal(atomic_load(&r->reloads), 1);
-}
-
-static void test_outside_door_without_a_token(void **state)
-{
-    struct running *r = *state = running_start("0.0.0.0", NULL);
-    assert_int_equal(status_of(r, GET("/live")), 200);
-    assert_int_equal(status_of(r, GET("/config")), 403);
-    assert_int_equal(status_of(r, POST("/shutdown")), 403);
-    assert_int_equal(atomic_load(&r->shutdowns), 0);
 }
 
 /* ---- the end ---- */
@@ -478,10 +318,10 @@ static void test_close_with_callers(void **state)
 {
     struct running *r = *state = running_start_with(NULL, NULL, make_config_big);
     int idle = running_connect(r), half = running_connect(r), slow = running_connect(r);
-    free(ask(idle, GET("/live"), 200));
+    free(running_ask(idle, GET("/live"), 200));
     running_send(half, "GET /live HTTP/1.1\r\n");
     running_send(slow, GET("/config"));
-    free(ask_once(r, GET("/live"), 200));
+    free(running_ask_once(r, GET("/live"), 200));
     running_stop(r);
     assert_true(running_ended(idle));
     assert_true(running_ended(half));
@@ -510,13 +350,6 @@ int main(void)
         TEST(test_slow_reader),
         TEST(test_caller_leaves_in_the_middle),
         TEST(test_half_closed_caller),
-        TEST(test_socket_file),
-        TEST(test_path_that_is_taken),
-        TEST(test_stale_socket_is_replaced),
-        TEST(test_paths_that_cannot_be),
-        TEST(test_loopback_door),
-        TEST(test_outside_door),
-        TEST(test_outside_door_without_a_token),
         TEST(test_close_with_callers),
     };
 #undef TEST

@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: MIT
+"""Second tries: where nobody can tell, and nowhere else. The origin counts what it was asked."""
+
+import contextlib
+import itertools
+import signal
+import threading
+import time
+
+import httpx
+import pytest
+from harness.base import LOOPBACK, SLOW, can_connect, wait_for
+from harness.http_fixtures import raw, web  # noqa: F401
+from harness.httpwire import Http, chunked, http_pool, refused, reply, request
+from harness.nginx import pattern
+
+
+@pytest.fixture
+def stale(web, raw):
+    """stale(n, **pool keys): carpool with n idle servers, all used before, and the origin's ends."""
+    def make(n=1, **over):
+        daemon = web(raw.url(), **{"size": {"min": 0, "max": max(n, 2)}, **over})
+        clients = [Http(daemon.port("web")) for _ in range(n)]
+        ends = []
+        for c in clients:
+            c.send(request("GET", "/warm"))
+            ends.append(raw.accept())
+            ends[-1].request()
+        for c, end in zip(clients, ends):
+            end.send(reply(b"warm"))
+            assert c.response().body == b"warm"
+            c.close()
+        wait_for(lambda: daemon.servers("web", "idle") == n, what="idle servers")
+        return daemon, ends
+    return make
+
+
+def retries(daemon):
+    return daemon.metric("carpool_retries_total", pool="web")
+
+
+def test_an_idle_connection_that_closes_on_the_request(stale, raw):
+    daemon, (old,) = stale()
+    with Http(daemon.port("web")) as c:
+        c.send(request("GET", "/x"))
+        assert old.request().target == "/x"
+        old.close()
+        fresh = raw.accept()
+        assert fresh.request().target == "/x"
+        fresh.send(reply(b"well"))
+        assert c.response().body == b"well"
+    assert retries(daemon) == 1
+    assert daemon.all_errors("web") == {}
+
+
+def test_one_that_resets(stale, raw):
+    daemon, (old,) = stale()
+    with Http(daemon.port("web")) as c:
+        c.send(request("DELETE", "/x"))
+        assert old.request().method == "DELETE"
+        old.reset()
+        fresh = raw.accept()
+        assert fresh.request().method == "DELETE"
+        fresh.send(reply(b"well"))
+        assert c.response().body == b"well"
+
+
+def test_what_cannot_be_repeated_is_not(stale, raw):
+    daemon, (old,) = stale()
+    with Http(daemon.port("web")) as c:
+        c.send(request("POST", "/x", body=b"pay"))
+        assert old.request().body == b"pay"
+        old.close()
+        r = c.response()
+        assert refused(r, 502, "upstream_closed")
+        assert b"whether the request was carried out is unknown" in r.body
+        assert r["connection"] is None
+    assert raw.accepted == 1 and retries(daemon) == 0
+    assert daemon.saw("upstream_closed", "web")
+
+
+@pytest.mark.parametrize("how", ["length", "chunked"])
+def test_a_body_is_sent_again(stale, raw, how):
+    daemon, (old,) = stale()
+    body = pattern(60_000)
+    with Http(daemon.port("web")) as c:
+        if how == "length":
+            c.send(request("PUT", "/x", body=body))
+        else:
+            c.send(request("PUT", "/x", "Transfer-Encoding: chunked") +
+                   chunked(*[body[i:i + 7000] for i in range(0, len(body), 7000)]))
+        assert old.request().body == body
+        old.close()
+        fresh = raw.accept()
+        assert fresh.request().body == body
+        fresh.send(reply(b"stored"))
+        assert c.response().body == b"stored"
+    assert retries(daemon) == 1
+
+
+def test_a_body_too_large_to_keep_is_not(stale, raw):
+    daemon, (old,) = stale()
+    with Http(daemon.port("web")) as c:
+        c.send(request("PUT", "/x", body=pattern(200_000)))
+        assert old.request().body == pattern(200_000)
+        old.close()
+        assert refused(c.response(), 502, "upstream_closed")
+    assert raw.accepted == 1
+
+
+def test_a_body_still_on_its_way(stale, raw):
+    """What was sent so far is sent again, the rest goes to the new server alone."""
+    daemon, (old,) = stale()
+    with Http(daemon.port("web")) as c:
+        c.send(request("PUT", "/x", "Content-Length: 10") + b"hello")
+        old.head()
+        assert old.exactly(5) == b"hello"
+        old.close()
+        fresh = raw.accept()
+        fresh.head()
+        assert fresh.exactly(5) == b"hello"
+        c.send(b"world")
+        assert fresh.exactly(5) == b"world"
+        fresh.send(reply(b"stored"))
+        assert c.response().body == b"stored"
+
+
+def test_not_once_anything_was_said(stale, raw):
+    daemon, (old,) = stale()
+    with Http(daemon.port("web")) as c:
+        c.send(request("GET", "/x"))
+        old.request()
+        old.send(b"HTTP/1.1 2")
+        old.close()
+        assert refused(c.response(), 502, "upstream_closed")
+    assert raw.accepted == 1
+
+
+def test_not_after_an_interim_response(stale, raw):
+    daemon, (old,) = stale()
+    with Http(daemon.port("web")) as c:
+        c.send(request("GET", "/x"))
+        old.request()
+        old.send(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+        assert c.head().status == 103
+        old.close()
+        assert refused(c.response(), 502, "upstream_closed")
+    assert raw.accepted == 1
+
+
+def test_not_on_a_fresh_connection(web, raw):
+    """It was opened for this request: that the upstream closes it is its answer."""
+    daemon = web(raw.url())
+    with Http(daemon.port("web")) as c:
+        c.send(request("GET", "/x"))
+        server = raw.accept()
+        server.request()
+        server.close()
+        assert refused(c.response(), 502, "upstream_closed")
+    assert raw.accepted == 1
+
+
+def test_a_farewell_answers_nobody(stale, raw):
+    """408 and close is how some origins end idle connections; it may cross a request."""
+    daemon, (old,) = stale()
+    bye = reply(b"", "Connection: close", status="408 Request Timeout")
+    with Http(daemon.port("web")) as c:
+        c.send(request("GET", "/x"))
+        old.request()
+        old.send(bye)
+        old.close()
+        fresh = raw.accept()
+        fresh.request()
+        fresh.send(bye)  # to a connection that was not idle, it is an answer
+        assert c.response().status == 408
+    assert retries(daemon) == 1
+
+
+def test_an_idle_connection_that_says_something_is_dropped(stale, raw):
+    daemon, (old,) = stale()
+    old.send(reply(b"", "Connection: close", status="408 Request Timeout"))
+    assert old.ends()
+    with Http(daemon.port("web")) as c:
+        c.send(request("GET", "/x"))
+        fresh = raw.accept()
+        fresh.request()
+        fresh.send(reply(b"well"))
+        assert c.response().body == b"well"
+    assert daemon.metric("carpool_recycle_verdicts_total", pool="web", outcome="drop_unread") == 1
+
+
+def test_attempts_bound_the_tries(stale, raw):
+    daemon, ends = stale(3, size={"max": 3})
+    with Http(daemon.port("web")) as c:
+        c.send(request("GET", "/x"))
+        for end in reversed(ends):  # the latest first
+            assert end.request().target == "/x"
+            end.close()
+        assert refused(c.response(), 502, "upstream_closed")
+    assert raw.accepted == 3 and retries(daemon) == 2
+
+
+def test_attempts_1_never_tries_again(stale, raw):
+    daemon, (old,) = stale(retry={"attempts": 1})
+    with Http(daemon.port("web")) as c:
+        c.send(request("GET", "/x"))
+        old.request()
+        old.close()
+        assert refused(c.response(), 502, "upstream_closed")
+    assert raw.accepted == 1 and retries(daemon) == 0
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_connections_that_died_while_nobody_looked(stale, raw, method, reset):
+    """The news of the dead connection and the request arrive at the same moment: even a POST is well,
+    since not a byte of it goes to a connection that is known to be dead."""
+    daemon, (old,) = stale()
+    with Http(daemon.port("web")) as c:
+        c.ask("OPTIONS", "*", "Max-Forwards: 0")  # accepted and alive
+        daemon.signal(signal.SIGSTOP)
+        try:
+            old.reset() if reset else old.close()
+            c.send(request(method, "/x", body=b"pay" if method == "POST" else b""))
+        finally:
+            daemon.signal(signal.SIGCONT)
+        fresh = raw.accept()
+        assert fresh.request().method == method
+        fresh.send(reply(b"well"))
+        assert c.response().body == b"well"
+    assert daemon.all_errors("web") == {}
+
+
+class Load:
+    """Clients that ask over one connection each, and never for long of nobody."""
+
+    def __init__(self, daemon, clients, target="/", pause=0.0, method="GET"):
+        self.counts, self.lost = {}, []
+        self._end = threading.Event()
+        self.done = [0] * clients
+        url = f"http://{LOOPBACK}:{daemon.port('web')}"
+        self._threads = [threading.Thread(target=self._ride, args=(n, url, target, pause, method),
+                                          daemon=True) for n in range(clients)]
+        for t in self._threads:
+            t.start()
+
+    def _ride(self, n, url, target, pause, method):
+        try:
+            limits = httpx.Limits(max_keepalive_connections=1, max_connections=1)
+            with httpx.Client(base_url=url, timeout=30 * SLOW, limits=limits) as client:
+                for turn in itertools.count():
+                    if self._end.is_set():
+                        return
+                    answer = client.request(method, target)
+                    key = answer.status_code
+                    if key != 200:
+                        key = (key, answer.headers["proxy-status"].split('"')[1].split(" ")[0])
+                        time.sleep(0.02)
+                    else:
+                        self.done[n] += 1
+                    self.counts[key] = self.counts.get(key, 0) + 1
+                    if pause:
+                        self._end.wait(pause * (1 + (turn + n) % 3 / 10))
+        except Exception as e:
+            self.lost.append((n, e))
+
+    def progress(self, more=3, timeout=40):
+        before = list(self.done)
+        wait_for(lambda: self.lost or all(d >= b + more for d, b in zip(self.done, before)), timeout,
+                 "all clients to be served")
+        assert not self.lost, self.lost
+
+    def stop(self):
+        self._end.set()
+        for t in self._threads:
+            t.join(40 * SLOW)
+        assert not any(t.is_alive() for t in self._threads), "a client hangs"
+        assert not self.lost, self.lost
+        return self.counts
+
+
+def test_an_origin_that_closes_idle_connections(carpool, servers):
+    """Its idle timeout is as long as the clients' pauses: the worst there is, and nobody notices."""
+    origin = servers.nginx(local=True, keepalive="1s")
+    daemon = carpool(http_pool(origin.url(), size={"max": 10}))
+    load = Load(daemon, 20, pause=0.9)
+    load.progress(4)
+    assert set(load.stop()) == {200}
+    assert daemon.all_errors("web") == {}
+
+
+def test_origin_killed_under_load_and_back(carpool, servers, workers):
+    origin = servers.nginx(local=True)
+    daemon = carpool(http_pool(origin.url(), size={"max": 5}, breaker={"open": "200ms..1s"}),
+                     workers=workers)
+    load = Load(daemon, 20)
+    load.progress()
+    for _ in range(2):
+        origin.kill9()
+        wait_for(lambda: not can_connect(origin.host, origin.port), what="the port to close")
+        mark = load.counts.get(200, 0)
+        wait_for(lambda: set(load.counts) - {200}, what="clients to hear of it")
+        origin.start()
+        load.progress()
+        assert load.counts[200] > mark
+    told = set(load.stop()) - {200}
+    assert told <= {(502, "upstream_closed"), (502, "dial_failed"), (503, "breaker_open"),
+                    (503, "acquire_timeout")}, told
+    for _status, cause in told:
+        assert daemon.saw(cause, "web")
+
+
+def test_origin_restarted_politely_under_load(carpool, servers):
+    """`nginx -s quit` closes idle connections and finishes the others: only dials fail."""
+    origin = servers.nginx(local=True)
+    daemon = carpool(http_pool(origin.url(), size={"max": 5}, breaker={"open": "200ms..1s"}))
+    load = Load(daemon, 10)
+    load.progress()
+    origin.stop()
+    origin.start()
+    load.progress()
+    told = set(load.stop()) - {200}
+    assert told <= {(502, "dial_failed"), (503, "breaker_open"), (502, "upstream_closed")}, told
+
+
+def test_clients_that_leave_in_the_middle(web, raw):
+    """The response is nobody's: its connection is dropped, the slot comes back."""
+    daemon = web(raw.url(), size={"max": 1})
+    for n in range(3):
+        with Http(daemon.port("web")) as c:
+            c.send(request("GET", f"/{n}"))
+            server = raw.accept()
+            assert server.request().target == f"/{n}"
+            server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
+            assert c.head().status == 200
+            c.reset()
+        with contextlib.suppress(OSError):
+            while True:
+                server.send(bytes(65536))
+        server.close()
+    wait_for(lambda: daemon.errors("client_gone", "web") == 3, what="client_gone")
+    assert daemon.metric("carpool_breaker_state", pool="web", breaker="service", state="closed") == 1
