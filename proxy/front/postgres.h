@@ -4,7 +4,11 @@
  * The Postgres relay. What its files share:
  *
  *     postgres_login.c   from accept to ReadyForQuery: TLS, startup, authentication, cancel requests
- *     postgres_relay.c   exchanges: leases, bytes both ways, release, lost servers
+ *     postgres_relay.c   states, leases and deadlines of a session
+ *     postgres_client.c  the client's bytes
+ *     postgres_server.c  the server's bytes
+ *     postgres_settings.c  parameters that follow the client from server to server
+ *     postgres_lost.c    what the client hears when its server is lost, or none could be had
  *     postgres_answer.c  what carpool itself says to a client
  *     postgres_keys.c    cancel keys: from the key a client shows to its session
  *
@@ -97,10 +101,46 @@ void pg_login_free(struct pg_session *s);
 void *pg_guard_new(const struct front_conf *front, const struct pool_conf *pool, struct err *err);
 void pg_guard_free(void *guard);
 
-/* relay */
+/* relay: states, leases, deadlines */
+const char *pg_state_name(enum pg_state state);
 void pg_become(struct pg_session *s, enum pg_state to);
-void pg_relay_input(struct pg_session *s); /* what was carried over, after a change of state */
 void pg_set_deadline(struct pg_session *s, enum pg_deadline kind, uint64_t ms);
+/* Bytes a peer may leave unsent before the other side is not read any more. */
+size_t pg_high_water(const struct pg_session *s);
+/* Session mode, or session state that lives on the server. */
+bool pg_keeps_server(const struct pg_session *s);
+/* Neither side has sent anything that is not answered, not even half. */
+bool pg_may_release(const struct pg_session *s);
+/* Leases a server, waits for one, or swallows up to Sync. */
+void pg_want_server(struct pg_session *s);
+/* The server owes nothing and is in no transaction. */
+void pg_transaction_end(struct pg_session *s);
+void pg_give_back(struct pg_session *s);
+/* The exchange counts no more, for limits and breaker; tell_service() first if there was a server. */
+void pg_exchange_over(struct pg_session *s);
+void pg_tell_service(struct pg_session *s, bool well);
+
+/* client */
+void pg_client_readable(struct session *base);
+/* What was carried over, after a change of state; uses the loop's scratch memory. */
+void pg_relay_input(struct pg_session *s);
+
+/* server */
+extern const struct holder_ops pg_holder_ops;
+void pg_note_parameter(struct pg_session *s, struct span body);
+
+/* settings */
+/* The lease in the waiter becomes the session's server, set to its parameters first if need be. */
+void pg_link_up(struct pg_session *s);
+/* One message of the answer; true: that was the last, call pg_settings_done(). */
+bool pg_setting_one(struct pg_session *s, const struct pg_msg *m, enum pg_flow_step step);
+void pg_settings_done(struct pg_session *s);
+
+/* lost */
+void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome outcome);
+/* One message of a client whose request gets no server, or whose transaction is lost. */
+void pg_swallow_one(struct pg_session *s, const struct pg_msg *m);
+void pg_failed_one(struct pg_session *s, const struct pg_msg *m);
 
 /* answer */
 const char *pg_sqlstate(enum cause cause, bool commit);

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a client hears when there is no server behind it: its server was lost in the middle of things, or
+ * none could be had. Every request gets the answer a server would give after an error, up to Sync; inside a
+ * transaction only its end helps.
+ */
+#include <errno.h>
+
+#include "pools/ledger.h"
+#include "proxy/front/postgres.h"
+#include "proxy/wire/postgres_read.h"
+#include "proxy/wire/postgres_text.h"
+
+/*
+ * The server is gone in the middle of things. Every request gets its answer; inside a transaction the
+ * client is told 'E' and only ROLLBACK helps: 'I' would commit the second half on another server.
+ */
+void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome outcome)
+{
+    struct pg_server *ps = s->server;
+    struct server *sv = &ps->base;
+    pg_tell_service(s, outcome != OUTCOME_DROP_PROTOCOL && outcome != OUTCOME_DROP_TIMEOUT);
+    pg_exchange_over(s);
+    if (s->state == PG_SETTING) {
+        /* Not a byte of the client's has reached it: another server will do. */
+        s->server = NULL;
+        pool_drop(&sv, outcome);
+        pg_become(s, PG_IDLE);
+        pg_relay_input(s);
+        return;
+    }
+    bool commit = pg_flow_commit_in_flight(&ps->flow);
+    bool in_tx = ps->flow.tx != PG_TX_IDLE;
+    struct err err = *why;
+    if (commit) {
+        err_set(&err, CAUSE_OUTCOME_UNKNOWN, STAGE_EXCHANGE, why->sys,
+                "the server was lost during COMMIT, whose outcome is unknown: %.90s", why->note);
+        in_tx = false;
+    }
+    session_error(&s->base, &err);
+    /* What was begun towards the client cannot be finished: then it cannot be kept. */
+    bool torn = !pg_at_boundary(&ps->framer) || ps->flow.copy == PG_COPY_BOTH || s->dropping_body;
+    struct pg_swallow swallow = {0};
+    enum pg_swallow_step step;
+    s->server = NULL;
+    s->loss_untold = true;
+    while (!torn && pg_flow_abandon(&ps->flow, &swallow, &step)) {
+        s->loss_untold = false;
+        torn = step == PG_SWALLOW_END; /* what is due cannot be known any more */
+        if (step == PG_SWALLOW_ERROR || step == PG_SWALLOW_ERROR_READY)
+            pg_say_error(s, &err, "ERROR", pg_sqlstate(err.cause, commit));
+        if (step == PG_SWALLOW_READY || step == PG_SWALLOW_ERROR_READY)
+            pg_say_ready(s, in_tx ? PG_TX_FAILED : PG_TX_IDLE);
+    }
+    pool_drop(&sv, outcome);
+    s->cancelled = false;
+    if (torn || s->base.draining || pg_keeps_server(s)) {
+        /* What the session had on that server is gone for good. */
+        pg_say_error(s, &err, "FATAL", pg_sqlstate(err.cause, commit));
+        session_close(&s->base, &err);
+        return;
+    }
+    io_resume(&s->base.io);
+    pg_framer_init(&s->framer, PG_SIDE_CLIENT);
+    s->swallow = swallow;
+    s->waiter.err = err;
+    s->swallowing = !in_tx && swallow.till_sync;
+    pg_become(s, in_tx ? PG_FAILED : PG_IDLE);
+    pg_relay_input(s);
+}
+
+/* ---- messages nobody but carpool answers ---- */
+
+/* The checkout failed or the server is gone: errors where errors are due, up to Sync. */
+void pg_swallow_one(struct pg_session *s, const struct pg_msg *m)
+{
+    bool first = !s->swallow.till_sync;
+    switch (pg_swallow_next(&s->swallow, m->type)) {
+    case PG_SWALLOW_NOTHING:
+        break;
+    case PG_SWALLOW_ERROR:
+        if (first)
+            pg_say_error(s, &s->waiter.err, "ERROR", NULL);
+        break;
+    case PG_SWALLOW_ERROR_READY:
+        pg_say_error(s, &s->waiter.err, "ERROR", NULL);
+        pg_say_ready(s, PG_TX_IDLE);
+        break;
+    case PG_SWALLOW_READY:
+        pg_say_ready(s, PG_TX_IDLE);
+        break;
+    case PG_SWALLOW_END:
+        session_close(&s->base, NULL);
+        return;
+    }
+    s->swallowing = s->swallow.till_sync;
+}
+
+enum ending { ENDING_NONE, ENDING_ROLLBACK, ENDING_LOST_COMMIT };
+
+/*
+ * Does this end the lost transaction? A COMMIT that is the first to hear of the loss ends it with the error:
+ * many clients do not look whether COMMIT was answered with ROLLBACK, and none expects that a COMMIT, well
+ * or failed, leaves the transaction open.
+ */
+static enum ending ending_of(const struct pg_session *s, struct span text)
+{
+    struct pg_text t = pg_text_look(text);
+    if ((t.verb != PG_VERB_ROLLBACK && t.verb != PG_VERB_COMMIT) || !t.single || t.chain)
+        return ENDING_NONE;
+    return t.verb == PG_VERB_COMMIT && s->loss_untold ? ENDING_LOST_COMMIT : ENDING_ROLLBACK;
+}
+
+static void say_aborted(struct pg_session *s)
+{
+    struct err err;
+    if (s->loss_untold) {
+        s->loss_untold = false;
+        pg_say_error(s, &s->waiter.err, "ERROR", pg_sqlstate(s->waiter.err.cause, false));
+        return;
+    }
+    err_set(&err, CAUSE_UPSTREAM_CLOSED, STAGE_EXCHANGE, 0,
+            "current transaction is aborted, its server was lost; commands are ignored until "
+            "ROLLBACK");
+    pg_say_error(s, &err, "ERROR", "25P02");
+}
+
+static void say_rolled_back(struct pg_session *s)
+{
+    uint8_t buf[64];
+    struct pg_out out = pg_out_of(buf, sizeof buf);
+    pg_put_complete(&out, "ROLLBACK");
+    pg_say(s, &out);
+}
+
+static void say_bare(struct pg_session *s, uint8_t type)
+{
+    uint8_t buf[8];
+    struct pg_out out = pg_out_of(buf, sizeof buf);
+    pg_put_bare(&out, type);
+    pg_say(s, &out);
+}
+
+/* FAILED: extended messages; ROLLBACK may come as Parse, Bind, Execute. */
+static void failed_extended(struct pg_session *s, const struct pg_msg *m)
+{
+    struct pg_parse parse;
+    enum ending ending = ENDING_NONE;
+    if (m->type == 'H')
+        return;
+    if (m->type == 'P' && m->whole && pg_read_parse(m->body, &parse))
+        ending = ending_of(s, parse.text);
+    if (ending == ENDING_ROLLBACK) {
+        s->local_rollback = true;
+        say_bare(s, '1');
+    } else if (ending == ENDING_LOST_COMMIT) {
+        say_aborted(s);
+        s->local_rollback = true;
+        s->swallow.till_sync = true;
+    } else if (s->local_rollback && m->type == 'B') {
+        say_bare(s, '2');
+    } else if (s->local_rollback && m->type == 'D') {
+        say_bare(s, 'n');
+    } else if (s->local_rollback && m->type == 'E') {
+        say_rolled_back(s);
+    } else if (m->type == 'C') {
+        say_bare(s, '3');
+    } else {
+        s->local_rollback = false;
+        s->swallow.till_sync = true;
+        say_aborted(s);
+    }
+}
+
+void pg_failed_one(struct pg_session *s, const struct pg_msg *m)
+{
+    struct span text;
+    if (m->type == 'X') {
+        session_close(&s->base, NULL);
+    } else if (m->type == 'S') {
+        s->swallow.till_sync = false;
+        bool over = s->local_rollback;
+        s->local_rollback = false;
+        pg_say_ready(s, over ? PG_TX_IDLE : PG_TX_FAILED);
+        if (over)
+            pg_become(s, PG_IDLE);
+    } else if (s->swallow.till_sync || m->type == 'd' || m->type == 'c' || m->type == 'f') {
+        return;
+    } else if (m->type == 'Q') {
+        enum ending ending = ENDING_NONE;
+        if (m->whole && pg_read_query(m->body, &text))
+            ending = ending_of(s, text);
+        if (ending == ENDING_ROLLBACK)
+            say_rolled_back(s);
+        else
+            say_aborted(s);
+        pg_say_ready(s, ending ? PG_TX_IDLE : PG_TX_FAILED);
+        if (ending)
+            pg_become(s, PG_IDLE);
+    } else if (m->type == 'F') {
+        say_aborted(s);
+        pg_say_ready(s, PG_TX_FAILED);
+    } else {
+        failed_extended(s, m);
+    }
+}
