@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
-/* What pool.c, server.c and pool_tend.c share. For this folder only. */
+/* What the files of pool and server share. For this folder only. */
 #include "health/budget.h"
 #include "pools/ledger.h"
 #include "pools/pool.h"
@@ -48,7 +48,16 @@ void server_send_away(struct server *sv, unsigned worker);
 void server_check(struct server *sv, enum phase phase, enum outcome step);
 void server_verdict(struct server *sv, enum phase phase, enum outcome outcome);
 
-/* pool.c: a server of this pool is free and well: the oldest waiter, another worker, or idle. */
+/* pool_lease.c */
+/* The idle or shared server to lease now, or NULL. */
+struct server *pool_take(struct pool *p, const struct waiter *w);
+/* May this server be leased as a whole? Counts it as such if it could be shared. */
+bool pool_may_pin(struct pool *p, const struct server *sv);
+/* Lets the least loaded shared server run empty, for whoever needs all of it. */
+void pool_free_one_up(struct pool *p);
+void pool_deliver(struct deferred *d);
+
+/* pool_return.c: a server of this pool is free and well: the oldest waiter, another worker, or idle. */
 void pool_ready(struct pool *p, struct server *sv);
 /* Gives queued waiters what can be given now. */
 void pool_serve(struct pool *p);

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/* The ledger's entries for exchanges' outcomes (the service breaker) and for control's verbs. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "pools/ledger_private.h"
+#include "pools/pool_private.h"
+#include "pools/server.h"
+
+/* ---- the service breaker ---- */
+
+static void note_service(struct ledger *l)
+{
+    bool shut = false;
+    for (size_t i = 0; i < l->n_endpoints; i++) {
+        enum breaker_state s = l->endpoints[i].service.state;
+        if (s != BREAKER_CLOSED && s != BREAKER_FORCED_CLOSED)
+            shut = true;
+    }
+    atomic_store(&l->service_shut, shut);
+}
+
+bool ledger_service_allows(struct ledger *l, uint64_t now, uint32_t *permit, uint64_t *wait_ms)
+{
+    *permit = 0;
+    *wait_ms = 0;
+    if (!atomic_load_explicit(&l->service_shut, memory_order_relaxed))
+        return true;
+    ledger_lock(l, now);
+    bool ok = false;
+    uint64_t next = UINT64_MAX;
+    for (size_t i = 0; i < l->n_endpoints && !ok; i++) {
+        struct breaker *b = &l->endpoints[i].service;
+        breaker_tick(b, l->now_ms);
+        ok = breaker_ask(b, l->now_ms, PERMIT_HOLD_MS, permit) != BREAKER_REFUSE;
+        if (!ok && breaker_next(b) < next)
+            next = breaker_next(b);
+    }
+    if (!ok)
+        *wait_ms = next == UINT64_MAX ? 0 : (next > l->now_ms ? next - l->now_ms : 1);
+    ledger_unlock(l);
+    return ok;
+}
+
+void ledger_service_result(struct ledger *l, const struct server *sv, uint64_t successes,
+                           enum service_result result, uint32_t permit, uint64_t now)
+{
+    ledger_lock(l, now);
+    size_t at = sv && sv->endpoint_at < l->n_endpoints ? sv->endpoint_at : 0;
+    struct breaker *b = &l->endpoints[at].service;
+    if (permit) {
+        enum breaker_outcome o = result == SERVICE_WELL     ? BREAKER_PASSED
+                                 : result == SERVICE_FAILED ? BREAKER_FAILED
+                                                            : BREAKER_NEUTRAL;
+        breaker_trial(b, l->now_ms, permit, o);
+    } else {
+        if (successes)
+            breaker_success(b, l->now_ms, successes);
+        if (result == SERVICE_FAILED)
+            breaker_failure(b, l->now_ms, BREAKER_HARD);
+    }
+    note_service(l);
+    ledger_unlock(l);
+}
+
+/* ---- control ---- */
+
+void ledger_pause(struct ledger *l, bool pause, uint64_t now)
+{
+    ledger_lock(l, now);
+    atomic_store(&l->paused, pause);
+    ledger_leave(l);
+}
+
+void ledger_recycle(struct ledger *l)
+{
+    atomic_fetch_add(&l->generation, 1);
+}
+
+void ledger_force_breaker(struct ledger *l, enum breaker_force force, uint64_t now)
+{
+    ledger_lock(l, now);
+    for (size_t i = 0; i < l->n_endpoints; i++) {
+        breaker_force(&l->endpoints[i].door, l->now_ms, force);
+        breaker_force(&l->endpoints[i].service, l->now_ms, force);
+        if (force == BREAKER_FORCE_AUTO)
+            l->endpoints[i].next_dial_ms = 0;
+    }
+    note_service(l);
+    ledger_leave(l);
+}
+
+static bool same(const char *a, const char *b)
+{
+    return (!a && !b) || (a && b && strcmp(a, b) == 0);
+}
+
+static bool same_endpoints(const struct pool_conf *a, const struct pool_conf *b)
+{
+    if (a->n_endpoints != b->n_endpoints)
+        return false;
+    for (size_t i = 0; i < a->n_endpoints; i++) {
+        const struct endpoint_conf *x = &a->endpoints[i], *y = &b->endpoints[i];
+        if (!same(x->host, y->host) || x->port != y->port || !same(x->unix_path, y->unix_path) ||
+            !same(x->user, y->user) || !same(x->password, y->password) ||
+            !same(x->database, y->database) || x->tls != y->tls || !same(x->tls_ca, y->tls_ca) ||
+            !same(x->tls_cert, y->tls_cert) || !same(x->tls_key, y->tls_key))
+            return false;
+    }
+    return true;
+}
+
+void ledger_reconf(struct ledger *l, const struct pool_conf *conf, struct snapshot *snap,
+                   uint64_t now)
+{
+    ledger_lock(l, now);
+    struct snapshot *old = l->snap;
+    /* Other endpoints, or other words to log in with: what is open is replaced as it comes free. */
+    if (!same_endpoints(l->conf, conf) && ledger_make_endpoints(l, conf))
+        atomic_fetch_add(&l->generation, 1);
+    for (size_t i = 0; i < l->n_endpoints; i++) {
+        breaker_reconf(&l->endpoints[i].door, &conf->breaker);
+        breaker_reconf(&l->endpoints[i].service, &conf->breaker);
+    }
+    l->conf = conf;
+    l->snap = snapshot_take(snap);
+    note_service(l);
+    ledger_leave(l);
+    snapshot_drop(&old);
+}
+
+void ledger_stop(struct ledger *l)
+{
+    ledger_lock(l, 0);
+    l->stopping = true;
+    ledger_unlock(l);
+}
+
+static enum breaker_state worse(enum breaker_state a, enum breaker_state b)
+{
+    static const int rank[BREAKER_STATE_COUNT] = {
+        [BREAKER_CLOSED] = 0,    [BREAKER_FORCED_CLOSED] = 1, [BREAKER_HALF_OPEN] = 2,
+        [BREAKER_OPEN] = 3,      [BREAKER_FORCED_OPEN] = 4,
+    };
+    return rank[a] >= rank[b] ? a : b;
+}
+
+void ledger_view(struct ledger *l, struct ledger_view *out)
+{
+    ledger_lock(l, 0);
+    *out = (struct ledger_view){
+        .open = l->open,
+        .dialing = l->dialing,
+        .closing = l->closing,
+        .max = l->conf->size.max,
+        .min = l->conf->size.min,
+        .pinned = l->pinned,
+        .dials = l->dials,
+        .dial_failures = l->dial_failures,
+        .abandoned = l->abandoned,
+        .last_dial = l->last_dial,
+        .paused = atomic_load(&l->paused),
+        .warmed = l->warmed,
+        .stopping = l->stopping,
+    };
+    memcpy(out->dial_causes, l->dial_causes, sizeof out->dial_causes);
+    for (size_t i = 0; i < l->n_endpoints; i++) {
+        out->door = worse(out->door, l->endpoints[i].door.state);
+        out->service = worse(out->service, l->endpoints[i].service.state);
+    }
+    ledger_unlock(l);
+}
+
+const struct pool_conf *ledger_conf(struct ledger *l, struct snapshot **ref)
+{
+    ledger_lock(l, 0);
+    const struct pool_conf *conf = l->conf;
+    *ref = snapshot_take(l->snap);
+    ledger_unlock(l);
+    return conf;
+}

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Who gets what: the oldest waiter of all workers gets somebody's idle server or a dial; then workers that
+ * share thinly, then `min`. Decided under the mutex, done after it.
+ */
+#include <stdlib.h>
+
+#include "pools/dialer.h"
+#include "pools/ledger_private.h"
+#include "pools/pool_private.h"
+
+/* What a match decided, done after the lock is gone. */
+struct act {
+    bool dial;       /* else: ask `worker` to hand servers over */
+    bool promised;
+    unsigned worker;
+    size_t endpoint;
+};
+
+#define ACTS_MAX 8
+
+struct acts {
+    unsigned n;
+    struct act v[ACTS_MAX];
+    const struct pool_conf *conf;
+    struct snapshot *snap;
+    unsigned generation;
+};
+
+void ledger_lock(struct ledger *l, uint64_t now)
+{
+    pthread_mutex_lock(&l->mutex);
+    if (now > l->now_ms)
+        l->now_ms = now;
+}
+
+void ledger_unlock(struct ledger *l)
+{
+    CHECK(l->dialing + l->closing <= l->open);
+    pthread_mutex_unlock(&l->mutex);
+}
+
+unsigned ledger_live(const struct ledger *l)
+{
+    return l->open - l->dialing - l->closing;
+}
+
+/* ---- matching ---- */
+
+/* Exclusive leases of servers that could be shared are a class of their own, with its own bound. */
+bool ledger_class_full(const struct ledger *l)
+{
+    unsigned max = l->conf->size.max;
+    return l->pinned >= (max > 1 ? max - 1 : 1);
+}
+
+/* Whom a server more would help: while their class is full, not those who want a whole one. */
+static unsigned unfulfilled(const struct ledger *l, const struct ledger_worker *w)
+{
+    unsigned waiters = atomic_load(&w->waiters);
+    unsigned nothing = w->promised + (ledger_class_full(l) ? atomic_load(&w->wholes) : 0);
+    return waiters > nothing ? waiters - nothing : 0;
+}
+
+/* Raised before idle counts are read: a worker that gives back sees the flag, or we see its idle. */
+void ledger_raise_foreign(struct ledger *l)
+{
+    unsigned who_waits = 0, last = 0;
+    for (unsigned i = 0; i < l->n_workers; i++) {
+        if (unfulfilled(l, &l->workers[i])) {
+            who_waits++;
+            last = i;
+        }
+    }
+    for (unsigned i = 0; i < l->n_workers; i++) {
+        bool foreign = who_waits > 1 || (who_waits == 1 && last != i);
+        atomic_store(&l->workers[i].foreign, foreign);
+    }
+}
+
+/* The worker whose oldest waiter waits longest, of those not promised enough; -1: none. */
+int ledger_oldest_waiting(const struct ledger *l, int except)
+{
+    int best = -1;
+    uint64_t since = UINT64_MAX;
+    for (unsigned i = 0; i < l->n_workers; i++) {
+        uint64_t oldest = atomic_load(&l->workers[i].oldest_ms);
+        if ((int)i != except && unfulfilled(l, &l->workers[i]) && (best < 0 || oldest < since)) {
+            best = (int)i;
+            since = oldest;
+        }
+    }
+    return best;
+}
+
+static int idle_elsewhere(const struct ledger *l, unsigned not_here)
+{
+    for (unsigned i = 0; i < l->n_workers; i++)
+        if (i != not_here && atomic_load(&l->workers[i].idle) > l->workers[i].asked)
+            return (int)i;
+    return -1;
+}
+
+static unsigned limit(const struct ledger *l)
+{
+    unsigned max = l->conf->size.max;
+    if (l->busy_until > l->now_ms && l->busy_limit < max)
+        max = l->busy_limit;
+    return max;
+}
+
+static void retry_at(struct ledger *l, uint64_t at)
+{
+    if (at != UINT64_MAX && (l->retry_ms == 0 || at < l->retry_ms))
+        l->retry_ms = at > l->now_ms ? at : l->now_ms + 1;
+}
+
+/* The first endpoint that may be dialed now; notes when that may change. */
+static int pick_endpoint(struct ledger *l)
+{
+    for (size_t i = 0; i < l->n_endpoints && i < l->conf->n_endpoints; i++) {
+        struct ledger_endpoint *e = &l->endpoints[i];
+        breaker_tick(&e->door, l->now_ms);
+        if (e->next_dial_ms > l->now_ms) {
+            retry_at(l, e->next_dial_ms);
+            continue;
+        }
+        /* One trial at a time while half open: the dial itself is the permit. */
+        if (e->door.state == BREAKER_HALF_OPEN && l->dialing > 0)
+            continue;
+        uint64_t next = breaker_next(&e->door);
+        if (e->door.state == BREAKER_OPEN || e->door.state == BREAKER_FORCED_OPEN) {
+            retry_at(l, next);
+            continue;
+        }
+        return (int)i;
+    }
+    return -1;
+}
+
+static bool can_dial(struct ledger *l, int *endpoint)
+{
+    if (l->stopping || l->dialing >= LEDGER_DIALS_MAX)
+        return false;
+    if (l->open >= limit(l)) {
+        if (l->open < l->conf->size.max)
+            retry_at(l, l->busy_until);
+        return false;
+    }
+    *endpoint = pick_endpoint(l);
+    return *endpoint >= 0;
+}
+
+static void grant_dial(struct ledger *l, struct acts *acts, unsigned worker, int endpoint,
+                       bool promised)
+{
+    l->open++;
+    l->dialing++;
+    l->dials++;
+    if (promised)
+        l->workers[worker].promised++;
+    acts->v[acts->n++] = (struct act){true, promised, worker, (size_t)endpoint};
+}
+
+/* A server for the worker of the oldest waiter: somebody's idle one, or a new one. */
+static bool grant_to_waiter(struct ledger *l, struct acts *acts)
+{
+    int w = ledger_oldest_waiting(l, -1);
+    if (w < 0)
+        return false;
+    int v = idle_elsewhere(l, (unsigned)w);
+    if (v >= 0) {
+        l->workers[v].owes[w]++;
+        l->workers[v].asked++;
+        l->workers[w].promised++;
+        acts->v[acts->n++] = (struct act){.worker = (unsigned)v};
+        return true;
+    }
+    int endpoint;
+    if (!can_dial(l, &endpoint))
+        return false;
+    grant_dial(l, acts, (unsigned)w, endpoint, true);
+    return true;
+}
+
+static bool grant_unasked(struct ledger *l, struct acts *acts)
+{
+    int endpoint;
+    for (unsigned i = 0; i < l->n_workers; i++) {
+        struct ledger_worker *w = &l->workers[i];
+        if (!w->grow)
+            continue;
+        if (!can_dial(l, &endpoint))
+            return false;
+        w->grow = false;
+        grant_dial(l, acts, i, endpoint, false);
+        return true;
+    }
+    if (l->open >= l->conf->size.min || !can_dial(l, &endpoint))
+        return false;
+    grant_dial(l, acts, l->next_worker++ % l->n_workers, endpoint, false);
+    return true;
+}
+
+static void match(struct ledger *l, struct acts *acts)
+{
+    l->retry_ms = 0;
+    if (ledger_live(l) >= l->conf->size.min)
+        l->warmed = true;
+    if (!l->started)
+        return;
+    ledger_raise_foreign(l);
+    while (acts->n < ACTS_MAX && !atomic_load(&l->paused) && grant_to_waiter(l, acts))
+        continue;
+    while (acts->n < ACTS_MAX && grant_unasked(l, acts))
+        continue;
+    ledger_raise_foreign(l);
+    if (acts->n) {
+        acts->conf = l->conf;
+        acts->snap = snapshot_take(l->snap);
+        acts->generation = atomic_load(&l->generation);
+    }
+}
+
+static void dial_unstarted(struct ledger *l, const struct act *act);
+
+static void perform(struct ledger *l, struct acts *acts)
+{
+    for (unsigned i = 0; i < acts->n; i++) {
+        const struct act *a = &acts->v[i];
+        if (!a->dial)
+            pool_ask(l->workers[a->worker].pool);
+        else if (!dialer_start(l->dialer, l, acts->conf, snapshot_take(acts->snap), a->endpoint,
+                               a->worker, a->promised, acts->generation))
+            dial_unstarted(l, a);
+    }
+    if (acts->n)
+        snapshot_drop(&acts->snap);
+}
+
+/* Ends every entry: match, unlock, do what was decided; again if there was too much for one go. */
+void ledger_leave(struct ledger *l)
+{
+    for (;;) {
+        struct acts acts = {0};
+        match(l, &acts);
+        ledger_unlock(l);
+        perform(l, &acts);
+        if (acts.n < ACTS_MAX)
+            return;
+        ledger_lock(l, 0);
+    }
+}
+
+/* Out of memory: give the slot and the promise back; the next tick of the pool tries again. */
+static void dial_unstarted(struct ledger *l, const struct act *act)
+{
+    ledger_lock(l, 0);
+    l->open--;
+    l->dialing--;
+    if (act->promised)
+        l->workers[act->worker].promised--;
+    l->endpoints[act->endpoint].next_dial_ms = l->now_ms + DIAL_BACKOFF_MIN_MS;
+    err_set(&l->last_dial, CAUSE_INTERNAL, STAGE_CONNECT, 0, "out of memory");
+    ledger_unlock(l);
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/* What ledger.c, ledger_match.c and ledger_control.c share. For this folder only. */
+#include "pools/ledger.h"
+
+#define PERMIT_HOLD_MS 10000     /* a trial that is not heard of for so long is taken for lost */
+#define BUSY_HOLD_MS 2000        /* "too many connections": this long not above what it bears */
+#define DIAL_BACKOFF_MIN_MS 100
+#define DIAL_BACKOFF_MAX_MS 10000
+
+/* Every entry begins with ledger_lock() and ends with ledger_leave(), which matches the books, unlocks, and
+   then does what was decided; or with ledger_unlock(), if nothing can have become possible. */
+void ledger_lock(struct ledger *l, uint64_t now);
+void ledger_unlock(struct ledger *l);
+void ledger_leave(struct ledger *l);
+/* Raises the flag of each worker that has something to give while somebody else waits. */
+void ledger_raise_foreign(struct ledger *l);
+/* The worker whose oldest waiter waits longest, of those not promised enough; -1: none. */
+int ledger_oldest_waiting(const struct ledger *l, int except);
+/* The class of exclusive leases of servers that could be shared has its bound reached. */
+bool ledger_class_full(const struct ledger *l);
+unsigned ledger_live(const struct ledger *l);
+bool ledger_make_endpoints(struct ledger *l, const struct pool_conf *conf);

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Leases and waiters of one worker.
+ *
+ *   pool_lease -> take (idle, checked out | spare capacity) -> granted
+ *              -> queue -> ledger: a dial, a move            -> pool_ready -> granted later
+ *   pool_give_back -> driver settles -> keep | reset | verify | drop -> pool_ready or server_close
+ *
+ * Callbacks of waiters run at the end of the loop's turn, never inside another caller's give-back, so
+ * that no caller finds its own objects changed under it.
+ */
+#include "pools/pool.h"
+
+#include <stdlib.h>
+
+#include "pools/pool_private.h"
+
+/* Share a server among this many leases before asking for one more. */
+#define SHARE_COMFORT 32
+
+static void note_waiters(struct pool *p)
+{
+    struct list *first = list_first(&p->waiters);
+    if (first)
+        atomic_store(&p->books->oldest_ms, OWNER(first, struct waiter, node)->since_ms);
+    atomic_store(&p->books->wholes, p->n_wholes);
+    atomic_store(&p->books->waiters, p->n_waiters);
+    counter_set(&p->stats.waiting, p->n_waiters);
+}
+
+static void enqueue(struct pool *p, struct waiter *w)
+{
+    w->state = WAITER_QUEUED;
+    list_push_back(&p->waiters, &w->node);
+    p->n_waiters++;
+    p->n_wholes += w->exclusive;
+    note_waiters(p);
+}
+
+static void dequeue(struct waiter *w)
+{
+    CHECK(w->state == WAITER_QUEUED);
+    struct pool *p = w->pool;
+    list_remove(&w->node);
+    w->state = WAITER_NONE;
+    loop_timer_stop(p->loop, &w->timer);
+    p->n_waiters--;
+    p->n_wholes -= w->exclusive;
+    note_waiters(p);
+}
+
+static uint32_t waiters_share(const struct pool *p)
+{
+    unsigned n = p->ledger->n_workers;
+    return (p->conf->size.waiters + n - 1) / n;
+}
+
+/* ---- granting ---- */
+
+static void grant(struct pool *p, struct server *sv, struct waiter *w)
+{
+    CHECK(sv->leases < sv->capacity && !sv->exclusive);
+    if (sv->state != SERVER_BUSY)
+        server_move(sv, SERVER_BUSY);
+    sv->leases++;
+    sv->uses++;
+    sv->lease_no = atomic_fetch_add(&p->ledger->leases, 1) + 1;
+    sv->leased_ms = loop_now(p->loop);
+    sv->leak_warned = false;
+    if (w->exclusive || sv->capacity == 1) {
+        sv->exclusive = true;
+        sv->holder_ops = w->holder_ops;
+        sv->holder = w->holder;
+        sv->leased_us = loop_usec();
+    }
+    w->server = sv;
+    counter_add(&p->stats.leases, 1);
+    counter_add(&p->stats.leased, 1);
+}
+
+/* Takes the server out of the pool's hands if it is not fit to be leased now. */
+static bool checkout(struct pool *p, struct server *sv)
+{
+    enum outcome bad = sv->retire;
+    if (sv->generation != atomic_load(&p->ledger->generation))
+        bad = OUTCOME_DROP_RECYCLED;
+    else if (sv->die_ms && loop_now(p->loop) >= sv->die_ms)
+        bad = OUTCOME_DROP_LIFETIME;
+    if (bad == OUTCOME_KEEP && loop_now(p->loop) - sv->idle_ms >= p->conf->check.checkout_after_ms) {
+        switch (io_probe(&sv->io)) {
+        case IO_PEEK_QUIET:
+            server_verdict(sv, PHASE_CHECKOUT, OUTCOME_KEEP);
+            return true;
+        case IO_PEEK_BYTES:
+            bad = OUTCOME_DROP_UNREAD;
+            break;
+        case IO_PEEK_EOF:
+            bad = OUTCOME_DROP_EOF;
+            break;
+        }
+    }
+    if (bad == OUTCOME_KEEP)
+        return true;
+    server_verdict(sv, PHASE_CHECKOUT, bad);
+    server_close(sv, bad, false);
+    return false;
+}
+
+static struct server *take_idle(struct pool *p)
+{
+    struct list *n;
+    while ((n = list_first(&p->idle))) {
+        struct server *sv = OWNER(n, struct server, node);
+        if (checkout(p, sv))
+            return sv;
+    }
+    return NULL;
+}
+
+/* The least loaded server that others use already and that has room. */
+static struct server *take_shared(struct pool *p)
+{
+    struct server *best = NULL;
+    LIST_EACH(n, &p->busy)
+    {
+        struct server *sv = OWNER(n, struct server, node);
+        if (sv->exclusive || sv->leaving || sv->retire != OUTCOME_KEEP ||
+            sv->leases >= sv->capacity)
+            continue;
+        if (!best || sv->leases < best->leases)
+            best = sv;
+    }
+    return best;
+}
+
+/* Exclusive use of what could be shared is a class of its own, with its own bound. */
+bool pool_may_pin(struct pool *p, const struct server *sv)
+{
+    return sv->capacity == 1 || ledger_pin(p->ledger);
+}
+
+struct server *pool_take(struct pool *p, const struct waiter *w)
+{
+    struct server *shared = w->exclusive ? NULL : take_shared(p);
+    if (shared && shared->leases < SHARE_COMFORT)
+        return shared;
+    struct server *sv = take_idle(p);
+    if (sv && (!w->exclusive || pool_may_pin(p, sv)))
+        return sv;
+    if (shared) {
+        ledger_grow(p->ledger, p->worker, loop_now(p->loop));
+        return shared;
+    }
+    return NULL;
+}
+
+/* All shared servers are in use: let the least loaded one run empty for whoever needs all of it. */
+void pool_free_one_up(struct pool *p)
+{
+    struct server *best = NULL;
+    LIST_EACH(n, &p->busy)
+    {
+        struct server *sv = OWNER(n, struct server, node);
+        if (sv->exclusive || sv->capacity == 1)
+            continue;
+        if (sv->leaving)
+            return;
+        if (!best || sv->leases < best->leases)
+            best = sv;
+    }
+    if (best)
+        best->leaving = true;
+}
+
+static void on_waiter_timeout(struct timer *t);
+
+enum lease_result pool_lease(struct pool *p, struct waiter *w)
+{
+    CHECK_MAGIC(p, POOL_MAGIC);
+    CHECK(w->state == WAITER_NONE);
+    w->pool = p;
+    w->server = NULL;
+    w->err.cause = CAUSE_NONE;
+    if (p->stopping) {
+        err_set(&w->err, CAUSE_DRAINING, STAGE_WAIT, 0, "carpool is stopping");
+        return LEASE_REFUSED;
+    }
+    /* Who wants a whole server may wait long: who shares does not queue up behind. */
+    bool first = p->n_waiters == (w->exclusive ? 0 : p->n_wholes);
+    if (first && !atomic_load_explicit(&p->ledger->paused, memory_order_relaxed)) {
+        struct server *sv = pool_take(p, w);
+        if (sv) {
+            grant(p, sv, w);
+            hist_record(&p->stats.acquire, 0);
+            return LEASE_GRANTED;
+        }
+    }
+    if (p->n_waiters >= waiters_share(p)) {
+        err_set(&w->err, CAUSE_QUEUE_FULL, STAGE_WAIT, 0,
+                "pool %s: %u clients wait already for its %u servers (size.waiters)",
+                p->ledger->name, p->n_waiters, p->conf->size.max);
+        return LEASE_REFUSED;
+    }
+    w->since_us = loop_usec();
+    w->since_ms = loop_now(p->loop);
+    list_init(&w->node);
+    timer_init(&w->timer, on_waiter_timeout);
+    enqueue(p, w);
+    struct ledger_outlook look;
+    ledger_tend(p->ledger, w->since_ms, &look);
+    w->failures_at = look.dial_failures;
+    if (p->conf->on_down == ON_DOWN_FAIL && look.live == 0 && look.shut) {
+        dequeue(w);
+        err_set(&w->err, CAUSE_BREAKER_OPEN, STAGE_WAIT, 0, "pool %s: not dialing for now: %.90s",
+                p->ledger->name, look.last_dial.note);
+        return LEASE_REFUSED;
+    }
+    if (w->exclusive && p->shares)
+        pool_free_one_up(p);
+    counter_add(&p->stats.waits, 1);
+    uint64_t wait = p->conf->size.acquire_timeout_ms;
+    if (wait || w->due_ms) {
+        uint64_t due = wait ? w->since_ms + wait : w->due_ms;
+        if (w->due_ms && w->due_ms < due)
+            due = w->due_ms;
+        timer_set(&p->loop->timers, &w->timer, due);
+    }
+    pool_rearm(p, look.retry_ms > w->since_ms ? look.retry_ms - w->since_ms : 100);
+    return LEASE_WAITING;
+}
+
+/* ---- callbacks of waiters, at the end of the turn ---- */
+
+void pool_settle_waiter(struct waiter *w, struct server *sv, const struct err *err)
+{
+    struct pool *p = w->pool;
+    dequeue(w);
+    hist_record(&p->stats.acquire, loop_usec() - w->since_us);
+    if (sv) {
+        grant(p, sv, w);
+        sv->holder_ops = NULL; /* no events before on_lease: the holder does not know of it yet */
+    } else {
+        w->err = *err;
+    }
+    w->state = WAITER_SETTLED;
+    list_push_back(&p->settled, &w->node);
+    loop_defer(p->loop, &p->deliver);
+}
+
+void pool_deliver(struct deferred *d)
+{
+    struct pool *p = OWNER(d, struct pool, deliver);
+    struct list *n;
+    while ((n = list_first(&p->settled))) {
+        struct waiter *w = OWNER(n, struct waiter, node);
+        list_remove(n);
+        w->state = WAITER_NONE;
+        if (w->server && w->server->exclusive)
+            w->server->holder_ops = w->holder_ops;
+        w->on_lease(w);
+    }
+}
+
+void pool_cancel(struct waiter *w)
+{
+    switch (w->state) {
+    case WAITER_NONE:
+        return;
+    case WAITER_QUEUED:
+        dequeue(w);
+        return;
+    case WAITER_SETTLED:
+        list_remove(&w->node);
+        w->state = WAITER_NONE;
+        if (w->server)
+            pool_give_back(&w->server);
+        return;
+    }
+}
+
+static void on_waiter_timeout(struct timer *t)
+{
+    struct waiter *w = OWNER(t, struct waiter, timer);
+    struct pool *p = w->pool;
+    struct ledger_outlook look;
+    uint64_t now = loop_now(p->loop);
+    ledger_tend(p->ledger, now, &look);
+    const struct size_conf *size = &p->conf->size;
+    const char *name = p->ledger->name;
+    bool paused = atomic_load(&p->ledger->paused);
+    bool own_due = w->due_ms && now >= w->due_ms;
+    struct err err;
+    /* A refused login or certificate does not heal by waiting. */
+    bool refused = look.last_dial.cause == CAUSE_UPSTREAM_AUTH ||
+                   look.last_dial.cause == CAUSE_TLS_FAILED;
+    if (!own_due && !paused && look.down && !refused && p->conf->on_down == ON_DOWN_WAIT) {
+        uint64_t until = w->since_ms + p->conf->timeouts.outage_wait_ms;
+        if (now < until) {
+            bool sooner = w->due_ms && w->due_ms < until;
+            timer_set(&p->loop->timers, &w->timer, sooner ? w->due_ms : until);
+            return;
+        }
+        err_set(&err, CAUSE_OUTAGE, STAGE_WAIT, 0, "pool %s: no server for %llu ms: %.90s", name,
+                (unsigned long long)(now - w->since_ms), look.last_dial.note);
+    } else if (paused) {
+        err_set(&err, CAUSE_PAUSED, STAGE_WAIT, 0, "pool %s is paused", name);
+    } else if (look.down) {
+        err_set(&err, look.last_dial.cause, STAGE_WAIT, 0, "pool %s: %.120s", name, look.last_dial.note);
+    } else {
+        err_set(&err, CAUSE_ACQUIRE_TIMEOUT, STAGE_WAIT, 0,
+                "pool %s: no server free within %llu ms (%u of %u in use, %u waiting)", name,
+                (unsigned long long)(now - w->since_ms), look.live, size->max, p->n_waiters);
+    }
+    pool_settle_waiter(w, NULL, &err);
+}
