@@ -219,6 +219,17 @@ void ledger_closing(struct ledger *l)
     ledger_unlock(l);
 }
 
+void ledger_wasted(struct ledger *l, bool wasted)
+{
+    ledger_lock(l, 0);
+    l->warm_gap_ms = !wasted ? 0 : l->warm_gap_ms ? l->warm_gap_ms * 2 : WARM_GAP_MIN_MS;
+    if (l->warm_gap_ms > WARM_GAP_MAX_MS)
+        l->warm_gap_ms = WARM_GAP_MAX_MS;
+    if (wasted)
+        l->next_warm_ms = l->now_ms + l->warm_gap_ms;
+    ledger_unlock(l);
+}
+
 void ledger_freed(struct ledger *l, bool abandoned, uint64_t now)
 {
     ledger_lock(l, now);

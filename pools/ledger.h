@@ -72,6 +72,8 @@ struct ledger {
     unsigned next_worker; /* who gets the next server that nobody waits for */
     unsigned busy_limit;  /* the upstream said "too many connections": not above this... */
     uint64_t busy_until;  /* ... until then */
+    uint64_t next_warm_ms; /* `min` is not refilled faster than this allows */
+    uint64_t warm_gap_ms;  /* grows while servers close before anybody used them; 0: no wait */
     uint64_t retry_ms;    /* blocked by time alone: match again then; 0: not blocked */
     struct ledger_endpoint *endpoints;
     size_t n_endpoints;
@@ -133,6 +135,8 @@ int ledger_foreign(struct ledger *l, unsigned worker, uint64_t now);
 
 /* A live server starts to close; later its slot is free, or taken from it after close_timeout. */
 void ledger_closing(struct ledger *l);
+/* It closes by itself and was never leased: an upstream that does not like idle connections. */
+void ledger_wasted(struct ledger *l, bool wasted);
 void ledger_freed(struct ledger *l, bool abandoned, uint64_t now);
 
 /* One more exclusive lease of a server that others could share; false: the class is full. */

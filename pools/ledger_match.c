@@ -196,8 +196,16 @@ static bool grant_unasked(struct ledger *l, struct acts *acts)
         grant_dial(l, acts, i, endpoint, false);
         return true;
     }
-    if (l->open >= l->conf->size.min || !can_dial(l, &endpoint))
+    if (l->open >= l->conf->size.min)
         return false;
+    if (l->next_warm_ms > l->now_ms) {
+        retry_at(l, l->next_warm_ms);
+        return false;
+    }
+    if (!can_dial(l, &endpoint))
+        return false;
+    if (l->warm_gap_ms)
+        l->next_warm_ms = l->now_ms + l->warm_gap_ms;
     grant_dial(l, acts, l->next_worker++ % l->n_workers, endpoint, false);
     return true;
 }

@@ -5,6 +5,8 @@
 
 #define PERMIT_HOLD_MS 10000     /* a trial that is not heard of for so long is taken for lost */
 #define BUSY_HOLD_MS 2000        /* "too many connections": this long not above what it bears */
+#define WARM_GAP_MIN_MS 100      /* refilling `min` after servers that closed unused */
+#define WARM_GAP_MAX_MS 30000
 #define DIAL_BACKOFF_MIN_MS 100
 #define DIAL_BACKOFF_MAX_MS 10000
 

@@ -391,6 +391,8 @@ void server_close(struct server *sv, enum outcome why, bool eof)
     log_write(p->loop->log, LOG_INFO, "server_close", "pool=%s server=%u reason=%s uses=%llu",
               p->ledger->name, sv->id, outcome_word(why), (unsigned long long)sv->uses);
     server_move(sv, SERVER_CLOSING);
+    if (sv->uses || eof)
+        ledger_wasted(p->ledger, sv->uses == 0);
     ledger_closing(p->ledger);
     if (eof || !sv->io.watch) {
         gone(sv, false);

@@ -226,10 +226,11 @@ static void fini(struct control *c)
 }
 
 /* Nothing runs yet: says why and leaves the process to exit. */
-static int cannot_start(const struct err *err)
+static _Noreturn void cannot_start(const struct err *err)
 {
     fprintf(stderr, "carpool: cannot start: %s\n", err->note);
-    return 1;
+    fflush(stderr);
+    _exit(1); /* half a daemon is not taken apart piece by piece */
 }
 
 int control_run(const struct control_args *args)
@@ -269,10 +270,10 @@ int control_run(const struct control_args *args)
         .config = admin_config,
     };
     if (!control_apply(c, loaded, &err))
-        return cannot_start(&err);
+        cannot_start(&err);
     c->admin = admin_open(&c->loop, &loaded->config->admin, &hooks, &err);
     if (!c->admin)
-        return cannot_start(&err);
+        cannot_start(&err);
     raise_file_limit(c);
     catch_signal(c, &c->hup, SIGHUP);
     catch_signal(c, &c->term, SIGTERM);
