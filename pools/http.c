@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The HTTP driver. HTTP/1.1 has no session and no ping: a connection is as good as the framing of its
- * last message, and an idle one is well as long as it is silent.
+ * The HTTP driver. HTTP/1.1 has no session and no ping: a connection is as good as the framing of
+ * its last message, and an idle one is well as long as it is silent.
  *
- *   settle   what the relay said, and sooner retirement if the upstream announced its own idle timeout
- *   idle     any byte drops it: a 408 on the way out, or the rest of a response that did not end where
- *            its head said, which would answer somebody else's request
+ *   settle   what the relay said; retired sooner if the upstream announced its own idle timeout
+ *   idle     any byte drops it: a 408 on the way out, or the rest of a response that did not end
+ *            where its head said, which would answer somebody else's request
  *   verify   is it silent and open? That is all that can be asked without a request
  */
 #include "pools/http.h"
@@ -21,8 +21,8 @@ static unsigned arrive(struct server *sv)
 }
 
 /*
- * An upstream that says when it will close an idle connection (Keep-Alive: timeout=5) is left a second
- * earlier, so that no request meets the closing.
+ * An upstream that says when it will close an idle connection (Keep-Alive: timeout=5) is left a
+ * second earlier, so that no request meets the closing.
  */
 static void obey_keep_alive(struct http_server *hs)
 {

@@ -3,9 +3,9 @@
 /*
  * HTTP/1.1 servers: what driver, dial and the relay share of one connection.
  *
- * The dial (http_dial.c) opens the socket by libcurl and, for https, does the handshake itself. From
- * then on the relay owns the bytes: it has the one lease, parses the response with `parser`, and says
- * in `after` what has become of the connection before it gives the server back.
+ * The dial (http_dial.c) opens the socket by libcurl and, for https, does the handshake itself.
+ * From then on the relay owns the bytes: it has the one lease, parses the response with `parser`,
+ * and says in `after` what has become of the connection before it gives the server back.
  */
 #include "pools/server.h"
 #include "proxy/wire/http.h"
@@ -22,7 +22,8 @@ struct http_server {
      */
     enum outcome after;
     uint32_t keep_alive_s; /* what the last response promised (Keep-Alive: timeout=), 0: nothing */
-    uint64_t lifetime_ms;  /* die_ms as the pool had set it: an earlier one follows from the promise */
+    uint64_t
+        lifetime_ms; /* die_ms as the pool had set it: an earlier one follows from the promise */
     struct http_dial *dial; /* while dialing; the dialer's thread */
 };
 
@@ -36,3 +37,8 @@ static inline struct http_server *http_server_of(struct server *sv)
 /* http_dial.c */
 void http_dial(struct server *sv, struct loop *loop);
 void http_dial_abort(struct server *sv, const struct err *err);
+
+/* http_tls.c: a connection that verifies what the endpoint says, handshake not begun. NULL and
+ * *err:
+   a certificate or authority cannot be used. The dialer's thread. */
+struct tls_conn *http_tls_connect(struct server *sv, int fd, struct err *err);

@@ -3,11 +3,11 @@
  * Opening a connection to an HTTP upstream, on the dialer's thread.
  *
  *   resolve (uv_getaddrinfo) -> libcurl connects to one literal address -> plain: done
- *                                                                      `-> TLS handshake by io -> done
+ *                                                                       -> TLS: io shakes hands
  *
- * libcurl is told CONNECT_ONLY and given one address, so that one dial is one socket. It takes its own
- * socket away when the handle goes, hence the duplicate. TLS is ours, because the connection outlives
- * the dial and moves between threads.
+ * libcurl is told CONNECT_ONLY and given one address, so that one dial is one socket. It takes its
+ * own socket away when the handle goes, hence the duplicate. TLS is ours, because the connection
+ * outlives the dial and moves between threads.
  */
 #include <arpa/inet.h>
 #include <curl/curl.h>
@@ -20,7 +20,6 @@
 
 #include "pools/dialer.h"
 #include "pools/http.h"
-#include "pools/ledger.h"
 
 #define ADDRESS_MAX (INET6_ADDRSTRLEN + IF_NAMESIZE + 2)
 
@@ -129,97 +128,6 @@ static void succeed(struct http_dial *d)
 
 /* ---- TLS ---- */
 
-/*
- * Reading a bundle of authorities takes longer than the handshake, so the contexts of an identity are
- * made once per configuration and kept in its ledger.
- */
-struct contexts {
-    struct snapshot snap;
-    struct snapshot *config; /* what they were made from */
-    size_t n;
-    struct tls_ctx *ctx[]; /* by endpoint; NULL: could not be made, ask again */
-};
-
-static void contexts_free(struct snapshot *snap)
-{
-    struct contexts *c = OWNER(snap, struct contexts, snap);
-    for (size_t i = 0; i < c->n; i++)
-        tls_ctx_free(c->ctx[i]);
-    snapshot_drop(&c->config);
-    free(c);
-}
-
-static enum tls_verify verify_of(enum endpoint_tls tls)
-{
-    switch (tls) {
-    case ENDPOINT_TLS_VERIFY_FULL:
-        return TLS_VERIFY_FULL;
-    case ENDPOINT_TLS_VERIFY_CA:
-        return TLS_VERIFY_CA;
-    case ENDPOINT_TLS_DISABLE:
-    case ENDPOINT_TLS_ALLOW:
-    case ENDPOINT_TLS_PREFER:
-    case ENDPOINT_TLS_REQUIRE:
-        break;
-    }
-    return TLS_VERIFY_NONE;
-}
-
-static struct tls_ctx *context_new(const struct endpoint_conf *e, struct err *err)
-{
-    return tls_ctx_client(verify_of(e->tls), e->tls_ca, e->tls_cert, e->tls_key, err);
-}
-
-static struct contexts *contexts_new(const struct server *sv)
-{
-    size_t n = sv->conf->n_endpoints;
-    struct contexts *c = calloc(1, sizeof *c + n * sizeof(struct tls_ctx *));
-    if (!c)
-        return NULL;
-    atomic_store(&c->snap.refs, 1);
-    c->snap.free = contexts_free;
-    c->config = snapshot_take(sv->snap);
-    c->n = n;
-    struct err unused;
-    for (size_t i = 0; i < n; i++)
-        if (sv->conf->endpoints[i].tls != ENDPOINT_TLS_DISABLE)
-            c->ctx[i] = context_new(&sv->conf->endpoints[i], &unused);
-    return c;
-}
-
-/* The remembered contexts, made anew if the configuration is another. NULL: no memory. */
-static struct contexts *contexts_of(struct server *sv)
-{
-    struct snapshot *memo = ledger_recall(sv->ledger);
-    struct contexts *c = memo ? OWNER(memo, struct contexts, snap) : NULL;
-    if (c && c->config == sv->snap)
-        return c;
-    snapshot_drop(&memo);
-    c = contexts_new(sv);
-    if (c)
-        ledger_remember(sv->ledger, &c->snap);
-    return c;
-}
-
-static struct tls_conn *tls_new(struct http_dial *d, int fd, struct err *err)
-{
-    struct server *sv = &d->hs->base;
-    const struct endpoint_conf *e = sv->endpoint;
-    struct contexts *c = contexts_of(sv);
-    struct tls_ctx *kept = c ? c->ctx[sv->endpoint_at] : NULL;
-    struct tls_ctx *fresh = kept ? NULL : context_new(e, err);
-    struct tls_conn *tls = NULL;
-    if (kept || fresh) {
-        tls = tls_connect(kept ? kept : fresh, fd, e->host, "http/1.1");
-        if (!tls)
-            err_set(err, CAUSE_INTERNAL, STAGE_TLS, ENOMEM, "out of memory");
-    }
-    tls_ctx_free(fresh); /* the connection holds a reference of its own */
-    struct snapshot *memo = c ? &c->snap : NULL;
-    snapshot_drop(&memo);
-    return tls;
-}
-
 static void fail_tls(struct http_dial *d, int fd, const struct err *why)
 {
     struct err err;
@@ -254,7 +162,7 @@ static void begin_tls(struct http_dial *d, int fd)
 {
     struct server *sv = &d->hs->base;
     struct err err;
-    struct tls_conn *tls = tls_new(d, fd, &err);
+    struct tls_conn *tls = http_tls_connect(sv, fd, &err);
     if (!tls) {
         fail_tls(d, fd, &err);
         return;

@@ -118,11 +118,14 @@ bool pg_params_set(struct pg_params **pp, struct span name, struct span value)
 {
     const struct pg_params *old = *pp;
     struct span had;
-    if (pg_params_get(old, name, &had) ? value.p && span_eq(had, value) : !value.p)
+    bool found = pg_params_get(old, name, &had);
+    if (found ? value.p && span_eq(had, value) : !value.p)
         return true;
-    if (old->n >= PG_PARAMS_MAX || old->bytes + name.n + value.n > PG_PARAMS_BYTES)
+    size_t n_new = old->n - found + (value.p != NULL);
+    size_t bytes = old->bytes - (found ? name.n + had.n : 0) + (value.p ? name.n + value.n : 0);
+    if (n_new > PG_PARAMS_MAX || bytes > PG_PARAMS_BYTES)
         return false;
-    struct pg_params *p = params_alloc(old->bytes + name.n + value.n);
+    struct pg_params *p = params_alloc(bytes);
     if (!p)
         return false;
     bool placed = value.p == NULL;

@@ -98,7 +98,7 @@ static void session_after_nothing(struct session *s)
 {
     io_close(&s->io);
     gate_drop(&s->gate);
-    free(s->peer);
+    free(s->refusal);
     free(s);
 }
 
@@ -127,12 +127,17 @@ static void session_start(struct session *s)
     s->since_ms = loop_now(f->loop);
     session_init(s);
     uint32_t max = share(s->gate->conf->limits.clients, f->n_workers);
-    if (r->n_sessions > max)
-        err_set(&s->refusal, CAUSE_TOO_MANY_CLIENTS, STAGE_CLIENT, 0,
+    if (r->n_sessions > max) {
+        counter_add(&r->refused, 1);
+        struct err *why = s->refusal = calloc(1, sizeof *why);
+        if (!why) {
+            session_close(s, NULL);
+            return;
+        }
+        err_set(why, CAUSE_TOO_MANY_CLIENTS, STAGE_CLIENT, 0,
                 "pool %s has its %u clients already (limits.clients)",
                 pool_ledger(r->pool)->name, s->gate->conf->limits.clients);
-    if (s->refusal.cause != CAUSE_NONE)
-        counter_add(&r->refused, 1);
+    }
     s->gate->ops->open(s);
     if ((f->draining || r->closing) && !s->closed) {
         s->draining = true;
@@ -183,14 +188,7 @@ static void admit(struct door *d, int fd, const struct sockaddr_storage *peer)
 {
     struct route *r = d->route;
     struct session *s = calloc(1, d->gate->ops->session_size);
-    struct sockaddr_storage *addr = NULL;
-    if (s && peer->ss_family != AF_UNIX) {
-        addr = malloc(sizeof *addr);
-        if (addr)
-            *addr = *peer;
-    }
-    if (!s || (peer->ss_family != AF_UNIX && !addr)) {
-        free(s);
+    if (!s) {
         close(fd);
         return;
     }
@@ -198,11 +196,14 @@ static void admit(struct door *d, int fd, const struct sockaddr_storage *peer)
     s->id = r->front->accepted++ * r->front->n_workers + r->front->worker + 1;
     s->gate = gate_take(d->gate);
     s->door = d->conf;
-    s->peer = addr;
+    if (peer->ss_family != AF_UNIX) {
+        memcpy(&s->addr, peer, sizeof s->addr);
+        s->peer = &s->addr.any;
+    }
     list_init(&s->node);
     deferred_init(&s->after, session_after);
     io_init(&s->io, fd, NULL);
-    if (addr) {
+    if (s->peer) {
         struct snapshot *ref;
         const struct tcp_conf *tcp = &ledger_conf(pool_ledger(r->pool), &ref)->tcp;
         io_tune(fd, (unsigned)tcp->keepalive_ms, (unsigned)tcp->user_timeout_ms);

@@ -9,27 +9,29 @@
  *     http_local.c     what carpool itself answers, and how a connection is closed after an answer
  *     http_batch.h     gathers pieces into one writev
  *
- *     TLS -> IDLE -> HEAD ----> WAITING ----> LINKED --last byte of the response--> IDLE | LINGER
- *              ^       |            |  ^         |
- *              |       |            |  `-retry---+--lost, timed out--+
- *              |       `- refused -- `-----------.-------------------v
- *              +---------------------------------+--- answered by carpool ---> LINGER
- *              `- rest of the body read - DISCARD <-'
+ *     TLS --> IDLE --> HEAD --> WAITING --> LINKED
+ *              ^        |          |          |
+ *              |        |          |<- retry -+
+ *              +--------+----------+----------+    answered, and the connection goes on
+ *              |        v          v          v
+ *              +---- DISCARD <-----+----------+    answered here: the rest of the body is read away
+ *                       |          |          |
+ *                       +----------+----------+--> LINGER    answered, and that was the last one
  *
- * One exchange at a time: what a client sends ahead waits in `carry`, at most HR_CARRY_MAX and one read
- * more, then reading stops. Bodies go through as they come; only what the peer does not take is queued,
- * and beyond limits.buffer the other side is not read.
+ * One exchange at a time: what a client sends ahead waits in `carry`, at most HR_CARRY_MAX and one
+ * read more, then reading stops. Bodies go through as they come; only what the peer does not take
+ * is queued, and beyond limits.buffer the other side is not read.
  */
 #include "pools/http.h"
 #include "pools/ledger.h"
 #include "proxy/front/front.h"
 
-#define HR_CARRY_MAX    ((size_t)64 * 1024) /* of a client, while its bytes cannot be used */
-#define HR_REPLAY_MAX   ((size_t)64 * 1024) /* of a body, while the request may be tried again */
-#define HR_DISCARD_MAX  ((uint64_t)64 * 1024) /* of a body nobody wants: more costs the connection */
-#define HR_LINGER_MS    2000 /* from our end-of-file to the client's */
-#define HR_REFUSE_MS    1000 /* a refused client that says nothing is told so after this */
-#define HR_PSEUDONYM    16   /* "carpool-" and eight random letters */
+#define HR_CARRY_MAX ((size_t)64 * 1024)     /* of a client, while its bytes cannot be used */
+#define HR_REPLAY_MAX ((size_t)64 * 1024)    /* of a body, while the request may be tried again */
+#define HR_DISCARD_MAX ((uint64_t)64 * 1024) /* of a body nobody wants: more costs the connection */
+#define HR_LINGER_MS 2000                    /* from our end-of-file to the client's */
+#define HR_REFUSE_MS 1000 /* a refused client that says nothing is told so after this */
+#define HR_PSEUDONYM 16   /* "carpool-" and eight random letters */
 
 enum hr_state {
     HR_TLS,     /* the handshake; also before anything else */
@@ -38,7 +40,7 @@ enum hr_state {
     HR_WAITING, /* wants a server */
     HR_LINKED,  /* has one */
     HR_DISCARD, /* answered by carpool, the rest of the request's body is read and forgotten */
-    HR_LINGER,  /* the last answer was given: end-of-file as soon as it is sent, then the client's */
+    HR_LINGER, /* the last answer was given: end-of-file as soon as it is sent, then the client's */
     HR_STATES
 };
 
@@ -46,7 +48,7 @@ enum hr_deadline {
     HR_DEADLINE_NONE,
     HR_DEADLINE_HEAD,    /* timeouts.client_login */
     HR_DEADLINE_IDLE,    /* timeouts.client_idle */
-    HR_DEADLINE_REQUEST, /* timeouts.request: to the response's head, while the body makes progress */
+    HR_DEADLINE_REQUEST, /* timeouts.request, from the request's last byte to a head */
     HR_DEADLINE_STALL,   /* timeouts.write_stall */
     HR_DEADLINE_LINGER,
     HR_DEADLINE_REFUSE,
@@ -55,7 +57,7 @@ enum hr_deadline {
 struct hr_session {
     struct session base;
     enum hr_state state;
-    uint8_t deadline; /* enum hr_deadline */
+    uint8_t deadline;           /* enum hr_deadline */
     struct http_parser *parser; /* of requests */
     struct bufq carry;
     bool client_eof; /* end-of-file after a whole request is no abort */
@@ -65,28 +67,30 @@ struct hr_session {
     /* The request; from its head on. */
     bool client_keep; /* the client's connection may carry another one */
     bool idempotent, is_head;
-    bool expects;     /* the client waits for 100 before it sends its body */
-    bool chunked;     /* the body goes to the server in chunks */
+    bool expects; /* the client waits for 100 before it sends its body */
+    bool has_body;
+    bool chunked; /* the body goes to the server in chunks */
     uint8_t minor;
-    uint8_t tries;    /* servers that were lost before this one */
-    uint32_t permit;  /* of the service breaker */
+    uint8_t tries;   /* servers that were lost before this one */
+    uint32_t permit; /* of the service breaker */
 
     /* The try. */
     struct waiter waiter;
     struct http_server *server; /* while LINKED */
-    bool head_due;    /* the head (and what is kept of the body) must be sent to this server */
-    bool reused;      /* the server had been idle: it may have been closing all along */
-    bool unsent;      /* it took not a byte */
-    bool heard;       /* it said something */
-    uint64_t sent;    /* bytes it was given */
-    struct bufq replay; /* of the body, framed for the server, as long as a second try may need it */
+    bool head_due;      /* the head (and what is kept of the body) must be sent to this server */
+    bool reused;        /* the server had been idle: it may have been closing all along */
+    bool unsent;        /* it took not a byte */
+    bool heard;         /* it said something */
+    uint64_t sent;      /* bytes it was given */
+    struct bufq replay; /* the body so far, framed for the server, for a second try */
     bool storing, replay_lost;
 
     /* The response. */
-    bool interim;     /* the head at hand is a 1xx */
-    bool answered;    /* the final head is on its way: no second try, no answer of our own */
-    bool deaf;        /* the server answered early and will close: the rest of the body is dropped */
-    bool close;       /* the client's connection ends with this response */
+    bool interim;      /* the head at hand is a 1xx */
+    bool told_interim; /* the client has been told one, or the head */
+    bool answered;     /* the final head is on its way: no second try, no answer of our own */
+    bool deaf;  /* the server answered early and will close: the rest of the body is dropped */
+    bool close; /* the client's connection ends with this response */
     bool server_keep;
     uint32_t keep_alive_s;
     enum http_body framing;
@@ -117,12 +121,12 @@ struct span hr_pseudonym(const struct hr_session *s);
 
 void hr_become(struct hr_session *s, enum hr_state to);
 void hr_set_deadline(struct hr_session *s, enum hr_deadline kind, uint64_t ms);
-/* Goes on with what was carried over, as far as the state allows; starts and stops reading. The last
-   thing every callback does. */
+/* Goes on with what was carried over, as far as the state allows; starts and stops reading. Every
+   callback ends with it. */
 void hr_advance(struct hr_session *s);
 /* The client cannot be answered any more. n: what reading said. */
 void hr_client_gone(struct hr_session *s, ssize_t n);
-/* Many bytes wait for a peer to take them: bounds how long that may last. */
+/* Bounds how long bytes may wait for a peer, if any do and no other deadline runs. */
 void hr_watch_stall(struct hr_session *s);
 
 /* ---- http_request.c ---- */
@@ -147,7 +151,7 @@ void hr_tell_service(struct hr_session *s, enum service_result result);
 
 /* ---- http_local.c ---- */
 
-/* Answers with err instead of a server; status 0: by its cause. wait_ms: for Retry-After, 0: a second. */
+/* Answers with err instead of a server. Status 0: by its cause. wait_ms is for Retry-After. */
 void hr_refuse(struct hr_session *s, const struct err *err, unsigned status, uint64_t wait_ms);
 void hr_answer_options(struct hr_session *s);
 /* The exchange is over: the next request, or the end of the connection. */

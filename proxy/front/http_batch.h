@@ -13,7 +13,7 @@
 #include "proxy/core/loop.h"
 #include "proxy/wire/http_out.h"
 
-#define HR_IOVS  40
+#define HR_IOVS 40
 #define HR_SMALL 1024
 
 struct hr_session;
@@ -42,7 +42,8 @@ void hr_batch_put(struct hr_batch *b, struct span piece);
 /* A chunk with that payload; nothing for an empty one, which would be the last. */
 void hr_batch_put_chunk(struct hr_batch *b, struct span payload);
 
-/* Room to write a head into; hr_batch_wrote() adds its first n bytes. What was too small before a flush
+/* Room to write a head into; hr_batch_wrote() adds its first n bytes. What was too small before a
+ * flush
    is large enough after it. */
 static inline struct http_out hr_batch_room(const struct hr_batch *b)
 {

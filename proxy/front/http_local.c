@@ -2,16 +2,17 @@
 /*
  * What carpool itself says to an HTTP client, and what becomes of the connection after an answer.
  *
- * A connection is closed in two steps (RFC 9112 section 9.6): end-of-file first, then it waits for the
- * client's, reading what still comes. Closing at once would answer those bytes with a reset, and a reset
- * takes back what the client has not read yet: the answer that explains the closing.
+ * A connection is closed in two steps (RFC 9112 section 9.6): end-of-file first, then it waits for
+ * the client's, reading what still comes. Closing at once would answer those bytes with a reset,
+ * and a reset takes back what the client has not read yet: the answer that explains the closing.
  */
 #include <time.h>
 
 #include "proxy/front/http.h"
 #include "proxy/wire/http_answer.h"
 
-/* Has the client's request ended, or is so little left that reading it is cheaper than a connection? */
+/* Has the client's request ended, or is so little left that reading it is cheaper than a
+ * connection? */
 static bool may_keep(const struct hr_session *s)
 {
     if (!s->client_keep || s->base.draining)
@@ -81,12 +82,13 @@ void hr_end(struct hr_session *s, bool close)
     }
     if (!http_parser_is_done(s->parser)) {
         hr_become(s, HR_DISCARD);
-        hr_set_deadline(s, HR_DEADLINE_REQUEST, hr_timeouts(s)->request_ms);
+        hr_set_deadline(s, HR_DEADLINE_HEAD, hr_timeouts(s)->client_login_ms);
         return;
     }
     http_parser_reset(s->parser);
     hr_become(s, HR_IDLE);
     hr_set_deadline(s, HR_DEADLINE_IDLE, hr_timeouts(s)->client_idle_ms);
+    hr_watch_stall(s);
 }
 
 void hr_linger(struct hr_session *s)
@@ -94,12 +96,12 @@ void hr_linger(struct hr_session *s)
     hr_become(s, HR_LINGER);
     bufq_clear(&session_loop(&s->base)->chunks, &s->carry);
     http_parser_drop_head(s->parser);
-    if (io_unsent(&s->base.io)) {
-        hr_set_deadline(s, HR_DEADLINE_NONE, 0);
-        hr_watch_stall(s);
+    if (!io_unsent(&s->base.io)) {
+        hr_linger_drained(s);
         return;
     }
-    hr_linger_drained(s);
+    hr_set_deadline(s, HR_DEADLINE_NONE, 0);
+    hr_watch_stall(s);
 }
 
 void hr_linger_drained(struct hr_session *s)

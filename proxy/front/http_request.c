@@ -6,11 +6,11 @@
  * A request is tried again on another server only where nobody can tell:
  *
  *   A  the server took not a byte of it: any request
- *   B  the server had been idle and closed without a byte of response: it was closing when the request
- *      came. Idempotent requests of which everything sent so far is kept (HR_REPLAY_MAX)
+ *   B  the server had been idle and closed without a byte of response: it was closing when the
+ *      request came. Idempotent requests of which everything sent so far is kept (HR_REPLAY_MAX)
  *
- * The first such retry is free, later ones come out of the pool's budget; retry.attempts bounds all.
- * Whatever else is retried could be carried out twice, so it is not.
+ * The first such retry is free, later ones come out of the pool's budget; retry.attempts bounds
+ * all. Whatever else is retried could be carried out twice, so it is not.
  */
 #include <errno.h>
 #include <string.h>
@@ -109,7 +109,8 @@ static enum http_verdict write_head(struct hr_session *s, struct http_out *out,
     return http_forward_request(http_parser_head(s->parser), &hop, out, bad);
 }
 
-/* For a server that was granted later, or another one: the head again, and what is kept of the body. */
+/* For a server that was granted later, or another one: the head again, and what is kept of the
+ * body. */
 static void put_again(struct hr_session *s, struct hr_batch *b)
 {
     struct http_bad bad;
@@ -122,15 +123,18 @@ static void put_again(struct hr_session *s, struct hr_batch *b)
     for (int i = 0; i < n; i++)
         hr_batch_put(b, span_of(kept[i].iov_base, kept[i].iov_len));
     b->redo = out.n + s->replay.len;
+    /* What is kept may be given up as soon as more is put to it. */
+    if (s->replay.len)
+        hr_batch_flush(b);
 }
 
 /* ---- getting a server ---- */
 
 /* A server that may be closing already is not good enough for what cannot be sent twice. */
-static bool is_fit(struct hr_session *s, struct server *sv, enum outcome *why)
+static bool is_fit(const struct hr_session *s, struct server *sv, enum outcome *why)
 {
     *why = OUTCOME_DROP_EOF;
-    if (sv->uses <= 1 || (s->idempotent && s->tries == 0))
+    if (!s->reused || (s->idempotent && s->tries == 0))
         return true;
     enum io_peek peek = io_probe(&sv->io);
     if (peek == IO_PEEK_BYTES)
@@ -144,17 +148,17 @@ static bool link_up(struct hr_session *s)
     struct server *sv = s->waiter.server;
     enum outcome why;
     s->waiter.server = NULL;
+    s->reused = sv->uses > 1 || sv->leased_ms > sv->born_ms;
     if (!is_fit(s, sv, &why)) {
         pool_drop(&sv, why);
         return false;
     }
     s->server = http_server_of(sv);
-    s->reused = sv->uses > 1 || sv->leased_ms > sv->born_ms;
     s->unsent = s->heard = s->interim = false;
     s->sent = 0;
     /* What is kept already is kept on; else it pays only where a second try would be allowed. */
-    s->storing = s->replay.len || (s->idempotent && s->reused && !http_parser_is_done(s->parser) &&
-                                   s->tries + 1u < pool_conf(session_pool(&s->base))->retry.attempts);
+    s->storing = s->replay.len || (s->idempotent && s->reused && s->has_body &&
+                                   s->tries + 1u < pool_conf(sv->pool)->retry.attempts);
     http_parser_expect(s->server->parser, (struct http_asked){.head = s->is_head});
     hr_become(s, HR_LINKED);
     return true;
@@ -205,17 +209,13 @@ static bool service_allows(struct hr_session *s)
 
 /* ---- second tries ---- */
 
+/* Asking pays for it. */
 static bool may_retry(struct hr_session *s)
 {
     struct pool *p = session_pool(&s->base);
-    bool a = s->unsent;
-    bool b = !s->heard && s->idempotent && s->reused && (s->storing || s->sent == 0 || !s->replay_lost);
-    if (s->answered || s->replay_lost || (!a && !b) ||
+    bool closing = !s->heard && s->idempotent && s->reused && (s->storing || !s->has_body);
+    if (s->answered || s->replay_lost || !(s->unsent || closing) ||
         s->tries + 1u >= pool_conf(p)->retry.attempts)
-        return false;
-    /* Without a body everything sent can be made again; with one, only if it was kept. */
-    const struct http_head *head = http_parser_head(s->parser);
-    if (!a && !s->storing && (head->body == HTTP_BODY_CHUNKED || head->length > 0))
         return false;
     return (s->tries == 0 && s->reused) || pool_may_retry(p);
 }
@@ -272,10 +272,11 @@ static void note_head(struct hr_session *s, const struct http_head *head)
     s->is_head = head->method == HTTP_M_HEAD;
     s->expects = head->expect_continue;
     s->chunked = head->body == HTTP_BODY_CHUNKED;
+    s->has_body = s->chunked || head->length > 0;
     s->minor = head->minor;
     s->tries = 0;
     s->head_due = s->answered = s->deaf = s->close = s->replay_lost = s->storing = false;
-    s->unsent = s->heard = false;
+    s->unsent = s->heard = s->told_interim = false;
     s->sent = 0;
 }
 
@@ -325,8 +326,9 @@ static void on_bad(struct hr_session *s, const struct http_bad *bad)
     if (s->state == HR_LINKED) {
         struct server *sv = &s->server->base;
         hr_tell_service(s, SERVICE_NEUTRAL);
+        s->server->after = s->sent ? OUTCOME_DROP_DIRTY : OUTCOME_KEEP;
         s->server = NULL;
-        pool_drop(&sv, OUTCOME_DROP_DIRTY);
+        pool_give_back(&sv);
         if (s->answered) {
             session_close(&s->base, &err);
             return;

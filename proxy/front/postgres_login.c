@@ -324,8 +324,8 @@ static void on_session(struct pg_session *s, const struct pg_startup *st)
 {
     struct pg_login *lg = s->login;
     struct err err;
-    if (s->base.refusal.cause != CAUSE_NONE) {
-        err = s->base.refusal;
+    if (s->base.refusal) {
+        err = *s->base.refusal;
         pg_refuse(s, &err, NULL);
         return;
     }

@@ -30,7 +30,7 @@ struct relay_ops {
     void *(*state_new)(void);
     void (*state_free)(void *state);
 
-    /* A client has connected; its io is attached. If s->refusal.cause is set, it must be told so in the
+    /* A client has connected; its io is attached. If s->refusal is set, it must be told so in the
        protocol's words, then closed. */
     void (*open)(struct session *s);
     void (*on_readable)(struct session *s);

@@ -33,7 +33,7 @@ struct pool *session_pool(const struct session *s)
 const char *session_peer(const struct session *s, char *buf, size_t cap)
 {
     if (s->peer)
-        return io_addr_text((const struct sockaddr *)s->peer, sizeof *s->peer, buf, cap);
+        return io_addr_text(s->peer, sizeof s->addr, buf, cap);
     snprintf(buf, cap, "unix");
     return buf;
 }
@@ -90,7 +90,7 @@ void session_after(struct deferred *d)
     struct session *s = OWNER(d, struct session, after);
     struct route *r = s->route;
     gate_drop(&s->gate);
-    free(s->peer);
+    free(s->refusal);
     s->magic = 0;
     free(s);
     route_maybe_empty(r);

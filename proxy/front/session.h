@@ -5,6 +5,8 @@
  * on, ended by session_close() from anywhere on that worker; its memory goes at the end of the turn, so
  * that callers up the stack may still look at s->closed.
  */
+#include <netinet/in.h>
+
 #include "proxy/core/io.h"
 #include "proxy/front/relay.h"
 
@@ -25,10 +27,15 @@ struct session {
     struct timer timer;
     struct deferred after;
     struct post_msg msg; /* on its way from the accepting worker */
-    struct err refusal;
+    struct err *refusal; /* set before open(): tell it, then close; NULL: welcome */
     const struct listen_conf *door; /* where it came in; lives as long as gate */
     uint64_t since_ms;
-    struct sockaddr_storage *peer; /* NULL for Unix sockets */
+    const struct sockaddr *peer; /* &addr; NULL for Unix sockets */
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } addr;
 };
 
 /* Ends it. err says why (logged, counted by cause); NULL: an orderly end. Idempotent. */

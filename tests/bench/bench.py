@@ -5,13 +5,14 @@
     ./dev bench postgres --seconds 8     one kind, longer runs
     ./dev bench --write docs/performance.md
 
-Everything is started here on free loopback ports and gone afterwards. docs/performance.md says what the
-figures mean.
+Everything is started here on free loopback ports and gone afterwards. docs/performance.md says what
+the figures mean.
 """
 
 import argparse
 import contextlib
 import re
+import shlex
 import signal
 import sys
 import time
@@ -34,7 +35,7 @@ KINDS = {"postgres": bench_postgres, "redis": bench_redis, "http": bench_http}
 
 def arguments():
     parser = argparse.ArgumentParser(prog="./dev bench")
-    parser.add_argument("kinds", nargs="*", metavar="kind", choices=[*KINDS, []],
+    parser.add_argument("kinds", nargs="*", metavar="kind",
                         help="postgres, redis, http (default: all)")
     parser.add_argument("--rounds", type=int, default=3, help="times each is measured (3)")
     parser.add_argument("--seconds", type=int,
@@ -42,6 +43,9 @@ def arguments():
     parser.add_argument("--only", default="", metavar="REGEX", help="only workloads that match")
     parser.add_argument("--write", metavar="FILE", help="put the tables into this page")
     args = parser.parse_args()
+    for kind in args.kinds:
+        if kind not in KINDS:
+            parser.error(f"{kind}: the kinds are {', '.join(KINDS)}")
     args.kinds = args.kinds or list(KINDS)
     args.seconds = args.seconds or (4 if len(args.kinds) == 1 else 3)
     if args.rounds < 1 or args.seconds < 1:
@@ -65,8 +69,10 @@ def bench(kind, args, binary, servers):
             print(f"\n== skipped: {kind}: {e}\n", flush=True)
             return None
         workloads = [w for w in one.workloads() if re.search(args.only, w.name)]
-        table = measure.rounds(workloads, one.targets, args.rounds, args.seconds, tell)
+        table = measure.rounds(workloads, args.rounds, args.seconds, tell)
     command = f"./dev bench {kind} --rounds {args.rounds} --seconds {args.seconds}"
+    if args.only:
+        command += f" --only {shlex.quote(args.only)}"
     return report.markdown(kind, one.title, one.notes, table, command)
 
 
@@ -75,7 +81,7 @@ def main():
     binary = find_binary()
     if not binary:
         raise SystemExit("bench: no carpool binary: ./dev build release, or set CARPOOL_BIN")
-    for signo in (signal.SIGTERM, signal.SIGHUP):
+    for signo in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signo, lambda *_: sys.exit(1))
     begun = time.monotonic()
     with contextlib.closing(Servers()) as servers:

@@ -2,6 +2,7 @@
 """HTTP/1.1: wrk through nothing, carpool, HAProxy and nginx to an nginx that serves files."""
 
 import contextlib
+import http.client
 from pathlib import Path
 
 import peers
@@ -15,25 +16,29 @@ SIZES = {"1 KiB": 1024, "64 KiB": 65536}
 REPORT = Path(__file__).resolve().parent / "report.lua"
 
 
+NOTES = f"""
+wrk, one thread, keep-alive; the origin is nginx with one worker, the answers are files. carpool and
+HAProxy (`http-reuse always`) are bounded to {POOL} connections to the origin; nginx as a proxy keeps
+as many (`keepalive {POOL}`), but its free edition has no queue for a bounded upstream, so under load
+it opens one for each client. All add X-Forwarded-For.
+"""
+
+
 class Bench:
     title = "HTTP/1.1"
-    notes = [
-        f"wrk, one thread, keep-alive, answers from files by nginx with one worker. carpool and"
-        f" HAProxy (`http-reuse always`) are bounded to {POOL} connections to the origin; nginx as a"
-        f" proxy reuses as many (`keepalive {POOL}`) but has no bound with a queue in its free edition,"
-        " so it may open one for each client. All add X-Forwarded-For.",
-    ]
+    notes = NOTES
 
     def __init__(self, stack, servers, binary):
         self.origin = origin = peers.Origin()
         stack.callback(origin.close)
+        stack.callback(origin.child.stop)  # while the master can still reap its worker
         self.paths = {name: origin.big(size) for name, size in SIZES.items()}
         self.targets = [Target("direct", origin.port, None, origin.child)]
         door = peers.Door(binary, {"name": "web", "kind": "http", "upstream": origin.url(),
                                    "size": {"min": 1, "max": POOL}})
-        self._add(stack.enter_context(contextlib.closing(door.start())))
-        for peer in (peers.Haproxy, peers.NginxProxy):
-            self._add(stack.enter_context(contextlib.closing(peer(origin, POOL))))
+        for start in (door.start, lambda: peers.Haproxy(origin, POOL),
+                      lambda: peers.NginxProxy(origin, POOL)):
+            self._add(stack.enter_context(contextlib.closing(start())))
 
     def _add(self, proxy):
         self.targets.append(Target(proxy.name, proxy.port, proxy.child, self.origin.child))
@@ -42,8 +47,10 @@ class Bench:
         path = self.paths[size]
         if not seconds:
             self._check(target, path, SIZES[size])
-        out = generate(["wrk", "-t", 1, "-c", clients, "-d", f"{seconds or 1}s", "--latency",
-                        "-s", REPORT, f"http://{LOOPBACK}:{target.port}{path}"], seconds or 1)
+            return None
+        seconds = max(1, round(seconds))
+        out = generate(["wrk", "-t", 1, "-c", clients, "-d", f"{seconds}s", "--latency",
+                        "-s", REPORT, f"http://{LOOPBACK}:{target.port}{path}"], seconds)
         line = next((x for x in out.splitlines() if x.startswith("figures ")), None)
         if not line:
             raise LoadFailed(f"wrk said {out.strip()[-200:]!r}")
@@ -57,7 +64,7 @@ class Bench:
         """wrk believes everything: see once that the answer is the file."""
         try:
             status, got = peers.answers(target.port, path)
-        except (OSError, peers.http.client.HTTPException) as e:
+        except (OSError, http.client.HTTPException) as e:
             raise LoadFailed(f"GET {path}: {e!r}") from None
         if (status, got) != (200, size):
             raise LoadFailed(f"GET {path}: status {status}, {got} bytes")
@@ -66,6 +73,8 @@ class Bench:
         def of(size, clients):
             return lambda target, seconds: self._run(target, seconds, size, clients)
 
-        return [Workload(f"{size}, {CLIENTS} clients", of(size, CLIENTS), weight=0.7)
-                for size in SIZES] + [
-            Workload("1 KiB, 1 client", of("1 KiB", 1), weight=0.3, added=True)]
+        def load(size):
+            return Workload(f"{size}, {CLIENTS} clients", self.targets, of(size, CLIENTS), weight=0.7)
+
+        one = Workload("1 KiB, 1 client", self.targets, of("1 KiB", 1), weight=0.3, added=True)
+        return [*map(load, SIZES), one]

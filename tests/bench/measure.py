@@ -91,13 +91,13 @@ class Sample:
 
 @dataclass
 class Target:
-    """`proxy` and `server` are harness processes; a workload's own needs go into `extra`."""
+    """`proxy` (None: direct) and `server` are harness processes."""
 
     name: str
     port: int
     proxy: object
     server: object
-    extra: dict = field(default_factory=dict)
+    tls: bool = False
 
 
 def measured(target, run):
@@ -118,13 +118,13 @@ def measured(target, run):
 
 @dataclass
 class Workload:
-    """`run(target, seconds)` gives a Sample. `weight` scales the seconds of a round; `targets` names
-    those it is for (empty: all); `added` asks for the latency that is added to the direct way."""
+    """`run(target, seconds)` gives a Sample; 0 seconds: a warm-up, whatever it gives. `weight` scales
+    the seconds of a round; `added` asks for the latency that is added to the direct way."""
 
     name: str
+    targets: list
     run: object
     weight: float = 1.0
-    targets: tuple = ()
     added: bool = False
 
 
@@ -158,15 +158,13 @@ def warm_up(cell):
         cell.failed = str(e)
 
 
-def rounds(workloads, targets, count, seconds, tell):
+def rounds(workloads, count, seconds, tell):
     """Measure everything; a list of cells by workload. `tell(text)` says what is going on."""
     table = []
     for workload in workloads:
-        cells = [Cell(workload, t) for t in targets
-                 if not workload.targets or t.name in workload.targets]
+        cells = [Cell(workload, t) for t in workload.targets]
         for cell in cells:
             warm_up(cell)
-        each = max(1, round(seconds * workload.weight))
         for n in range(count):
             for cell in cells:
                 if cell.failed:
@@ -174,7 +172,7 @@ def rounds(workloads, targets, count, seconds, tell):
                 tell(f"{workload.name}, round {n + 1} of {count}: {cell.target.name}")
                 try:
                     cell.samples.append(measured(
-                        cell.target, lambda: workload.run(cell.target, each)))
+                        cell.target, lambda: workload.run(cell.target, seconds * workload.weight)))
                 except LoadFailed as e:
                     cell.failed = str(e)
         table.append(cells)

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: MIT
 """The proxies that are compared: carpool and the distribution's, each on a free loopback port.
 
-Every one gets the same bound of connections to the server as far as it knows such a bound, one thread,
-and no log line per request or connection. All else is left at its defaults unless said here.
+Every one gets the same bound of connections to the server as far as it knows such a bound, one
+thread, and no log line per request or connection. All else is left at its defaults unless said here.
 """
 
 import contextlib
 import http.client
 import os
+import re
 import shutil
+import subprocess
 
 from harness.base import LOOPBACK, RUNAS, Child, can_connect, free_port, temp_folder, wait_for
 from harness.carpool import Carpool
@@ -52,10 +54,17 @@ class Peer:
 class Pgbouncer(Peer):
     name = program = "pgbouncer"
 
-    def __init__(self, server, pool, user, password, secret, database):
+    def __init__(self, server, pool, user, password, secret, database, sslmode):
         self.pool, self.user, self.password = pool, user, password
-        self.secret, self.database = secret, database
+        self.secret, self.database, self.sslmode = secret, database, sslmode
         super().__init__(server)
+
+    @staticmethod
+    def prepares():
+        """Does it carry prepared statements across transactions?"""
+        said = subprocess.run(["pgbouncer", "--version"], capture_output=True, text=True).stdout
+        version = re.search(r"(\d+)\.(\d+)", said)
+        return version is not None and tuple(map(int, version.groups())) >= (1, 21)
 
     def config(self):
         users = self.folder / "users"
@@ -64,9 +73,10 @@ class Pgbouncer(Peer):
                 f" dbname={self.database} user={self.user} password='{self.password}'\n"
                 f"[pgbouncer]\nlisten_addr = {LOOPBACK}\nlisten_port = {self.port}\n"
                 f"unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {users}\n"
-                f"server_tls_sslmode = disable\n"
+                f"server_tls_sslmode = {self.sslmode}\n"
                 f"pool_mode = transaction\ndefault_pool_size = {self.pool}\nmax_client_conn = 500\n"
-                f"log_connections = 0\nlog_disconnections = 0\nlogfile = {self.log}\n")
+                f"log_connections = 0\nlog_disconnections = 0\nlogfile = {self.log}\n"
+                + ("max_prepared_statements = 200\n" if self.prepares() else ""))
 
     def arguments(self):
         return ["-q", self.conf]
@@ -106,6 +116,10 @@ class Haproxy(Peer):
 
     def arguments(self):
         return ["-db", "-f", self.conf]
+
+    def command(self):
+        # The harness has servers die by SIGQUIT when it is killed; this one only writes a report then.
+        return ["setpriv", "--pdeathsig", "KILL", *super().command()]
 
 
 class NginxProxy(Peer):
@@ -151,10 +165,13 @@ class Door:
 
     def __init__(self, binary, pool, workers=1):
         self.name = "carpool" if workers == 1 else f"carpool, {workers} workers"
-        self.port = free_port()
-        self.carpool = Carpool(binary, {
-            "workers": workers, "log": {"level": "warn"},
-            "pools": [{**pool, "listen": [f"{LOOPBACK}:{self.port}"]}]}, start=False)
+        self.port, self.workers = free_port(), workers
+        self.carpool = Carpool(binary, start=False)
+        self.configure(pool)
+
+    def configure(self, pool):
+        self.carpool.write({"workers": self.workers, "log": {"level": "warn"},
+                            "pools": [{**pool, "listen": [f"{LOOPBACK}:{self.port}"]}]})
 
     def start(self):
         """Raises Unsupported when it ends instead of listening."""

@@ -51,7 +51,7 @@ def _small(value):
 
 
 def _row(first, cell, direct):
-    name = first and cell.workload.name
+    name = cell.workload.name if first else ""
     if not cell.samples:
         return f"| {name} | {cell.target.name} |" + " – |" * 8
     is_direct = cell is direct
@@ -82,14 +82,15 @@ def _complaints(table):
 def markdown(kind, title, notes, table, command):
     samples = [s for cells in table for cell in cells for s in cell.samples]
     strangers = sorted(s.strangers for s in samples)[len(samples) // 2] if samples else 0.0
-    lines = [f"### {title}", "", f"    {command}", "",
-             f"{machine()}; {versions(kind)}. Other work took {strangers:.0%} of the cores meanwhile"
-             " (median)" + (": **disturbed, measure again**." if strangers > QUIET else "."), "", HEAD]
+    verdict = ": **disturbed, measure again**." if strangers > QUIET else "."
+    lines = [f"### {title}", "", f"    {command}", "", f"{machine()}; {versions(kind)}.",
+             f"Other work took {strangers:.0%} of the cores meanwhile (median){verdict}", "", HEAD]
     for cells in table:
         direct = next((c for c in cells if c.target.name == "direct"), None)
         lines += [_row(i == 0, cell, direct) for i, cell in enumerate(cells)]
-    lines += [""] + [f"- {note}" for note in [*notes, *_complaints(table)]]
-    return "\n".join(lines).replace("| False |", "| |") + "\n"
+    lines += [""] + [f"- {note.strip()}".replace("\n", "\n  ") for note in
+                     [*notes.split("\n--\n"), *_complaints(table)]]
+    return "\n".join(lines) + "\n"
 
 
 def _markers(kind):

@@ -11,7 +11,7 @@ import time
 import httpx
 import pytest
 from harness.base import LOOPBACK, SLOW, free_port, wait_for
-from harness.http_fixtures import _origin, nginx, origin, raw, web  # noqa: F401
+from harness.http_fixtures import _origin, nginx, origin, raw, tls_nginx, web  # noqa: F401
 from harness.httpwire import Http, chunked, http_pool, reply, request
 from harness.nginx import pattern
 
@@ -399,21 +399,21 @@ def test_tls_towards_clients(web, origin, servers):
     assert daemon.saw("tls_failed", "web")
 
 
-def test_https_upstream(web, nginx, workers):
-    path = nginx.big(300_000)
-    mark = nginx.mark()
-    daemon = web(nginx.url(tls=True) + f"?sslrootcert={nginx.ca}", workers=workers)
+def test_https_upstream(web, tls_nginx, workers):
+    path = tls_nginx.big(300_000)
+    mark = tls_nginx.mark()
+    daemon = web(tls_nginx.url(tls=True) + f"?sslrootcert={tls_nginx.ca}", workers=workers)
     with Http(daemon.port("web")) as c:
         for _ in range(3):
             assert c.get(path).body == pattern(300_000)
-    rows = nginx.requests(mark)
+    rows = tls_nginx.requests(mark)
     assert len({r["connection"] for r in rows}) == 1
     assert {r["tls"] for r in rows} == {"TLSv1.3"}
 
 
-def test_idle_tls_connections_survive_their_tickets(web, nginx):
+def test_idle_tls_connections_survive_their_tickets(web, tls_nginx):
     """Fresh TLS 1.3 connections carry unread session tickets: no reason to drop them."""
-    daemon = web(nginx.url(tls=True) + f"?sslrootcert={nginx.ca}", size={"min": 2},
+    daemon = web(tls_nginx.url(tls=True) + f"?sslrootcert={tls_nginx.ca}", size={"min": 2},
                  check={"checkout_after": 0, "idle": "1s"})
     wait_for(lambda: daemon.servers("web", "idle") == 2, what="two warm servers")
     with Http(daemon.port("web")) as c:

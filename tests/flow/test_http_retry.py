@@ -125,6 +125,25 @@ def test_a_body_still_on_its_way(stale, raw):
         assert c.response().body == b"stored"
 
 
+def test_a_body_that_outgrows_what_is_kept_meanwhile(stale, raw):
+    """While the second server is waited for, more comes than can be kept: it is not lost for that."""
+    daemon, (old,) = stale(size={"max": 1})
+    body = pattern(150_000)
+    with Http(daemon.port("web")) as c:
+        c.send(request("PUT", "/x", "Content-Length: 150000") + body[:60_000])
+        old.head()
+        assert old.exactly(60_000) == body[:60_000]
+        daemon.cli("pause", "web")
+        old.close()
+        wait_for(lambda: daemon.waiting("web") == 1, what="the second try to wait")
+        c.send(body[60_000:])
+        daemon.cli("resume", "web")
+        fresh = raw.accept()
+        assert fresh.request().body == body
+        fresh.send(reply(b"stored"))
+        assert c.response().body == b"stored"
+
+
 def test_not_once_anything_was_said(stale, raw):
     daemon, (old,) = stale()
     with Http(daemon.port("web")) as c:

@@ -101,6 +101,19 @@ def test_a_big_pipeline(cache, client, key):
     sender.join()
 
 
+@pytest.mark.parametrize("word", ["PING", "ECHO", "EVAL"])
+def test_a_big_pipeline_through_small_buffers(cache, client, word):
+    """Answers, of carpool or of the server, go out before more is read, and nothing gets stuck."""
+    c = client(cache(limits={"buffer": "16KiB"}))
+    n, value = 3000, b"v" * 700
+    one = encode("EVAL", "return ARGV[1]", 0, value) if word == "EVAL" else encode(word, value)
+    sender = threading.Thread(target=lambda: c.write(one * n))
+    sender.start()
+    for _ in range(n):
+        assert c.read() == value
+    sender.join()
+
+
 # -- what carpool answers itself
 
 

@@ -2,6 +2,7 @@
 """Fixtures of the HTTP tests, imported by the files that use them.
 
     nginx      a healthy one for the whole run
+    tls_nginx  one with TLS, started here where the other one, from the environment, has none
     origin     misbehaves by path (harness/origin.py), one for the whole run
     raw        a RawOrigin of the test's own
     web        web(upstream=..., workers=1, **pool keys): carpool with one pool `web`; default: origin
@@ -15,6 +16,11 @@ from .httpwire import RawOrigin, http_pool
 @pytest.fixture(scope="session")
 def nginx(servers):
     return servers.nginx()
+
+
+@pytest.fixture(scope="session")
+def tls_nginx(servers, nginx):
+    return nginx if nginx.tls_port else servers.nginx(local=True)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ import re
 import shutil
 import signal
 import ssl
+from pathlib import Path
 
 from .base import LOOPBACK, RUNAS, Child, Peak, free_port, temp_folder, wait_for
 
@@ -76,9 +77,10 @@ class Nginx:
     name = "http"
 
     def __init__(self, authority=None, limit=None, keepalive="60s", address=None, tls_address=None,
-                 fault=None):
+                 fault=None, folder=None):
         self.fault = fault
-        self.child = self.folder = self.socket = self.ca = None
+        self.folder = Path(folder) if folder else None
+        self.child = self.socket = self.ca = None
         if address:
             self.host, self.port = address
             self.tls_port = tls_address[1] if tls_address else None
@@ -192,12 +194,12 @@ class Nginx:
         return len(self.access_text()), len(self.error_text())
 
     def access_text(self):
-        if self.fault:
+        if self.folder is None:
             return self.fault("logs", self.name)
         return (self.folder / "access.log").read_text(errors="replace")
 
     def error_text(self):
-        if self.fault:
+        if self.folder is None:
             return self.fault("logs", self.name)
         return (self.folder / "error.log").read_text(errors="replace")
 

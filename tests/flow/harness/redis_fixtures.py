@@ -31,11 +31,12 @@ def _frail_rd(servers, rd):
 
 @pytest.fixture
 def frail_rd(_frail_rd):
+    wait_for(lambda: _frail_rd.connections() == 0, 10, "connections of the test before to end")
+    _frail_rd.set_maxclients(10000)
     yield _frail_rd
     if _frail_rd.fault or _frail_rd.child.alive():
         _frail_rd.thaw()
     _frail_rd.start()
-    wait_for(lambda: _frail_rd.connections() == 0, 10, "connections of the test to end")
 
 
 @pytest.fixture

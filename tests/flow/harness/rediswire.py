@@ -113,8 +113,12 @@ class Resp:
             self.sock.settimeout(before)
 
 
+HANG_UP, DEAF = object(), object()
+
+
 class FakeRedis:
-    """A server of one's own: `answer(words, conn)` returns bytes to send, or None to say nothing.
+    """A server of one's own: `answer(words, conn)` returns bytes to send, None to say nothing, HANG_UP
+    to close the connection, DEAF to read nothing more from it.
 
     Logins are answered well unless `login` says otherwise; `conn` is the number of the connection.
     push() sends bytes nobody asked for, hang_up() closes.
@@ -158,13 +162,19 @@ class FakeRedis:
                     reply = reply(words, number) if callable(reply) else reply
                 else:
                     reply = self.answer(words, number)
+                if reply is HANG_UP:
+                    return
+                if reply is DEAF:
+                    writer.transport.pause_reading()
+                    await writer.wait_closed()
+                    return
                 if reply is not None:
                     writer.write(reply)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             self.open -= 1
-            self._writers.pop(number, None)
+            del self._writers[number]
             writer.close()
 
     @staticmethod
@@ -192,8 +202,8 @@ class FakeRedis:
     def push(self, data, conn=None):
         self._each(lambda w: w.write(data), conn)
 
-    def hang_up(self, conn=None):
-        self._each(lambda w: w.close(), conn)
+    def hang_up(self, conn=None, reset=False):
+        self._each(lambda w: w.transport.abort() if reset else w.close(), conn)
 
     def close(self):
         async def end():

@@ -11,6 +11,8 @@ are used instead (compose services, for example):
                                            makes the roles and the database it needs
     CARPOOL_TEST_REDIS=host:port           a Redis that takes CONFIG SET
     CARPOOL_TEST_HTTP=host:port            an nginx with the configuration of nginx.py
+    CARPOOL_TEST_HTTP_FOLDER=folder        the folder of that configuration as it is seen here: logs,
+                                           and where `big()` puts files
     CARPOOL_TEST_HTTPS=host:port           its TLS port
     CARPOOL_TEST_CA=file                   the authority that signed the servers' certificates
     CARPOOL_TEST_FAULT=command             how to harm them, and what they logged:
@@ -101,7 +103,8 @@ class Servers:
     def nginx(self, local=False, **options):
         address = None if local or options else _address("CARPOOL_TEST_HTTP")
         if address:
-            server = Nginx(address=address, tls_address=_address("CARPOOL_TEST_HTTPS"), fault=fault)
+            server = Nginx(address=address, tls_address=_address("CARPOOL_TEST_HTTPS"), fault=fault,
+                           folder=os.environ.get("CARPOOL_TEST_HTTP_FOLDER"))
             server.ca = os.environ.get("CARPOOL_TEST_CA")
             return self._keep(server)
         return self._keep(Nginx(self.authority, **options))

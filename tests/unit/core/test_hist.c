@@ -102,7 +102,7 @@ static void quantiles_agree_with_a_sorted_array(void **state)
     assert_int_equal(s->sum, sum);
     assert_int_equal(s->max, values[N - 1]);
     for (size_t i = 0; i < ARRAY_LEN(shares); i++) {
-        double rank = shares[i] * N;
+        double rank = shares[i] * (double)N;
         size_t index = (size_t)rank;
         if ((double)index >= rank && index > 0)
             index--;

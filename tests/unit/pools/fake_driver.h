@@ -22,7 +22,7 @@ typedef void fake_plan(const struct server *sv, struct fake_dial *dial, struct f
 /* What all fake servers of a test have in common; set before any is made. */
 struct fake_world {
     unsigned capacity;
-    fake_plan *plan;  /* NULL: all dials go well at once */
+    fake_plan *plan;                          /* NULL: all dials go well at once */
     void (*on_open)(const struct server *sv); /* a socket was opened; may be NULL */
 };
 void fake_world_set(const struct fake_world *world);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/unit/pools/house.h"
 
-#include <stdio.h>
+#include <errno.h>
 #include <stdlib.h>
 
 /* ---- the clock: loop_now() is uv_now(), which this one stands in for ---- */
@@ -50,7 +50,7 @@ static void snap_free(struct snapshot *snap)
     free(OWNER(snap, struct house_snap, snap));
 }
 
-static struct house_snap *snap_new(const struct pool_conf *conf)
+struct house_snap *house_prepare(const struct pool_conf *conf)
 {
     struct house_snap *s = calloc(1, sizeof *s);
     CHECK(s != NULL && conf->n_endpoints <= HOUSE_ENDPOINTS);
@@ -69,13 +69,17 @@ void house_ask_all(struct house *h)
         pool_ask(h->pools[i]);
 }
 
-void house_reconf(struct house *h, const struct pool_conf *conf)
+void house_apply(struct house *h, struct house_snap *s)
 {
-    struct house_snap *s = snap_new(conf);
     struct snapshot *ref = &s->snap;
     ledger_reconf(h->ledger, &s->conf, ref, loop_now(&h->dialer_loop));
     snapshot_drop(&ref);
     house_ask_all(h);
+}
+
+void house_reconf(struct house *h, const struct pool_conf *conf)
+{
+    house_apply(h, house_prepare(conf));
 }
 
 /* ---- life ---- */
@@ -106,7 +110,7 @@ void house_open(struct house *h, unsigned workers, const struct pool_conf *conf)
         open_loop(h, i, &h->loops[i], "worker");
     open_loop(h, workers, &h->dialer_loop, "dialer");
     dialer_init(&h->dialer, &h->dialer_loop);
-    struct house_snap *s = snap_new(conf);
+    struct house_snap *s = house_prepare(conf);
     struct snapshot *ref = &s->snap;
     h->ledger = ledger_new(&fake_driver, &s->conf, ref, workers, &h->dialer, house_now());
     CHECK(h->ledger != NULL);
@@ -126,11 +130,19 @@ static void on_quiet(struct pool *p, void *arg)
     atomic_fetch_add(&h->quiet, 1);
 }
 
-void house_close(struct house *h)
+void house_stop(struct house *h)
 {
+    if (h->stopped)
+        return;
+    h->stopped = true;
     dialer_stop(&h->dialer);
     for (unsigned i = 0; i < h->n; i++)
         pool_stop(h->pools[i], on_quiet, h);
+}
+
+void house_close(struct house *h)
+{
+    house_stop(h);
     house_settle(h);
     house_pass(h, 120000);
     CHECK(atomic_load(&h->quiet) == h->n);
@@ -167,6 +179,12 @@ static bool has_work(struct loop *loop)
     return atomic_load(&loop->inbox) || !list_empty(&loop->deferred);
 }
 
+void house_turn(struct house *h, unsigned tick)
+{
+    unsigned i = tick % (h->n + 1);
+    uv_run(i < h->n ? &h->loops[i].uv : &h->dialer_loop.uv, UV_RUN_NOWAIT);
+}
+
 void house_settle(struct house *h)
 {
     bool more;
@@ -201,6 +219,148 @@ void house_pass(struct house *h, uint64_t ms)
             timers_advance(&h->loops[i].timers, house_now());
         house_settle(h);
     }
+}
+
+/* ---- guests ---- */
+
+static void guest_gets(struct guest *g)
+{
+    struct server *sv = g->waiter.server;
+    g->turn = ++g->house->served;
+    if (sv->exclusive)
+        g->server = sv;
+    else
+        fake_board(&g->rider, sv);
+}
+
+static void guest_on_lease(struct waiter *w)
+{
+    struct guest *g = OWNER(w, struct guest, waiter);
+    g->calls++;
+    if (w->server)
+        guest_gets(g);
+    else
+        g->why = w->err.cause;
+}
+
+static void guest_lost(struct guest *g, const struct err *err, enum outcome how)
+{
+    g->lost++;
+    g->why = err->cause;
+    guest_end(g, how);
+}
+
+static void guest_on_readable(struct server *sv)
+{
+    struct guest *g = sv->holder;
+    CHECK(g->server == sv);
+    char bytes[64];
+    ssize_t n = server_read(sv, bytes, sizeof bytes);
+    if (n > 0) {
+        g->answers += (unsigned)n;
+    } else if (n != -EAGAIN) {
+        struct err err;
+        server_lost_err(sv, n, &err);
+        guest_lost(g, &err, OUTCOME_DROP_EOF);
+    }
+}
+
+static void guest_on_lost(struct server *sv, const struct err *err)
+{
+    guest_lost(sv->holder, err, OUTCOME_DROP_DRAINING);
+}
+
+static const struct holder_ops guest_ops = {.on_readable = guest_on_readable,
+                                            .on_lost = guest_on_lost};
+
+static void guest_on_answer(struct fake_rider *r)
+{
+    OWNER(r, struct guest, rider)->answers++;
+}
+
+static void guest_rider_lost(struct fake_rider *r, const struct err *err)
+{
+    guest_lost(OWNER(r, struct guest, rider), err, OUTCOME_DROP_EOF);
+}
+
+enum lease_result guest_ask(struct house *h, unsigned worker, struct guest *g, bool exclusive)
+{
+    CHECK(!guest_has(g) && g->waiter.state == WAITER_NONE);
+    g->house = h;
+    g->waiter.exclusive = exclusive;
+    g->waiter.holder_ops = &guest_ops;
+    g->waiter.holder = g;
+    g->waiter.on_lease = guest_on_lease;
+    g->rider.on_answer = guest_on_answer;
+    g->rider.on_lost = guest_rider_lost;
+    g->calls = 0;
+    g->why = CAUSE_NONE;
+    g->result = pool_lease(h->pools[worker], &g->waiter);
+    if (g->result == LEASE_GRANTED)
+        guest_gets(g);
+    else if (g->result == LEASE_REFUSED)
+        g->why = g->waiter.err.cause;
+    return g->result;
+}
+
+struct server *guest_server(const struct guest *g)
+{
+    return g->server ? g->server : g->rider.server;
+}
+
+bool guest_has(const struct guest *g)
+{
+    return guest_server(g) != NULL;
+}
+
+void guest_end(struct guest *g, enum outcome how)
+{
+    struct server *sv = g->server;
+    g->server = NULL;
+    if (!sv)
+        fake_leave(&g->rider, how);
+    else if (how == OUTCOME_KEEP)
+        pool_give_back(&sv);
+    else
+        pool_drop(&sv, how);
+}
+
+void guest_work(struct guest *g)
+{
+    if (g->server)
+        server_send(g->server, "x", 1);
+    else
+        fake_ask(&g->rider);
+}
+
+void house_fill(struct house *h, unsigned worker, unsigned n)
+{
+    struct guest *guests = calloc(n + 1, sizeof *guests);
+    CHECK(guests != NULL);
+    for (unsigned i = 0; i < n; i++) {
+        guest_ask(h, worker, &guests[i], true);
+        house_settle(h);
+        CHECK(guest_has(&guests[i]));
+    }
+    for (unsigned i = 0; i < n; i++)
+        guest_end(&guests[i], OUTCOME_KEEP);
+    house_settle(h);
+    free(guests);
+}
+
+struct ledger_view house_view(struct house *h)
+{
+    struct ledger_view view;
+    ledger_view(h->ledger, &view);
+    return view;
+}
+
+uint64_t house_verdicts(struct house *h, enum phase phase, enum outcome outcome)
+{
+    uint64_t n = 0;
+    for (unsigned i = 0; i < h->n; i++)
+        n += counter_get(&pool_stats(h->pools[i])->verdicts[phase][outcome]);
+    return n;
 }
 
 /* ---- threads ---- */
@@ -315,8 +475,7 @@ static void audit_pool(const struct pool *p, struct census *in_pools)
     in_pools->by_state[SERVER_CHECKING] += length(&p->checking);
     in_pools->by_state[SERVER_CLOSING] += length(&p->closing);
     unsigned leases = 0, wholes = 0;
-    LIST_EACH(n, &p->busy)
-    {
+    LIST_EACH(n, &p->busy) {
         const struct server *sv = OWNER(n, struct server, node);
         CHECK(sv->leases >= 1 && sv->leases <= sv->capacity);
         CHECK(!sv->exclusive || sv->leases == 1);

@@ -37,29 +37,65 @@ struct house {
     pthread_cond_t cond;
     unsigned standing;
     bool stop;
+    unsigned served; /* guests so far */
 };
 
 /* Room for everybody, no timeouts that a test did not ask for, on_down: wait. */
 struct pool_conf house_conf(uint32_t max);
 
-/* Opens it; the world (fake_world_set) stands before. house_start() makes it dial for `min`. */
+/* Opens it; the world (fake_world_set) stands before. */
 void house_open(struct house *h, unsigned workers, const struct pool_conf *conf);
+/* Everybody is to end; without threads. Once; house_close() does it if nobody has. */
+void house_stop(struct house *h);
 /* Asserts that nothing is left: no slot, no connection, no lease. Without threads only. */
 void house_close(struct house *h);
 /* Memory of loops, pools and books, after everything has ended. */
 void house_free(struct house *h);
 
-/* A reload. */
+/* A reload; the second and third are its two halves: what allocates here, and what the pools do. */
 void house_reconf(struct house *h, const struct pool_conf *conf);
+struct house_snap *house_prepare(const struct pool_conf *conf);
+void house_apply(struct house *h, struct house_snap *snap);
 void house_ask_all(struct house *h);
 
 /* ---- without threads ---- */
 
 uint64_t house_now(void);
+/* One turn of one loop: of worker `tick` modulo their number and one, the last is the dialer's. */
+void house_turn(struct house *h, unsigned tick);
 /* Lets everything happen that needs no time. */
 void house_settle(struct house *h);
 /* Lets time pass, event by event. */
 void house_pass(struct house *h, uint64_t ms);
+
+/* ---- guests: simple clients for tests without threads ---- */
+
+struct guest {
+    struct waiter waiter;
+    enum lease_result result; /* of the latest ask */
+    struct server *server;    /* an exclusive lease */
+    struct fake_rider rider;  /* or a shared one */
+    unsigned calls;           /* of on_lease */
+    unsigned turn;            /* its place among all guests that were served */
+    unsigned answers, lost;
+    enum cause why; /* of the latest refusal or loss */
+    struct house *house;
+};
+
+/* Asks for a lease on a worker; g is zeroed or has none now. waiter.due_ms may be set before. */
+enum lease_result guest_ask(struct house *h, unsigned worker, struct guest *g, bool exclusive);
+bool guest_has(const struct guest *g);
+struct server *guest_server(const struct guest *g);
+/* Ends the lease; KEEP: give back. */
+void guest_end(struct guest *g, enum outcome how);
+/* One exchange begins. */
+void guest_work(struct guest *g);
+
+/* `n` servers leased on a worker and given back: idle there now. */
+void house_fill(struct house *h, unsigned worker, unsigned n);
+
+struct ledger_view house_view(struct house *h);
+uint64_t house_verdicts(struct house *h, enum phase phase, enum outcome outcome);
 
 /* ---- with threads ---- */
 

@@ -1,0 +1,62 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# fault.sh VERB SERVER: what the flow tests do to the servers of compose.flow.yaml (the verbs are
+# explained in tests/flow/harness/servers.py). SERVER: postgres, redis or http. Each verb may be said
+# twice.
+
+set -euo pipefail
+verb=${1:?a verb} server=${2:?a server}
+project=${CARPOOL_FLOW_PROJECT:?is not set} net=${CARPOOL_FLOW_NET:?is not set}
+docker() { command "${DOCKER:-docker}" "$@"; }
+
+container() { # service
+    local id
+    id=$(docker ps -aq --no-trunc --filter "label=com.docker.compose.project=$project" \
+        --filter "label=com.docker.compose.service=$1")
+    [ -n "$id" ] || { echo "no container of $1 in project $project" >&2; exit 1; }
+    printf '%s\n' "$id"
+}
+
+address() {
+    case $server in
+        postgres) echo "$net.11" ;;
+        redis) echo "$net.12" ;;
+        http) echo "$net.13" ;;
+    esac
+}
+
+id=$(container "$server")
+is() { [ "$(docker inspect -f '{{.State.Status}}' "$id")" = "$1" ]; }
+
+harm() {
+    local holder
+    case $verb in
+        start) is running || docker start "$id" ;;
+        stop) docker stop -t 20 "$id" ;;
+        kill)
+            if is running || is paused; then
+                docker kill "$id"
+                timeout 20 "${DOCKER:-docker}" wait "$id" # dead for everybody
+            fi
+            ;;
+        pause) is paused || docker pause "$id" ;;
+        resume) ! is paused || docker unpause "$id" ;;
+        connect | disconnect)
+            holder=$(container "$server-net")
+            if [ "$(docker inspect -f '{{len .NetworkSettings.Networks}}' "$holder")" != 0 ]; then
+                [ "$verb" = connect ] || docker network disconnect -f "${project}_flow" "$holder"
+            else
+                [ "$verb" = disconnect ] ||
+                    docker network connect --ip "$(address)" "${project}_flow" "$holder"
+            fi
+            ;;
+        *) echo "fault.sh: no such verb: $verb" >&2; exit 2 ;;
+    esac
+}
+
+if [ "$verb" = logs ]; then
+    docker logs "$id" 2>&1
+else
+    harm >/dev/null
+fi

@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A client's life. Callbacks report to the files that carry requests and responses; every one of
+ * them ends in hr_advance(), which goes on with what had to wait and decides whether the client is
+ * read.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proxy/core/crypto.h"
+#include "proxy/core/sm.h"
+#include "proxy/front/http.h"
+
+static const struct sm_row rows[HR_STATES] = {
+#define TO(s) SM_TO(HR_##s)
+    [HR_TLS] = {"tls", TO(IDLE)},
+    [HR_IDLE] = {"idle", TO(HEAD) | TO(LINGER)},
+    [HR_HEAD] = {"head", TO(IDLE) | TO(WAITING) | TO(LINKED) | TO(DISCARD) | TO(LINGER)},
+    [HR_WAITING] = {"waiting", TO(WAITING) | TO(LINKED) | TO(IDLE) | TO(DISCARD) | TO(LINGER)},
+    [HR_LINKED] = {"linked", TO(LINKED) | TO(WAITING) | TO(IDLE) | TO(DISCARD) | TO(LINGER)},
+    [HR_DISCARD] = {"discard", TO(IDLE) | TO(LINGER)},
+    [HR_LINGER] = {"linger", 0},
+#undef TO
+};
+
+void hr_become(struct hr_session *s, enum hr_state to)
+{
+    CHECK(sm_allows(rows, s->state, to));
+    s->state = to;
+}
+
+void hr_set_deadline(struct hr_session *s, enum hr_deadline kind, uint64_t ms)
+{
+    s->deadline = ms ? (uint8_t)kind : HR_DEADLINE_NONE;
+    session_deadline(&s->base, ms);
+}
+
+/* ---- names ---- */
+
+struct guard {
+    char pseudonym[HR_PSEUDONYM + 1];
+};
+
+struct span hr_pseudonym(const struct hr_session *s)
+{
+    const struct guard *g = s->base.gate->guard;
+    return span_of(g->pseudonym, HR_PSEUDONYM);
+}
+
+/* A request that comes back to this pool carries its name in Via. */
+static void *guard_new(const struct front_conf *front, const struct pool_conf *pool,
+                       struct err *err)
+{
+    (void)front;
+    (void)pool;
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz012345";
+    uint8_t random[HR_PSEUDONYM - 8];
+    struct guard *g = calloc(1, sizeof *g);
+    if (!g || !crypto_random(random, sizeof random)) {
+        free(g);
+        err_set(err, CAUSE_INTERNAL, STAGE_CONFIG, ENOMEM, "out of memory, or of random bytes");
+        return NULL;
+    }
+    memcpy(g->pseudonym, "carpool-", 8);
+    for (size_t i = 0; i < sizeof random; i++)
+        g->pseudonym[8 + i] = letters[random[i] % 32];
+    return g;
+}
+
+static void guard_free(void *guard)
+{
+    free(guard);
+}
+
+static void note_address(struct hr_session *s)
+{
+    struct sockaddr_in in4;
+    struct sockaddr_in6 in6;
+    if (!s->base.peer)
+        return;
+    if (s->base.peer->sa_family == AF_INET) {
+        memcpy(&in4, s->base.peer, sizeof in4);
+        inet_ntop(AF_INET, &in4.sin_addr, s->client, sizeof s->client);
+    } else if (s->base.peer->sa_family == AF_INET6) {
+        memcpy(&in6, s->base.peer, sizeof in6);
+        inet_ntop(AF_INET6, &in6.sin6_addr, s->client, sizeof s->client);
+    }
+}
+
+/* ---- going on ---- */
+
+void hr_client_gone(struct hr_session *s, ssize_t n)
+{
+    struct err err;
+    if (s->state == HR_LINGER || (s->state == HR_IDLE && !io_unsent(&s->base.io))) {
+        session_close(&s->base, NULL);
+        return;
+    }
+    err_set(&err, CAUSE_CLIENT_GONE, STAGE_CLIENT, n < 0 ? (int)-n : 0,
+            "the client left in the middle of things (state %s)", rows[s->state].name);
+    session_close(&s->base, &err);
+}
+
+/* Nothing more will come of the client, and without that nothing can go on. */
+static void starve(struct hr_session *s)
+{
+    switch (s->state) {
+    case HR_IDLE:
+        hr_linger(s); /* what was answered may still be on its way */
+        return;
+    case HR_LINGER:
+        if (!io_unsent(&s->base.io))
+            session_close(&s->base, NULL);
+        return;
+    case HR_LINKED:
+        if (http_parser_is_done(s->parser))
+            return;
+        break;
+    case HR_WAITING:
+        return;
+    case HR_TLS:
+    case HR_HEAD:
+    case HR_DISCARD:
+    case HR_STATES:
+        break;
+    }
+    hr_client_gone(s, 0);
+}
+
+void hr_advance(struct hr_session *s)
+{
+    struct loop *loop = session_loop(&s->base);
+    while (!s->base.closed && (s->head_due || (s->carry.len && hr_takes_input(s)))) {
+        size_t n = bufq_peek(&s->carry, loop->scratch, s->carry.len);
+        bufq_clear(&loop->chunks, &s->carry);
+        hr_walk(s, span_of(loop->scratch, n));
+    }
+    if (s->base.closed)
+        return;
+    if (s->client_eof && !s->carry.len)
+        starve(s);
+    if (s->base.closed)
+        return;
+    if (s->client_eof || s->carry.len >= HR_CARRY_MAX)
+        io_pause(&s->base.io);
+    else
+        io_resume(&s->base.io);
+}
+
+/* ---- TLS ---- */
+
+static void admit(struct hr_session *s)
+{
+    hr_become(s, HR_IDLE);
+    if (s->base.refusal)
+        hr_set_deadline(s, HR_DEADLINE_REFUSE, HR_REFUSE_MS);
+}
+
+/* True: done, and what follows may be there already. */
+static bool shake_hands(struct hr_session *s)
+{
+    struct err err;
+    switch (io_handshake(&s->base.io, &err)) {
+    case IO_HS_AGAIN:
+        return false;
+    case IO_HS_DONE:
+        admit(s);
+        return true;
+    case IO_HS_FAILED:
+        break;
+    }
+    session_close(&s->base, &err);
+    return false;
+}
+
+/* ---- callbacks ---- */
+
+static void turn_away(struct hr_session *s)
+{
+    struct err err = *s->base.refusal;
+    hr_become(s, HR_HEAD);
+    hr_refuse(s, &err, 0, 0);
+}
+
+static void on_open(struct session *base)
+{
+    struct hr_session *s = hr_session_of(base);
+    const struct http_limits limits = HTTP_LIMITS_REQUEST;
+    struct err err;
+    s->waiter.exclusive = true;
+    s->waiter.holder_ops = &hr_holder_ops;
+    s->waiter.holder = s;
+    s->waiter.on_lease = hr_on_lease;
+    note_address(s);
+    s->parser = http_parser_new(HTTP_KIND_REQUEST, &limits);
+    bool tls = base->gate->tls && base->peer;
+    if (s->parser && tls)
+        base->io.tls = tls_accept(base->gate->tls, base->io.fd);
+    if (!s->parser || (tls && !base->io.tls)) {
+        err_set(&err, CAUSE_INTERNAL, STAGE_CLIENT, ENOMEM, "out of memory");
+        session_close(base, &err);
+        return;
+    }
+    hr_set_deadline(s, HR_DEADLINE_HEAD, hr_timeouts(s)->client_login_ms);
+    if (!tls)
+        admit(s);
+}
+
+/* The answer is given; what still comes only keeps the client from hearing it. */
+static void read_away(struct hr_session *s)
+{
+    struct io *io = &s->base.io;
+    ssize_t n = io_read(io, io->loop->scratch, LOOP_READ_MAX);
+    if (n > 0 || n == -EAGAIN)
+        return;
+    if (n < 0 || io->broken || !io_unsent(io)) {
+        session_close(&s->base, NULL);
+        return;
+    }
+    s->client_eof = true;
+    io_pause(io);
+}
+
+static void read_request(struct hr_session *s)
+{
+    struct session *base = &s->base;
+    struct loop *loop = session_loop(base);
+    struct err err;
+    ssize_t n = io_read(&base->io, loop->scratch, LOOP_READ_MAX);
+    if (n == -EAGAIN)
+        return;
+    if (n < 0 || (n == 0 && (base->io.broken || s->client_eof))) {
+        hr_client_gone(s, n);
+        return;
+    }
+    if (n == 0) {
+        s->client_eof = true;
+        return;
+    }
+    if (base->refusal) {
+        turn_away(s);
+        return;
+    }
+    struct span in = span_of(loop->scratch, (size_t)n);
+    if (s->carry.len == 0) {
+        hr_walk(s, in);
+    } else if (!bufq_append(&loop->chunks, &s->carry, in)) {
+        err_set(&err, CAUSE_INTERNAL, STAGE_CLIENT, ENOMEM, "out of memory");
+        session_close(base, &err);
+    }
+}
+
+static void on_readable(struct session *base)
+{
+    struct hr_session *s = hr_session_of(base);
+    if (s->state == HR_TLS && !shake_hands(s))
+        return;
+    if (s->state == HR_LINGER)
+        read_away(s);
+    else
+        read_request(s);
+    if (!base->closed)
+        hr_advance(s);
+}
+
+static void on_drained(struct session *base)
+{
+    struct hr_session *s = hr_session_of(base);
+    if (s->state == HR_TLS) {
+        if (shake_hands(s))
+            hr_advance(s);
+        return;
+    }
+    if (s->deadline == HR_DEADLINE_STALL)
+        hr_set_deadline(s, HR_DEADLINE_NONE, 0);
+    if (s->state == HR_LINGER)
+        hr_linger_drained(s);
+    else if (s->state == HR_IDLE && s->deadline == HR_DEADLINE_NONE)
+        hr_set_deadline(s, HR_DEADLINE_IDLE, hr_timeouts(s)->client_idle_ms);
+    if (base->closed)
+        return;
+    if (s->server)
+        io_resume(&s->server->base.io);
+    hr_advance(s);
+}
+
+/* ---- deadlines ---- */
+
+static size_t unsent(const struct hr_session *s)
+{
+    return io_unsent(&s->base.io) + (s->server ? io_unsent(&s->server->base.io) : 0);
+}
+
+void hr_watch_stall(struct hr_session *s)
+{
+    size_t left = unsent(s);
+    if (!left || (s->deadline != HR_DEADLINE_NONE && s->deadline != HR_DEADLINE_IDLE))
+        return;
+    s->stall_mark = left;
+    hr_set_deadline(s, HR_DEADLINE_STALL, hr_timeouts(s)->write_stall_ms);
+}
+
+static void on_stall(struct hr_session *s)
+{
+    struct err err;
+    bool client = io_unsent(&s->base.io) > 0;
+    size_t left = unsent(s);
+    if (left < s->stall_mark) {
+        hr_watch_stall(s); /* slow, but not stuck */
+        return;
+    }
+    err_set(&err, CAUSE_WRITE_STALL, client ? STAGE_CLIENT : STAGE_EXCHANGE, 0,
+            "%s took nothing for %llu ms (timeouts.write_stall)",
+            client ? "the client" : s->server->base.endpoint->label,
+            (unsigned long long)hr_timeouts(s)->write_stall_ms);
+    if (client)
+        session_close(&s->base, &err);
+    else
+        hr_fail(s, &err, OUTCOME_DROP_TIMEOUT, SERVICE_FAILED);
+}
+
+static void on_request_late(struct hr_session *s)
+{
+    unsigned long long ms = hr_timeouts(s)->request_ms;
+    struct err err;
+    if (s->state == HR_WAITING) {
+        pool_cancel(&s->waiter);
+        err_set(&err, CAUSE_REQUEST_TIMEOUT, STAGE_WAIT, 0,
+                "no server free within %llu ms (timeouts.request)", ms);
+        hr_refuse(s, &err, 0, 0);
+        return;
+    }
+    struct server *sv = &s->server->base;
+    /* Who keeps whom waiting? A client that waits for 100 has nothing to reproach itself with. */
+    if (!http_parser_is_done(s->parser) && !io_unsent(&sv->io) && !(s->expects && !s->heard)) {
+        err_set(&err, CAUSE_CLIENT_TIMEOUT, STAGE_CLIENT, 0,
+                "nothing of the request's body came for %llu ms (timeouts.request)", ms);
+        s->client_keep = false;
+        hr_fail(s, &err, OUTCOME_DROP_DIRTY, SERVICE_NEUTRAL);
+        return;
+    }
+    err_set(&err, CAUSE_REQUEST_TIMEOUT, STAGE_EXCHANGE, 0,
+            "%s did not answer within %llu ms (timeouts.request)", sv->endpoint->label, ms);
+    hr_fail(s, &err, OUTCOME_DROP_TIMEOUT, SERVICE_FAILED);
+}
+
+/* HEAD, DISCARD, TLS: what has to come from the client does not come. */
+static void on_client_late(struct hr_session *s)
+{
+    struct err err;
+    err_set(&err, CAUSE_CLIENT_TIMEOUT, STAGE_CLIENT, 0,
+            "the request's %s did not come within %llu ms (timeouts.client_login)",
+            s->state == HR_DISCARD ? "body" : "head",
+            (unsigned long long)hr_timeouts(s)->client_login_ms);
+    if (s->state == HR_HEAD) {
+        s->client_keep = false;
+        s->is_head = false;
+        hr_refuse(s, &err, 0, 0);
+    } else {
+        session_close(&s->base, &err);
+    }
+}
+
+static void on_deadline(struct session *base)
+{
+    struct hr_session *s = hr_session_of(base);
+    enum hr_deadline kind = s->deadline;
+    struct err err;
+    s->deadline = HR_DEADLINE_NONE;
+    switch (kind) {
+    case HR_DEADLINE_NONE:
+        return;
+    case HR_DEADLINE_HEAD:
+        on_client_late(s);
+        break;
+    case HR_DEADLINE_IDLE:
+        err_set(&err, CAUSE_CLIENT_TIMEOUT, STAGE_CLIENT, 0,
+                "idle for %llu ms (timeouts.client_idle)",
+                (unsigned long long)hr_timeouts(s)->client_idle_ms);
+        session_error(base, &err);
+        hr_linger(s);
+        break;
+    case HR_DEADLINE_REQUEST:
+        on_request_late(s);
+        break;
+    case HR_DEADLINE_STALL:
+        on_stall(s);
+        break;
+    case HR_DEADLINE_LINGER:
+        session_close(base, NULL);
+        break;
+    case HR_DEADLINE_REFUSE:
+        turn_away(s);
+        break;
+    }
+    if (!base->closed)
+        hr_advance(s);
+}
+
+/* ---- the end ---- */
+
+static void on_drain(struct session *base)
+{
+    struct hr_session *s = hr_session_of(base);
+    switch (s->state) {
+    case HR_TLS:
+        session_close(base, NULL);
+        return;
+    case HR_IDLE:
+        /* What has come already is answered, and that answer says that it is the last. */
+        if (io_probe(&base->io) != IO_PEEK_BYTES)
+            hr_linger(s);
+        break;
+    case HR_DISCARD:
+        hr_linger(s);
+        break;
+    case HR_LINGER:
+        if (base->io.sent_fin)
+            session_close(base, NULL);
+        return;
+    case HR_HEAD:
+    case HR_WAITING:
+    case HR_LINKED:
+    case HR_STATES:
+        break;
+    }
+    if (!base->closed)
+        hr_advance(s);
+}
+
+static void on_fini(struct session *base, const struct err *err)
+{
+    (void)err;
+    struct hr_session *s = hr_session_of(base);
+    struct loop *loop = session_loop(base);
+    pool_cancel(&s->waiter);
+    hr_tell_service(s, SERVICE_NEUTRAL);
+    if (s->server) {
+        struct server *sv = &s->server->base;
+        s->server = NULL;
+        pool_drop(&sv, OUTCOME_DROP_DIRTY);
+    }
+    http_parser_free(s->parser);
+    s->parser = NULL;
+    bufq_clear(&loop->chunks, &s->carry);
+    bufq_clear(&loop->chunks, &s->replay);
+}
+
+const struct relay_ops http_relay = {
+    .name = "http",
+    .session_size = sizeof(struct hr_session),
+    .guard_new = guard_new,
+    .guard_free = guard_free,
+    .open = on_open,
+    .on_readable = on_readable,
+    .on_drained = on_drained,
+    .on_deadline = on_deadline,
+    .drain = on_drain,
+    .fini = on_fini,
+};

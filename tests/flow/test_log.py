@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: MIT
+"""The log: lines that machines can read, and a standard output that nobody reads."""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import threading
+import time
+
+import psycopg
+import pytest
+from harness import pgwire
+from harness.base import SLOW, wait_for
+from harness.carpool import postgres_pool
+
+F_SETPIPE_SZ = 1031
+DIALS = 50
+
+# The promise is 5 ms; sanitizers make every instruction of a worker several times as expensive.
+LAG_SECONDS = 0.005
+SANITIZER_FACTOR = 2
+
+
+class FullPipe:
+    """A pipe for the daemon's standard output, full from the start, which nobody reads until read()."""
+
+    def __init__(self):
+        self.out, self.inlet = os.pipe()
+        fcntl.fcntl(self.inlet, F_SETPIPE_SZ, 4096)
+        os.set_blocking(self.inlet, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(self.inlet, b"#" * 4095 + b"\n")
+        os.set_blocking(self.inlet, True)  # the daemon inherits the file description
+        self.text, self._thread = b"", None
+
+    def read(self):
+        """Read from now on, in a thread, into `text`."""
+        self._thread = threading.Thread(target=self._pump, daemon=True)
+        self._thread.start()
+
+    def _pump(self):
+        while data := os.read(self.out, 65536):
+            self.text += data
+
+    def lines(self, *words):
+        return [line for line in self.text.decode().splitlines() if all(w in line for w in words)]
+
+    def close(self):
+        os.close(self.inlet)
+        if self._thread:
+            self._thread.join(10)
+        os.close(self.out)
+
+
+@pytest.fixture
+def full_pipe():
+    pipe = FullPipe()
+    yield pipe
+    pipe.close()
+
+
+def is_sanitized(daemon):
+    return b"__asan_init" in daemon.binary.read_bytes()
+
+
+def turns(daemon):
+    """{worker: {upper bound in seconds: turns of its loop that took at most that}}."""
+    out = {}
+    for name, labels, value in daemon.metrics():
+        if name == "carpool_loop_lag_seconds_bucket" and labels["thread"].startswith("worker"):
+            out.setdefault(labels["thread"], {})[float(labels["le"])] = value
+    return out
+
+
+def lag_p99(before, after):
+    """The smallest bound that 99 % of the turns between two looks kept; and how many turns."""
+    steps = {le: after[le] - before.get(le, 0) for le in sorted(after)}
+    total = steps[float("inf")]
+    return min(le for le, n in steps.items() if n >= 0.99 * total), total
+
+
+class Scraper:
+    """Asks for /metrics again and again; `worst` is the slowest answer in seconds."""
+
+    def __init__(self, daemon):
+        self.daemon, self.count, self.worst, self.error = daemon, 0, 0.0, None
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        try:
+            while not self._end.wait(0.002):
+                begun = time.monotonic()
+                assert self.daemon.get("/metrics").status == 200
+                self.worst = max(self.worst, time.monotonic() - begun)
+                self.count += 1
+        except Exception as e:
+            self.error = e
+
+    def stop(self):
+        self._end.set()
+        self._thread.join(30)
+        assert self.error is None and not self._thread.is_alive(), self.error
+
+
+def test_blocked_stdout_while_fifty_dials_and_scrapes_run(carpool, pg, full_pipe, workers):
+    """Nothing that is slow happens on a worker: not logins of servers, not scrapes, not a log that
+    nobody takes. Its loop's lag, p99, stays under 5 ms; lines are dropped and counted, the admin API
+    answers; and when somebody reads again, lines flow again."""
+    daemon = carpool(postgres_pool(pg.url(), size={"min": DIALS, "max": DIALS}), workers=workers,
+                     log={"level": "debug"}, start=False)
+    daemon.start(stdout=full_pipe.inlet)
+    strangers = 600 * workers
+    dials = daemon.metric("carpool_dials_total")
+    assert dials >= DIALS, "size.min was warmed with nobody reading the log"
+    before, scraper = turns(daemon), Scraper(daemon)
+    end = threading.Event()
+
+    def rider():
+        with daemon.connect() as conn:
+            while not end.is_set():
+                assert conn.execute("select 1").fetchone() == (1,)
+                time.sleep(0.002)
+    riders = [threading.Thread(target=rider) for _ in range(4)]
+    for thread in riders:
+        thread.start()
+    try:
+        daemon.cli("recycle", "orders")  # fifty more dials, SCRAM each
+        wait_for(lambda: daemon.metric("carpool_dials_total") >= dials + DIALS, 40, "fifty dials")
+        wait_for(lambda: daemon.servers(state="idle") + daemon.servers(state="busy") == DIALS, 20,
+                 "the new servers to be there")
+        for _ in range(strangers):  # more lines than the rings hold
+            wire = daemon.wire(login=False)
+            wire.send(pgwire.startup(database="nowhere"))
+            assert wire.eof()
+    finally:
+        end.set()
+        for thread in riders:
+            thread.join(20)
+        scraper.stop()
+    after = turns(daemon)
+    bound = LAG_SECONDS * (SANITIZER_FACTOR if is_sanitized(daemon) else 1) * SLOW
+    for worker, counts in after.items():
+        p99, n = lag_p99(before[worker], counts)
+        print(f"{worker}: lag p99 <= {p99 * 1e3:g} ms over {n:g} turns (bound {bound * 1e3:g} ms)")
+        assert n > 200 and p99 <= bound, (worker, p99, n)
+    assert len(after) == workers
+    print(f"{scraper.count} scrapes, the slowest took {scraper.worst * 1e3:.1f} ms")
+    assert scraper.count >= 10
+
+    dropped = daemon.metric("carpool_log_lines_dropped_total")
+    assert dropped > 0
+    assert dropped == sum(t["log_lines_dropped"] for t in daemon.stats()["threads"])
+    assert daemon.all_errors() == {"no_route": strangers}
+    full_pipe.read()
+    wait_for(lambda: full_pipe.lines("no_route"), what="the lines that were kept")
+    wire = daemon.wire(login=False)
+    wire.send(pgwire.startup(database="the-last-one"))
+    assert wire.eof()
+    wait_for(lambda: full_pipe.lines("the-last-one"), what="new lines")
+    assert daemon.metric("carpool_log_lines_dropped_total") == dropped
+    kept = [line for line in full_pipe.lines() if not line.startswith("#")]
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\S+Z (error|warn|info|debug) \w+", line) for line in kept)
+    daemon.stop()
+    assert full_pipe.lines(" stopped ")
+
+
+def test_stop_with_a_blocked_stdout(carpool, pg, full_pipe):
+    """Nobody ever reads: carpool still drains and ends, with exit code 0."""
+    daemon = carpool(postgres_pool(pg.url()), log={"level": "debug"}, start=False)
+    daemon.start(stdout=full_pipe.inlet)
+    with daemon.connect() as conn:
+        assert conn.execute("select 1").fetchone() == (1,)
+    daemon.stop()
+
+
+def test_stdout_that_is_closed(carpool, pg):
+    """Whoever read the log has gone (EPIPE): not a reason to end, or to spin."""
+    out, inlet = os.pipe()
+    daemon = carpool(postgres_pool(pg.url()), log={"level": "debug"}, start=False)
+    daemon.start(stdout=inlet)
+    os.close(inlet)
+    os.close(out)
+    for _ in range(20):
+        with daemon.connect() as conn:
+            assert conn.execute("select 1").fetchone() == (1,)
+    assert daemon.get("/ready").status == 200
+
+
+def test_every_line_is_json(carpool, pg, servers):
+    """All kinds of lines, and what strangers can put into them: each line is one JSON object with the
+    same four first members."""
+    strange = 'we"ird \\ na=me {"a": 1}\t\x01\r\n\u00e4'
+    daemon = carpool(postgres_pool(pg.url(), auth={"method": "scram"}, check={"leak_after": "10ms"},
+                                   size={"max": 1, "acquire_timeout": "300ms"}),
+                     postgres_pool("postgres://app:x@127.0.0.1:1/orders", name="reports",
+                                   timeouts={"outage_wait": "200ms"}),
+                     log={"format": "json", "level": "debug"}, workers=2)
+    who = {"password": "p4ss word/+"}
+    for name in (strange, "x" * 3000, "=", '"', "\\", "a=b c=d"):
+        for field in ("user", "database"):
+            with pytest.raises((psycopg.OperationalError, pgwire.PgError, pgwire.Eof)):
+                daemon.wire(**{field: name}, password="wrong").close()
+    holder, late = daemon.wire(**who), daemon.wire(**who)
+    holder.run("begin")
+    assert "acquire_timeout" in str(late.run("select 1")[2])
+    wait_for(lambda: daemon.log_lines("lease_long"), what="the leak warning")
+    holder.run('select 1 as "' + strange.replace('"', "").replace("\n", "") + '"')
+    holder.close()
+    late.send(b"?\0\0\0\x04")
+    assert late.eof()
+    assert daemon.first_error("reports")
+    daemon.cli("pause", "orders")
+    daemon.cli("resume", "orders")
+    daemon.change(size={"max": 2})
+    daemon.reload()
+    daemon.file.write_text('pools: "\\" = {"\n')
+    assert daemon.cli("reload", check=False).returncode == 1
+    daemon.get("/nowhere")
+    daemon.stop()
+    events = set()
+    for line in daemon.out.read_text().splitlines():
+        entry = json.loads(line)
+        assert list(entry)[:4] == ["time", "level", "thread", "event"], line
+        assert all(isinstance(v, str) for v in entry.values()), line
+        assert entry["level"] in ("error", "warn", "info", "debug")
+        events.add(entry["event"])
+    assert events >= {"starting", "listening", "server_open", "server_close", "client_closed",
+                      "client_error", "dial_failed", "lease_long", "admin_action", "reload",
+                      "draining", "stopped"}, events

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: MIT
+"""Peers that stop: clients that do not read, servers that freeze at any point. Each wait ends at its
+deadline, with its cause, and costs nobody else anything."""
+
+import os
+import signal
+import socket
+import threading
+import time
+
+import pytest
+from harness import pgwire
+from harness.base import LOOPBACK, SLOW, free_port, wait_for
+from harness.pgwire import query
+
+MIB = 1 << 20
+BIG = "select repeat('x', 1000) from generate_series(1, 200000)"
+
+
+# -- clients that stop reading
+
+def test_stalled_clients_are_closed_and_harm_nobody(orders, pg, workers):
+    """Four clients ask for 200 MB each and read nothing. Meanwhile others are served at once and memory
+    stays where it was; after `write_stall` the four are closed and their servers serve again."""
+    # Without TLS: sanitizers keep what OpenSSL frees for a while, and that would be measured.
+    daemon = orders(workers, upstream=pg.url(sslmode="disable"), timeouts={"write_stall": "1500ms"},
+                    size={"max": 5, "acquire_timeout": "20s"})
+    with daemon.wire() as other:
+        other.run("select 1")
+        before = daemon.rss()
+        stalled = [daemon.wire() for _ in range(4)]
+        begun = time.monotonic()
+        for wire in stalled:
+            wire.send(query(BIG))
+        wait_for(lambda: len(pg.query("select 1 from pg_stat_activity where usename = 'app'"
+                                      " and wait_event = 'ClientWrite'")) == 4, what="four held servers")
+        slowest, peak = 0.0, 0
+        # The log is asked, not the admin API, for the same reason.
+        while len(daemon.log_lines("cause=write_stall")) < 4:
+            asked = time.monotonic()
+            assert other.run("select 1")[0] == [["1"]]
+            slowest, peak = max(slowest, time.monotonic() - asked), max(peak, daemon.rss())
+            assert asked - begun < 15 * SLOW, "the stalled clients were not closed"
+        assert time.monotonic() - begun >= 1.4
+        assert slowest < 1 * SLOW, slowest
+        assert peak - before < 48 * MIB, "of 800 MB"
+    assert daemon.saw("write_stall")
+    wait_for(lambda: daemon.servers(state="busy") == 0, what="the leases to end")
+    wait_for(lambda: pg.active("select repeat%") == [], what="the queries to be cancelled")
+    assert daemon.metric("carpool_clients", pool="orders") == 0
+    for wire in stalled:
+        wire.abort()
+
+
+def test_slow_reader_is_not_a_stalled_one(orders):
+    """Who takes bytes, however slowly, is served to the end: write_stall is for those who take none."""
+    daemon = orders(timeouts={"write_stall": "700ms"})
+    wire = daemon.wire(login=False)
+    wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    wire.login()
+    wire.send(query("select repeat('x', 1000) from generate_series(1, 10000)"))
+    end, taken = time.monotonic() + 2.5, 0
+    while time.monotonic() < end:
+        wire.buffer += wire.sock.recv(16384)  # some 300 KB a second
+        taken += 1
+        time.sleep(0.05)
+    rows = [kind for kind, _ in wire.until("Z") if kind == "D"]
+    assert taken >= 10 and len(rows) == 10000
+    assert daemon.all_errors() == {}
+    wire.close()
+
+
+def test_stalled_client_with_a_request_deadline(orders, pg):
+    """Both clocks run: whichever rings first, the client does not keep the only server."""
+    daemon = orders(size={"max": 1, "acquire_timeout": "20s"},
+                    timeouts={"request": "500ms", "write_stall": "1s", "close": "500ms"})
+    stalled = daemon.wire()
+    stalled.send(query(BIG))
+    with daemon.wire() as other:
+        assert other.run("select 1")[0] == [["1"]]
+    assert set(daemon.all_errors()) <= {"write_stall", "request_timeout"}
+    wait_for(lambda: daemon.metric("carpool_clients", pool="orders") == 0, 10,
+             "the stalled client to be closed")
+    stalled.abort()
+
+
+def test_stalled_client_over_tls(orders, servers):
+    ca = servers.authority
+    daemon = orders(tls={"cert": str(ca.cert), "key": str(ca.key)}, timeouts={"write_stall": "700ms"},
+                    size={"max": 1, "acquire_timeout": "20s"})
+    stalled = daemon.connect(sslmode="require")
+    stalled.pgconn.nonblocking = 1
+    stalled.pgconn.send_query(BIG.encode())
+    stalled.pgconn.flush()
+    with daemon.connect(sslmode="require") as other:
+        assert other.execute("select 1").fetchone() == (1,)
+    assert daemon.saw("write_stall")
+    os.close(os.dup(stalled.fileno()))
+    stalled.close()
+
+
+# -- servers that freeze
+
+@pytest.fixture
+def frozen():
+    """frozen(pid): SIGSTOP one server process; all are woken afterwards."""
+    pids = []
+
+    def freeze(pid):
+        os.kill(pid, signal.SIGSTOP)
+        pids.append(pid)
+    yield freeze
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            pass
+
+
+def backend(wire):
+    return int(wire.run("select pg_backend_pid()")[0][0][0])
+
+
+QUICK = {"timeouts": {"request": "400ms", "close": "300ms"}, "check": {"timeout": "300ms"}}
+
+
+def freezable(orders, local_pg, workers=1, **over):
+    return orders(workers, upstream=local_pg.url(), **{"size": {"max": 2}, **QUICK, **over})
+
+
+def test_server_frozen_in_a_query(orders, local_pg, frozen, workers):
+    """SIGSTOP: it answers neither the query nor the cancel. The client hears 57014 request_timeout and
+    stays; the server is dropped, and its slot is freed after `close` and counted as abandoned."""
+    daemon = freezable(orders, local_pg, workers)
+    with daemon.wire() as wire:
+        pid = backend(wire)
+        wire.send(query("select pg_sleep(30)"))
+        wait_for(lambda: local_pg.active("select pg_sleep%"), what="the query to run")
+        frozen(pid)
+        begun = time.monotonic()
+        rows, _, error, status = wire.results()
+        took = time.monotonic() - begun
+        assert (rows, error.code, status) == ([], "57014", "I")
+        assert "request_timeout" in error.fields["M"]
+        # the request, then the cancel's own time: check.timeout and a second
+        assert took < 5 * SLOW, took
+        assert daemon.saw("request_timeout")
+        assert daemon.metric("carpool_recycle_verdicts_total", phase="return", outcome="drop_timeout") == 1
+        assert backend(wire) != pid, "served by another server"
+    wait_for(lambda: daemon.metric("carpool_abandoned_total") == 1, what="the slot to be freed")
+    assert daemon.all_errors() == {"request_timeout": 1}
+
+
+def test_server_frozen_in_a_transaction(orders, local_pg, table, frozen):
+    """The transaction is lost with its server: 57014, and only ROLLBACK helps."""
+    daemon = freezable(orders, local_pg)
+    with daemon.wire() as wire:
+        wire.run("begin")
+        frozen(backend(wire))
+        error, status = wire.run("select 1")[2:]
+        assert (error.code, status) == ("57014", "E")
+        assert wire.run("select 1")[2].code == "25P02"
+        assert wire.run("rollback")[1::2] == (["ROLLBACK"], "I")
+        assert wire.run("select 2")[0] == [["2"]]
+
+
+def test_server_frozen_at_commit(orders, local_pg, frozen):
+    """Whether it was committed nobody knows: 08007, never 57014 (which says it was not done)."""
+    daemon = freezable(orders, local_pg)
+    with daemon.wire() as wire:
+        wire.run("begin")
+        wire.run("create temp table t (n int) on commit drop")
+        frozen(backend(wire))
+        error, status = wire.run("commit")[2:]
+        assert (error.code, status) == ("08007", "I")
+        assert daemon.saw("outcome_unknown")
+        assert wire.run("select 2")[0] == [["2"]]
+
+
+def test_check_that_is_not_answered(orders, pg):
+    """`on_return` asks for something that takes too long: the server goes, and no client hears of it."""
+    daemon = orders(size={"max": 1, "acquire_timeout": "20s"},
+                    check={"on_return": "select pg_sleep(30)", "timeout": "300ms"})
+    with daemon.wire() as wire:
+        first = backend(wire)
+        begun = time.monotonic()
+        assert backend(wire) != first
+        assert 0.2 < time.monotonic() - begun < 4 * SLOW
+    wait_for(lambda: daemon.metric("carpool_recycle_verdicts_total", phase="return",
+                                   outcome="drop_timeout") == 2, what="both checks to fail")
+    wait_for(lambda: pg.active("select pg_sleep%") == [], what="the checks to be cancelled")
+    assert daemon.all_errors() == {} and daemon.metric("carpool_abandoned_total") == 0
+
+
+def test_server_frozen_while_idle(orders, local_pg, frozen):
+    """The ping finds it: when a client comes there is a sound server."""
+    daemon = freezable(orders, local_pg, size={"min": 1, "max": 2},
+                       check={"idle": "200ms", "timeout": "200ms"})
+    with daemon.wire() as wire:
+        frozen(backend(wire))
+        wait_for(lambda: daemon.metric("carpool_recycle_verdicts_total", phase="idle",
+                                       outcome="drop_timeout") == 1, what="the ping to fail")
+        assert wire.run("select 1")[0] == [["1"]]
+    assert daemon.all_errors() == {}
+
+
+def test_server_that_takes_nothing(orders, pg, gate, table):
+    """A client sends a large COPY, the server's end takes none of it: over after write_stall, although
+    there is no request deadline."""
+    relay = gate(pg.host, pg.port)
+    daemon = orders(upstream=pg.url(host=relay.host, port=relay.port), size={"max": 1},
+                    timeouts={"write_stall": "700ms", "close": "300ms"})
+    with daemon.wire(timeout=15) as wire:
+        wire.send(query(f"copy {table} (note) from stdin"))
+        assert wire.receive()[0] == "G"
+        relay.pause()
+        chunk = pgwire.message("d", (b"x" * 1023 + b"\n") * 64)
+        begun = time.monotonic()
+        with pytest.raises(OSError):
+            while time.monotonic() - begun < 6 * SLOW:
+                wire.sock.settimeout(0.2)
+                try:
+                    wire.sock.sendall(chunk)
+                except TimeoutError:
+                    if daemon.errors("write_stall"):
+                        raise
+        assert daemon.saw("write_stall")
+        relay.resume()
+
+
+# -- servers that freeze while carpool logs in
+
+class Half:
+    """A server that says the given words, one after each packet it gets, and then nothing more."""
+
+    def __init__(self, *words):
+        self.words, self.port = words, free_port()
+        self.accepted = 0
+        self.sock = socket.create_server((LOOPBACK, self.port))
+        self.conns = []
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self):
+        while True:
+            try:
+                conn, _ = self.sock.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            self.conns.append(conn)
+            threading.Thread(target=self._talk, args=(conn,), daemon=True).start()
+
+    def _talk(self, conn):
+        try:
+            for word in self.words:
+                if not conn.recv(65536):
+                    break
+                conn.sendall(word)
+            while conn.recv(65536):
+                pass
+        except OSError:
+            pass
+        conn.close()
+
+    def close(self):
+        self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+        for conn in self.conns:
+            conn.close()
+
+
+SASL = pgwire.message("R", b"\0\0\0\x0aSCRAM-SHA-256\0\0")
+SILENCES = {"at once": (), "after SSLRequest": (b"N",), "after the first byte": (b"N", SASL[:1]),
+            "in the login": (b"N", SASL), "in half a message": (b"N", SASL[:12]),
+            "after login": (b"N", pgwire.message("R", b"\0\0\0\0"))}
+
+
+@pytest.mark.parametrize("when", SILENCES)
+def test_silence_while_logging_in(orders, when):
+    half = Half(*SILENCES[when])
+    try:
+        daemon = orders(upstream=f"postgres://app:x@{LOOPBACK}:{half.port}/orders",
+                        size={"max": 2, "acquire_timeout": "20s"},
+                        timeouts={"connect": "250ms", "outage_wait": "600ms"})
+        begun = time.monotonic()
+        error = daemon.first_error()
+        took = time.monotonic() - begun
+        assert error.code == "08001" and "outage" in error.fields["M"], error
+        assert 0.5 < took < 4 * SLOW, took
+        assert half.accepted >= 1
+        assert daemon.saw("dial_failed")
+        assert daemon.metric("carpool_dial_failures_total", cause="dial_failed") >= 1
+    finally:
+        half.close()

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT */
+/* A loop's turn: callbacks, then deferred work, then sleep until the next timer. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include "proxy/core/loop.h"
+
+#include <cmocka.h>
+
+/* What happened, in order, one letter each. */
+struct stage {
+    struct loop loop;
+    struct log_ring *log;
+    char story[64];
+    size_t n;
+    struct deferred later, more;
+    struct timer timer, second;
+    struct post_msg msg;
+    bool more_wanted;
+};
+
+static void tell(struct stage *s, char what)
+{
+    assert_true(s->n + 1 < sizeof s->story);
+    s->story[s->n++] = what;
+}
+
+static void on_later(struct deferred *d)
+{
+    struct stage *s = OWNER(d, struct stage, later);
+    tell(s, 'd');
+    if (s->more_wanted)
+        loop_defer(&s->loop, &s->more);
+}
+
+static void on_more(struct deferred *d)
+{
+    tell(OWNER(d, struct stage, more), 'm');
+}
+
+static void on_timer(struct timer *t)
+{
+    struct stage *s = OWNER(t, struct stage, timer);
+    tell(s, 't');
+    loop_defer(&s->loop, &s->later);
+    loop_defer(&s->loop, &s->later); /* once is enough */
+    post(&s->loop, &s->msg);
+}
+
+static void on_second(struct timer *t)
+{
+    struct stage *s = OWNER(t, struct stage, second);
+    tell(s, 's');
+    loop_stop(&s->loop);
+}
+
+static void on_msg(struct post_msg *msg)
+{
+    tell(OWNER(msg, struct stage, msg), 'p');
+}
+
+static void stage_init(struct stage *s)
+{
+    *s = (struct stage){.log = log_ring_new("test", LOG_ERROR)};
+    loop_init(&s->loop, "test", s->log);
+    deferred_init(&s->later, on_later);
+    deferred_init(&s->more, on_more);
+    timer_init(&s->timer, on_timer);
+    timer_init(&s->second, on_second);
+    post_init(&s->msg, on_msg, NULL);
+}
+
+static void stage_fini(struct stage *s)
+{
+    loop_fini(&s->loop);
+    free(s->log);
+}
+
+static void deferred_work_is_done_before_the_loop_sleeps(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_init(&s);
+    s.more_wanted = true;
+    loop_timer_set(&s.loop, &s.timer, 1);
+    loop_timer_set(&s.loop, &s.second, 20);
+    loop_run(&s.loop);
+    /* The message needs a poll, which comes after all deferred work, also what that deferred. */
+    assert_string_equal(s.story, "tdmps");
+    stage_fini(&s);
+}
+
+static void cancelled_work_is_not_done(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_init(&s);
+    loop_defer(&s.loop, &s.later);
+    loop_defer(&s.loop, &s.more);
+    deferred_cancel(&s.later);
+    deferred_cancel(&s.later);
+    uv_run(&s.loop.uv, UV_RUN_NOWAIT);
+    assert_string_equal(s.story, "m");
+    loop_stop(&s.loop);
+    loop_run(&s.loop);
+    stage_fini(&s);
+}
+
+static void stop_does_what_is_deferred_still(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_init(&s);
+    loop_defer(&s.loop, &s.later);
+    loop_stop(&s.loop);
+    assert_string_equal(s.story, "d");
+    loop_run(&s.loop); /* returns, though a timer is armed */
+    stage_fini(&s);
+}
+
+static void timers_wake_the_loop_in_time(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_init(&s);
+    uint64_t begin = uv_hrtime();
+    loop_timer_set(&s.loop, &s.timer, 100000); /* far away, and then not */
+    loop_timer_set(&s.loop, &s.timer, 5);
+    loop_timer_set(&s.loop, &s.second, 30);
+    loop_run(&s.loop);
+    uint64_t took = (uv_hrtime() - begin) / MSEC_NS;
+    assert_string_equal(s.story, "tdps");
+    assert_true(took >= 29);
+    assert_true(took < 5000);
+    stage_fini(&s);
+}
+
+static void on_arm(struct post_msg *msg)
+{
+    struct stage *s = OWNER(msg, struct stage, msg);
+    loop_timer_set(&s->loop, &s->second, 2);
+}
+
+/* The loop sleeps for a long timer already when a shorter one is set. */
+static void shorter_timer_is_not_overslept(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_init(&s);
+    post_init(&s.msg, on_arm, NULL);
+    loop_timer_set(&s.loop, &s.timer, 60000);
+    uv_run(&s.loop.uv, UV_RUN_NOWAIT);
+    post(&s.loop, &s.msg);
+    uint64_t begin = uv_hrtime();
+    loop_run(&s.loop);
+    assert_true((uv_hrtime() - begin) / MSEC_NS < 20000);
+    assert_string_equal(s.story, "s");
+    loop_timer_stop(&s.loop, &s.timer);
+    stage_fini(&s);
+}
+
+static void on_slow(struct post_msg *msg)
+{
+    struct stage *s = OWNER(msg, struct stage, msg);
+    uint64_t end = uv_hrtime() + 20 * MSEC_NS;
+    while (uv_hrtime() < end)
+        continue;
+    loop_timer_set(&s->loop, &s->second, 1);
+}
+
+static void lag_is_how_long_a_turn_took(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_init(&s);
+    post_init(&s.msg, on_slow, NULL);
+    post(&s.loop, &s.msg);
+    loop_run(&s.loop);
+    struct hist_snapshot seen = {0};
+    hist_merge(&seen, &s.loop.lag);
+    assert_true(seen.count >= 1);
+    assert_true(hist_quantile(&seen, 1) >= 20000); /* microseconds */
+    stage_fini(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(deferred_work_is_done_before_the_loop_sleeps),
+        cmocka_unit_test(cancelled_work_is_not_done),
+        cmocka_unit_test(stop_does_what_is_deferred_still),
+        cmocka_unit_test(timers_wake_the_loop_in_time),
+        cmocka_unit_test(shorter_timer_is_not_overslept),
+        cmocka_unit_test(lag_is_how_long_a_turn_took),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
