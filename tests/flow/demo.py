@@ -21,7 +21,7 @@ from harness.carpool import Carpool, find_binary, merge
 from harness.postgres import DATABASE
 from harness.servers import Servers
 
-KINDS = ["postgres"]  # of "postgres", "redis", "http"
+KINDS = ["postgres", "redis", "http"]
 
 CLIENTS = 200
 TURNS = 20          # requests of each client
