@@ -1,16 +1,22 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# ./dev compose [--if-possible] [pytest arguments]: the image among containers.
+# ./dev compose [--if-possible] [pytest arguments]: the image among containers. Side by side:
 #
-#   1. the stack of compose.yaml: an application queries through carpool, /ready answers from outside,
-#      faults of servers, `docker stop` while a transaction runs, plain `docker run`
-#   2. the flow tests with servers in containers (compose.flow.yaml), harmed by fault.sh
+#   the stack of compose.yaml   an application queries through carpool, /ready answers from outside,
+#                               servers die, freeze and vanish, `docker stop` while a transaction
+#                               runs, plain `docker run`
+#   the flow tests              with servers of compose.flow.yaml, harmed by fault.sh; in parts, each
+#                               with servers of its own
 #
 # With --if-possible it says why and ends well where no engine answers or can be started. Variables:
-# COMPOSE (the command, default `docker compose` or `docker-compose`), CARPOOL_IMAGES (`official` or
-# `debian`), CARPOOL_BIN (the daemon of the flow tests), CARPOOL_FLOW_NET (three bytes of a free
-# network), CARPOOL_PULL=1 (let an engine of our own ask registries).
+#
+#   COMPOSE            the command: default `docker compose`, else `docker-compose`
+#   CARPOOL_IMAGES     official | debian: default official, debian with an engine of our own
+#   CARPOOL_BIN        the daemon of the flow tests: default build/release/carpool
+#   CARPOOL_FLOW_PARTS how many parts: default 4
+#   CARPOOL_FLOW_NET   two bytes: the networks .1, .2, ... of it are free (default 10.77)
+#   CARPOOL_PULL=1     let an engine of our own ask registries, too
 
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
@@ -18,32 +24,38 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 
 WORK=$PWD/build/compose
 STACK=carpool-stack
-export CARPOOL_FLOW_PROJECT=carpool-flow CARPOOL_FLOW_NET=${CARPOOL_FLOW_NET:-10.77.77}
-export CARPOOL_FLOW_HTTP=$WORK/http DOCKER COMPOSE_HTTP_TIMEOUT=120
+FLOW_PARTS=${CARPOOL_FLOW_PARTS:-4}
+FLOW_NET=${CARPOOL_FLOW_NET:-10.77}
+PYTHON=/usr/bin/python3
+VARIABLES=COMPOSE,CARPOOL_IMAGES,CARPOOL_BIN,CARPOOL_FLOW_PARTS,CARPOOL_FLOW_NET,CARPOOL_PULL
+export DOCKER COMPOSE_HTTP_TIMEOUT=120
 unset COMPOSE_FILE COMPOSE_PROJECT_NAME COMPOSE_PROFILES CARPOOL_IMAGE CARPOOL_ADMIN_PORT APP_IMAGE
 export POSTGRES_PASSWORD=ticket-1 REDIS_PASSWORD=ticket-2
-passed=0 failed=0
+
+compose_command=() # empty until it is known
+flow_folder=       # what the tests share with the HTTP servers; a short path for Unix sockets
+running=()         # process groups of the parts that run
+passed=0 failed=0 skipped=0
 
 # ---- engine and images ---------------------------------------------------------------------------
 
 give_up() { # reason
     if [ -n "$if_possible" ]; then
-        printf 'compose: skipped, %s\n' "$1"
+        printf 'compose: skipped: %s\n' "$1"
         exit 0
     fi
     printf 'compose: %s\n' "$1" >&2
     exit 1
 }
 
-find_engine() {
+find_engine() { # this script's arguments
     if engine_find; then
         images=${CARPOOL_IMAGES:-official}
         return
     fi
     if [ "$(id -u)" != 0 ]; then
         sudo -n true 2>/dev/null || give_up "no Docker engine answers, and starting one takes root"
-        exec sudo --preserve-env=CARPOOL_BIN,CARPOOL_IMAGES,CARPOOL_FLOW_NET,CARPOOL_PULL,COMPOSE -- \
-            bash "$0" ${if_possible:+--if-possible} "$@"
+        exec sudo --preserve-env="$VARIABLES" -- bash "$0" ${if_possible:+--if-possible} "$@"
     fi
     images=${CARPOOL_IMAGES:-debian}
     engine_packages || give_up "no Docker engine answers, and one cannot be installed"
@@ -52,7 +64,7 @@ find_engine() {
 
 find_compose() {
     if [ -n "${COMPOSE:-}" ]; then
-        compose_command=($COMPOSE)
+        read -r -a compose_command <<<"$COMPOSE"
     elif docker compose version >/dev/null 2>&1; then
         compose_command=("$DOCKER" compose)
     elif command -v docker-compose >/dev/null; then
@@ -60,56 +72,70 @@ find_compose() {
     else
         give_up "there is neither docker compose nor docker-compose"
     fi
-    "${compose_command[@]}" version --short
+    say "docker $(docker version -f '{{.Server.Version}}')," \
+        "compose $("${compose_command[@]}" version --short)"
 }
 
-# build_images: side by side; one that fails shows its output
-build_images() {
-    local target targets=(app) jobs=() name
+build_images() { # ours and the servers' side by side; one that fails shows its output
+    local servers=(app) builds=() one
     if [ "$images" = debian ]; then
-        targets+=(postgres redis http)
+        servers+=(postgres redis http)
         export POSTGRES_IMAGE=carpool-postgres:debian REDIS_IMAGE=carpool-redis:debian
         export HTTP_IMAGE=carpool-http:debian
     fi
     engine_base
     say "building images"
     engine_carpool carpool:dev >"$WORK/image-carpool.log" 2>&1 &
-    jobs+=("$! carpool")
-    (for target in "${targets[@]}"; do
-        docker build "${ENGINE_BUILD[@]}" --build-arg "BASE=$BASE" --target "$target" -t \
-            "carpool-$target:$([ "$target" = app ] && echo dev || echo debian)" deploy/images
-    done) >"$WORK/image-servers.log" 2>&1 &
-    jobs+=("$! servers")
-    for name in "${jobs[@]}"; do
-        wait "${name% *}" || { tail -n 40 "$WORK/image-${name#* }.log" >&2 && return 1; }
+    builds+=("$! carpool")
+    build_servers "${servers[@]}" >"$WORK/image-servers.log" 2>&1 &
+    builds+=("$! servers")
+    for one in "${builds[@]}"; do
+        wait "${one% *}" || { tail -n 40 "$WORK/image-${one#* }.log" >&2 && return 1; }
+    done
+}
+
+build_servers() { # targets of deploy/images/Dockerfile
+    local target tag
+    for target; do
+        tag=debian
+        [ "$target" != app ] || tag=dev
+        docker build "${ENGINE_BUILD[@]}" --build-arg "BASE=$BASE" --target "$target" \
+            -t "carpool-$target:$tag" deploy/images || return 1
     done
 }
 
 compose() { # project arguments...
     local project=$1 files=(-f deploy/compose.yaml)
     shift
-    if [ "$project" = "$CARPOOL_FLOW_PROJECT" ]; then
+    if [ "$project" != "$STACK" ]; then
         files=(-f deploy/compose.flow.yaml)
     elif [ "$images" = debian ]; then
         files+=(-f deploy/compose.debian.yaml)
     fi
-    timeout 300 "${compose_command[@]}" -p "$project" "${files[@]}" "$@"
+    timeout 120 "${compose_command[@]}" -p "$project" "${files[@]}" "$@"
 }
 
-tear_down() {
-    local project
-    [ -n "${compose_command:-}" ] && [ -n "${DOCKER_HOST:-}" ] || [ -z "$ENGINE_OWN" ] || return 0
-    for project in "$STACK" "$CARPOOL_FLOW_PROJECT"; do
-        compose "$project" down -v -t 3 --remove-orphans >>"$WORK/down.log" 2>&1 || true
+tear_down() { # what runs, or what an earlier run has left behind
+    local project downs=()
+    for project in "$STACK" carpool-flow-{1..9}; do
+        [ -n "$(docker ps -aq --filter "label=com.docker.compose.project=$project")" ] || continue
+        CARPOOL_FLOW_HTTP=/nonexistent compose "$project" down -v -t 2 --remove-orphans \
+            >>"$WORK/down.log" 2>&1 &
+        downs+=($!)
     done
+    [ ${#downs[@]} = 0 ] || wait "${downs[@]}" || cat "$WORK/down.log"
 }
 
 finish() {
-    local status=$?
+    local status=$? group
     trap - EXIT INT TERM
     set +e
-    [ -z "${up:-}" ] || { say "taking everything down" && tear_down; }
+    for group in "${running[@]}"; do
+        kill -TERM -- "-$group" 2>/dev/null
+    done
+    [ ${#compose_command[@]} = 0 ] || ! engine_find || tear_down
     engine_close
+    [ -z "$flow_folder" ] || rm -rf "$flow_folder"
     exit "$status"
 }
 
@@ -124,7 +150,7 @@ check() { # what command...
     else
         failed=$((failed + 1))
         printf 'FAILED  %s (%d s)\n' "$what" $((SECONDS - begin))
-        sed 's/^/        /' "$log" | tail -n 30
+        tail -n 30 "$log" | sed 's/^/        /'
     fi
 }
 
@@ -138,13 +164,24 @@ until_well() { # seconds command...: until it succeeds
 }
 
 container() { compose "$STACK" ps -q "$1"; }
-health() { docker inspect -f '{{.State.Health.Status}}' "$1"; }
-is_healthy() { [ "$(health "$1")" = healthy ]; }
-app() { # command...: in the application's place
-    docker run --rm --network "${STACK}_front" "${app_environment[@]}" carpool-app:dev "$@"
+
+is_healthy() { # container id
+    [ "$(docker inspect -f '{{with .State.Health}}{{.Status}}{{end}}' "$1")" = healthy ]
 }
-app_environment=(-e "DATABASE_URL=postgres://shop:$POSTGRES_PASSWORD@carpool:6432/orders"
-    -e "REDIS_URL=redis://default:$REDIS_PASSWORD@carpool:6380/0" -e HTTP_URL=http://carpool:8081)
+
+ended_well() { # container id
+    local code
+    code=$(docker inspect -f '{{.State.ExitCode}}' "$1")
+    echo "exit code $code"
+    [ "$code" = 0 ]
+}
+
+app() { # command...: in the application's place, by docker run alone
+    docker run --rm --network "${STACK}_front" \
+        -e "DATABASE_URL=postgres://shop:$POSTGRES_PASSWORD@carpool:6432/orders" \
+        -e "REDIS_URL=redis://default:$REDIS_PASSWORD@carpool:6380/0" \
+        -e HTTP_URL=http://carpool:8081 carpool-app:dev "$@"
+}
 
 check_app() {
     local out
@@ -155,16 +192,16 @@ check_app() {
 }
 
 check_apart() { # the application reaches no server by itself
-    ! app timeout 5 bash -c 'exec 3<>/dev/tcp/postgres/5432'
+    app getent hosts carpool && ! app timeout 2 bash -c 'exec 3<>/dev/tcp/postgres/5432'
 }
 
-admin() { # path [status]: asked from outside, through the published port
+admin() { # path: asked from outside, through the published port
     local status
     status=$(engine_enter curl -sS --max-time 10 -o "$WORK/answer" -w '%{http_code}' \
         "http://127.0.0.1:9601$1") || return 1
     printf '%s: %s\n' "$1" "$status"
     head -c 500 "$WORK/answer"
-    [ "$status" = "${2:-200}" ]
+    [ "$status" = 200 ]
 }
 
 check_admin() {
@@ -178,28 +215,36 @@ check_confined() {
     ! docker exec "$carpool" touch /etc/carpool/x
 }
 
-check_killed() { # a server dies and comes back: what fails says so, then all is well by itself
-    local id
-    id=$(container "$1")
-    docker kill "$id" && timeout 20 "$DOCKER" wait "$id" && is_healthy "$carpool" || return 1
-    ! app timeout 5 ride || return 1
-    docker start "$id" && until_well 25 app ride
+# Harm one server: the application cannot use it (Postgres clients wait, the others hear an error), the
+# other two serve on, carpool stays healthy. Then undo the harm: all is well again by itself.
+check_harm() { # server harm... -- undo...
+    local server=$1 harm=() others=() one
+    shift
+    while [ "$1" != -- ]; do
+        harm+=("$1") && shift
+    done
+    shift
+    for one in postgres redis http; do
+        [ "$one" = "$server" ] || others+=("$one")
+    done
+    "${harm[@]}" || return 1
+    ! app timeout 3 ride "$server" && app timeout 10 ride "${others[@]}" && is_healthy "$carpool" ||
+        return 1
+    "$@" && until_well 25 app timeout 20 ride
 }
 
-check_frozen() {
-    local id
-    id=$(container "$1")
-    docker pause "$id" || return 1
-    ! app timeout 5 ride && is_healthy "$carpool" || return 1
-    docker unpause "$id" && until_well 25 app ride
-}
-
-check_cut() { # off the network, and back, perhaps with another address
-    local id
-    id=$(container "$1")
-    docker network disconnect -f "${STACK}_back" "$id" || return 1
-    ! app timeout 5 ride && is_healthy "$carpool" || return 1
-    docker network connect --alias "$1" "${STACK}_back" "$id" && until_well 25 app ride
+check_servers() {
+    local server id network=${STACK}_back
+    for server in postgres redis http; do
+        id=$(container "$server")
+        check "$server is killed and comes back" check_harm "$server" \
+            docker kill "$id" -- docker start "$id"
+        check "$server freezes and goes on" check_harm "$server" \
+            docker pause "$id" -- docker unpause "$id"
+        check "$server is cut off and comes back" check_harm "$server" \
+            docker network disconnect -f "$network" "$id" -- \
+            docker network connect --alias "$server" "$network" "$id"
+    done
 }
 
 in_transaction() { # a client of the Postgres server sleeps
@@ -213,106 +258,132 @@ in_transaction() { # a client of the Postgres server sleeps
 check_drain() { # the transaction that runs ends well, then carpool ends with 0, all in ten seconds
     local client begin took
     app psql -X -v ON_ERROR_STOP=1 -d "postgres://shop:$POSTGRES_PASSWORD@carpool:6432/orders" \
-        -c "begin" -c "select pg_sleep(3)" -c "commit" -c "\echo done" >"$WORK/transaction" 2>&1 &
+        -c "begin" -c "select pg_sleep(3)" -c "commit" >"$WORK/transaction" 2>&1 &
     client=$!
-    until_well 20 in_transaction || { cat "$WORK/transaction"; return 1; }
+    until_well 20 in_transaction || { cat "$WORK/transaction" && return 1; }
     begin=$(date +%s%N)
     docker stop "$carpool" || return 1
     took=$((($(date +%s%N) - begin) / 1000000))
+    echo "stopped after $took ms"
     wait "$client" || { echo "the transaction failed:" && cat "$WORK/transaction" && return 1; }
-    cat "$WORK/transaction"
-    echo "stopped after $took ms, exit code $(docker inspect -f '{{.State.ExitCode}}' "$carpool")"
-    [ "$took" -lt 10000 ] && [ "$(docker inspect -f '{{.State.ExitCode}}' "$carpool")" = 0 ]
+    grep COMMIT "$WORK/transaction" && [ "$took" -lt 10000 ] && ended_well "$carpool"
 }
 
-check_run() { # docker run alone: pools from the environment, read-only, nothing mounted
-    local id
-    id=$(docker run -d --read-only --network "${STACK}_back" --network-alias carpool \
-        -e "CARPOOL_POOLS=postgres://shop:$POSTGRES_PASSWORD@postgres/orders \
+check_run() { # pools from the environment, root read-only, nothing mounted
+    local id status=0
+    id=$(docker run -d --read-only --network "${STACK}_back" \
+        -e "CARPOOL_POOLS=postgres://shop:$POSTGRES_PASSWORD@postgres/orders
             redis://default:$REDIS_PASSWORD@redis http://http" carpool:dev) || return 1
-    until_well 30 is_healthy "$id" && docker network connect --alias carpool "${STACK}_front" "$id" &&
-        app ride && docker stop "$id" && [ "$(docker inspect -f '{{.State.ExitCode}}' "$id")" = 0 ]
-    local status=$?
+    docker network connect --alias carpool "${STACK}_front" "$id" && until_well 30 is_healthy "$id" &&
+        app ride && docker stop "$id" && ended_well "$id" || status=1
     [ $status = 0 ] || docker logs "$id"
     docker rm -fv "$id"
     return $status
 }
 
-check_stack() {
-    say "the stack"
+run_stack() {
     check "everything starts" compose "$STACK" up -d carpool
     carpool=$(container carpool)
     check "HEALTHCHECK becomes healthy" until_well 30 is_healthy "$carpool"
     check "an application queries through carpool" until_well 15 check_app
     check "the application has no other way" check_apart
     check "/live, /ready, /metrics from outside, and no more" check_admin
-    check "unprivileged, read-only" check_confined
-    local server servers="postgres redis http"
-    [ "$failed" = 0 ] || servers= # what never worked need not be harmed
-    for server in $servers; do
-        check "$server is killed and comes back" check_killed "$server"
-        check "$server freezes and goes on" check_frozen "$server"
-        check "$server is cut off and comes back" check_cut "$server"
-    done
+    check "unprivileged, root read-only" check_confined
+    [ "$failed" != 0 ] || check_servers # what never worked need not be harmed
     check "docker stop waits for a transaction" check_drain
     check "docker run alone" check_run
     if [ "$failed" != 0 ]; then
         say "carpool's log"
         docker logs "$carpool" 2>&1 | tail -n 60
     fi
+    echo "$passed $failed 0" >"$WORK/stack.count"
 }
 
 # ---- flow tests ----------------------------------------------------------------------------------
 
-prepare_flow() { # the configuration of the harness' own nginx, for the one in the container
-    rm -rf "$CARPOOL_FLOW_HTTP"
-    mkdir -p "$CARPOOL_FLOW_HTTP/big"
-    PYTHONPATH=tests/flow /usr/bin/python3 -c '
+# The configuration of the harness' own nginx, for the one in the container.
+nginx_conf='
 from harness.nginx import CONF
-print(CONF.format(folder="/srv/flow", host="0.0.0.0", port=80, keepalive="60s", tls="", limit=""))
-' >"$CARPOOL_FLOW_HTTP/nginx.conf"
-    compose "$CARPOOL_FLOW_PROJECT" up -d >"$WORK/flow-up.log" 2>&1
-}
+print(CONF.format(folder="/srv/flow", host="0.0.0.0", port=80, keepalive="60s", tls="", limit=""))'
 
-run_flow() { # pytest arguments
-    local report=$WORK/flow.xml net=$CARPOOL_FLOW_NET arg target=tests/flow
-    rm -f "$report"
-    for arg; do # a path chosen by the caller replaces ours
-        case $arg in tests/*) target= ;; esac
-    done
-    engine_enter env CARPOOL_BIN="$CARPOOL_BIN" CARPOOL_TEST_POSTGRES="$net.11:5432" \
-        CARPOOL_TEST_POSTGRES_ADMIN=postgres:postgres CARPOOL_TEST_REDIS="$net.12:6379" \
-        CARPOOL_TEST_HTTP="$net.13:80" CARPOOL_TEST_HTTP_FOLDER="$CARPOOL_FLOW_HTTP" \
-        CARPOOL_TEST_FAULT="bash $PWD/deploy/fault.sh" PYTHONDONTWRITEBYTECODE=1 \
-        /usr/bin/python3 -m pytest -o "cache_dir=$PWD/build/pytest" --junitxml "$report" -q \
-        $target "$@" || true
-    /usr/bin/python3 - "$report" <<'COUNT'
+count_tests='
 import sys, xml.etree.ElementTree as tree
 suites = list(tree.parse(sys.argv[1]).iter("testsuite"))
-count = {k: sum(int(s.get(k, 0)) for s in suites) for k in ("tests", "failures", "errors", "skipped")}
-bad = count["failures"] + count["errors"]
-print(count["tests"] - bad - count["skipped"], bad, count["skipped"])
-COUNT
-}
+tests, failures, errors, skipped = (sum(int(s.get(k, 0)) for s in suites)
+                                    for k in ("tests", "failures", "errors", "skipped"))
+print(tests - failures - errors - skipped, failures + errors, skipped)'
 
-check_flow() {
-    local counts
-    say "flow tests with servers in containers"
-    if ! prepare_flow; then
-        cat "$WORK/flow-up.log"
-        failed=$((failed + 1))
-        return
-    fi
-    run_flow "$@" | tee "$WORK/flow.log"
-    if ! read -r -a counts < <(tail -n 1 "$WORK/flow.log") || ! [[ ${counts[*]} =~ ^[0-9\ ]+$ ]]; then
-        counts=(0 1 0)
-    fi
-    passed=$((passed + counts[0])) failed=$((failed + counts[1])) skipped=${counts[2]}
+run_flow() { # part pytest arguments...
+    local part=$1 net=$FLOW_NET.$1 report=$WORK/flow-$1.xml
+    shift
+    export CARPOOL_FLOW_PROJECT=carpool-flow-$part CARPOOL_FLOW_NET=$net
+    export CARPOOL_FLOW_HTTP=$flow_folder/$part
+    mkdir -p "$CARPOOL_FLOW_HTTP/big"
+    PYTHONPATH=tests/flow "$PYTHON" -c "$nginx_conf" >"$CARPOOL_FLOW_HTTP/nginx.conf"
+    rm -f "$report"
+    compose "$CARPOOL_FLOW_PROJECT" up -d >"$WORK/flow-$part-up.log" 2>&1 ||
+        { cat "$WORK/flow-$part-up.log" && return 1; }
+    # The parts share the machine: twice the time for what must happen in time.
+    engine_enter env CARPOOL_BIN="$CARPOOL_BIN" CARPOOL_TEST_SLOW="${CARPOOL_TEST_SLOW:-2}" \
+        CARPOOL_TEST_POSTGRES="$net.11:5432" CARPOOL_TEST_POSTGRES_ADMIN=postgres:postgres \
+        CARPOOL_TEST_REDIS="$net.12:6379" CARPOOL_TEST_HTTP="$net.13:80" \
+        CARPOOL_TEST_HTTP_FOLDER="$CARPOOL_FLOW_HTTP" \
+        CARPOOL_TEST_FAULT="bash $PWD/deploy/fault.sh" PYTHONDONTWRITEBYTECODE=1 \
+        "$PYTHON" -m pytest -q -p no:cacheprovider --junitxml "$report" "$@" || true
+    "$PYTHON" -c "$count_tests" "$report" >"$WORK/flow-$part.count"
 }
 
 # ---- all of it -----------------------------------------------------------------------------------
 
-if_possible= skipped=0
+declare -A part_pid
+start_part() { # name command...: in the background, with a log of its own
+    local name=$1
+    shift
+    rm -f "$WORK/$name.count" "$WORK/$name.seconds"
+    set -m # a process group of its own
+    timed "$name" "$@" >"$WORK/$name.log" 2>&1 </dev/null 9>&- &
+    set +m
+    part_pid[$name]=$!
+    running+=($!)
+}
+
+timed() { # name command...
+    local name=$1 begin=$SECONDS status=0
+    shift
+    "$@" || status=$?
+    echo $((SECONDS - begin)) >"$WORK/$name.seconds"
+    return $status
+}
+
+end_part() { # name what: wait for it, show what it said, count
+    local name=$1 counts=(0 1 0)
+    wait "${part_pid[$name]}" || true
+    [ ! -s "$WORK/$name.count" ] || read -r -a counts <"$WORK/$name.count"
+    say "$2 ($(cat "$WORK/$name.seconds" || echo '?') s)"
+    cat "$WORK/$name.log"
+    passed=$((passed + counts[0]))
+    failed=$((failed + counts[1]))
+    skipped=$((skipped + counts[2]))
+}
+
+start_flow() { # pytest arguments
+    local arg part i files=() hand=()
+    for arg; do # a path chosen by the caller replaces ours, and is one part
+        case $arg in
+            tests/*) FLOW_PARTS=1 && start_part flow-1 run_flow 1 "$@" && return ;;
+        esac
+    done
+    mapfile -t files < <(ls -S tests/flow/test_*.py) # dealt out like cards, the largest first
+    for ((part = 1; part <= FLOW_PARTS; part++)); do
+        hand=()
+        for ((i = part - 1; i < ${#files[@]}; i += FLOW_PARTS)); do
+            hand+=("${files[i]}")
+        done
+        start_part "flow-$part" run_flow "$part" "${hand[@]}" "$@"
+    done
+}
+
+if_possible=
 if [ "${1:-}" = --if-possible ]; then
     if_possible=1
     shift
@@ -335,12 +406,17 @@ if [ -z "${CARPOOL_BIN:-}" ]; then
     export CARPOOL_BIN=$PWD/build/release/carpool
 fi
 ./dev setup test
+flow_folder=$(mktemp -d /tmp/cp-flow-XXXXXX)
+chmod 755 "$flow_folder"
 
-up=1
-tear_down # what an earlier run may have left
-check_stack
-compose "$STACK" stop -t 2 >/dev/null 2>&1 || true
-check_flow "$@"
+tear_down
+say "running; this takes a few minutes"
+start_part stack run_stack
+start_flow "$@"
+end_part stack "the stack"
+for ((part = 1; part <= FLOW_PARTS; part++)); do
+    end_part "flow-$part" "flow tests, part $part"
+done
 
 say "summary"
 printf 'compose: %d passed, %d failed%s\n' "$passed" "$failed" \

@@ -66,7 +66,7 @@ void dialer_stop(struct dialer *d)
 }
 
 bool dialer_start(struct dialer *d, struct ledger *l, const struct pool_conf *conf,
-                  struct snapshot *snap, size_t endpoint, unsigned home, bool promised,
+                  struct snapshot *snap, size_t endpoint, unsigned turn, unsigned home, bool promised,
                   unsigned generation)
 {
     CHECK(l->ops->server_size >= sizeof(struct server));
@@ -86,6 +86,7 @@ bool dialer_start(struct dialer *d, struct ledger *l, const struct pool_conf *co
     sv->snap = snap;
     sv->conf = conf;
     sv->endpoint_at = endpoint;
+    sv->turn = turn;
     sv->endpoint = &conf->endpoints[endpoint];
     sv->io.fd = -1;
     list_init(&sv->node);

@@ -27,7 +27,7 @@ void dialer_stop(struct dialer *d);
 
 /* Any thread. The slot was taken by the caller; snap's reference is handed over. False: no memory. */
 bool dialer_start(struct dialer *d, struct ledger *l, const struct pool_conf *conf,
-                  struct snapshot *snap, size_t endpoint, unsigned home, bool promised,
+                  struct snapshot *snap, size_t endpoint, unsigned turn, unsigned home, bool promised,
                   unsigned generation);
 
 /* For drivers: a dial has failed but its socket may still hold the upstream's slot. Says end-of-file,

@@ -363,7 +363,7 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *foun
     for (struct addrinfo *a = found; a; a = a->ai_next)
         n++;
     struct addrinfo *pick = found;
-    for (unsigned i = sv->id % n; i > 0; i--)
+    for (unsigned i = sv->turn % n; i > 0; i--)
         pick = pick->ai_next;
     int bad = getnameinfo(pick->ai_addr, pick->ai_addrlen, d->address, sizeof d->address, NULL, 0,
                           NI_NUMERICHOST);

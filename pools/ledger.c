@@ -119,6 +119,7 @@ static void dial_failed(struct ledger *l, struct ledger_endpoint *e, const struc
     }
     if (err->cause == CAUSE_KILLED)
         return; /* we are stopping: says nothing about the endpoint */
+    e->turn++;
     if (e->fail_streak < 32)
         e->fail_streak++;
     e->next_dial_ms = l->now_ms + backoff_ms(DIAL_BACKOFF_MIN_MS, DIAL_BACKOFF_MAX_MS,

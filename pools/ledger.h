@@ -52,6 +52,7 @@ struct ledger_endpoint {
     struct breaker door, service;
     unsigned fail_streak; /* dials that failed in a row */
     uint64_t next_dial_ms;
+    unsigned turn; /* of a name with several addresses: the next one after each failure */
 };
 
 struct ledger {

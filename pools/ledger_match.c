@@ -15,6 +15,7 @@ struct act {
     bool promised;
     unsigned worker;
     size_t endpoint;
+    unsigned turn;
 };
 
 #define ACTS_MAX 8
@@ -159,7 +160,8 @@ static void grant_dial(struct ledger *l, struct acts *acts, unsigned worker, int
     l->dials++;
     if (promised)
         l->workers[worker].promised++;
-    acts->v[acts->n++] = (struct act){true, promised, worker, (size_t)endpoint};
+    acts->v[acts->n++] = (struct act){true, promised, worker, (size_t)endpoint,
+                                         l->endpoints[endpoint].turn};
 }
 
 /* A server for the worker of the oldest waiter: somebody's idle one, or a new one. */
@@ -239,7 +241,7 @@ static void perform(struct ledger *l, struct acts *acts)
         if (!a->dial)
             pool_ask(l->workers[a->worker].pool);
         else if (!dialer_start(l->dialer, l, acts->conf, snapshot_take(acts->snap), a->endpoint,
-                               a->worker, a->promised, acts->generation))
+                               a->turn, a->worker, a->promised, acts->generation))
             dial_unstarted(l, a);
     }
     if (acts->n)

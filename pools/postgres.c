@@ -75,7 +75,8 @@ static void note_parameter(struct pg_server *ps, struct span body)
         server_retire(&ps->base, OUTCOME_DROP_DIRTY);
 }
 
-static bool on_ready(struct pg_server *ps)
+/* `last`: nothing follows what has been read; else somebody speaks out of turn. */
+static bool on_ready(struct pg_server *ps, bool last)
 {
     if (ps->base.state != SERVER_CHECKING || !pg_flow_is_idle(&ps->flow))
         return true;
@@ -92,12 +93,14 @@ static bool on_ready(struct pg_server *ps)
         pg_params_drop(&ps->params);
         ps->params = pg_params_take(ps->origin);
     }
-    server_checked(&ps->base, true, OUTCOME_KEEP);
+    server_checked(&ps->base, last, OUTCOME_DROP_UNREAD);
     return false;
 }
 
-/* One message; false: nothing more is to be done with this server here. */
-static bool on_message(struct pg_server *ps, const struct pg_msg *m, bool *well, struct err *err)
+/* One message; false: nothing more is to be done with this server here, which may be on its way to
+   another thread. */
+static bool on_message(struct pg_server *ps, const struct pg_msg *m, bool last, bool *well,
+                       struct err *err)
 {
     switch (pg_flow_server(&ps->flow, m->type, m->body)) {
     case PG_FLOW_OK:
@@ -107,7 +110,7 @@ static bool on_message(struct pg_server *ps, const struct pg_msg *m, bool *well,
             note_parameter(ps, m->body);
         return true;
     case PG_FLOW_READY:
-        return on_ready(ps);
+        return on_ready(ps, last);
     case PG_FLOW_ASYNC:
         if (m->type == 'S')
             note_parameter(ps, m->body);
@@ -148,11 +151,8 @@ static bool feed(struct server *sv, struct span bytes, struct err *err)
             break;
         case PG_MESSAGE: {
             bool well = true;
-            if (!on_message(ps, &m, &well, err)) {
-                if (well && bytes.n > m.raw.n)
-                    server_retire(sv, OUTCOME_DROP_UNREAD);
+            if (!on_message(ps, &m, bytes.n == m.raw.n, &well, err))
                 return well;
-            }
             break;
         }
         }

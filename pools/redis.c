@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The Redis driver: the queue of calls of a server, and the round trips of carpool's own.
+ * The Redis driver: the queue of calls of a server. Its own round trips are in redis_check.c.
  *
- *   verify   PING
- *   reset    RESET, AUTH, SELECT: each has to be answered well. Servers before 6.2 know no RESET and
- *            are closed instead
- *   settle   clean: keep. Tombstones left: verify, so that what is overdue is swallowed first, and a
- *            server that says nothing at all is dropped when the check's time is over
+ *   settle   clean: keep, or reset after a client that may have left something. Tombstones left:
+ *            verify, so that what is overdue is swallowed first, and a server that says nothing at
+ *            all is dropped when the check's time is over
  */
 #include "pools/redis.h"
 
@@ -14,10 +12,8 @@
 
 #include "pools/ledger.h"
 #include "pools/pool.h"
-#include "proxy/wire/redis.h"
-#include "proxy/wire/redis_write.h"
 
-#define REDIS_RESET_SINCE 602
+#define RESET_SINCE 602 /* 6.2 */
 #define IOV_MAX_TURN 64
 
 static struct loop *loop_of(const struct redis_server *rs)
@@ -59,8 +55,8 @@ static void advance(struct redis_server *rs, size_t bytes)
 }
 
 /*
- * Only while the io holds nothing back: then a write that fails has taken none of what it was given,
- * and exactly that much is known to be unsent.
+ * Only while the io holds nothing back: then a write that fails has taken none of what it was
+ * given, and exactly that much is known to be unsent.
  */
 static void flush(struct redis_server *rs)
 {
@@ -175,7 +171,8 @@ void redis_server_lost(struct redis_server *rs, const struct err *err, enum outc
     clear_log(rs, loop);
 }
 
-/* Shared: every lease ends here. Once per lost server with work in flight, the service has failed. */
+/* Shared: every lease ends here. Once per lost server with work in flight, the service has
+ * failed. */
 static void lost(struct server *sv, const struct err *err)
 {
     struct redis_server *rs = redis_server_of(sv);
@@ -320,8 +317,8 @@ static bool take_piece(struct redis_server *rs, const struct redis_reply_piece *
     struct redis_call *call = redis_server_oldest(rs);
     if (!call || piece->kind != REDIS_KIND_REPLY || rs->handed < call->bytes)
         return err_set(err, CAUSE_UPSTREAM_PROTOCOL, STAGE_EXCHANGE, 0,
-                       "%s sent a reply (type %c) that nothing asked for",
-                       rs->base.endpoint->label, piece->type);
+                       "%s sent a reply (type %c) that nothing asked for", rs->base.endpoint->label,
+                       piece->type);
     call->open = !piece->ends;
     if (piece->ends && --call->replies == 0)
         redis_call_end(rs, call);
@@ -334,6 +331,7 @@ static bool feed(struct server *sv, struct span bytes, struct err *err)
     struct redis_server *rs = redis_server_of(sv);
     struct span in = join(rs, bytes);
     rs->progress_ms = loop_now(loop_of(rs));
+    rs->fed_us = loop_usec();
     for (;;) {
         struct redis_reply_piece piece;
         enum redis_reply_step step = redis_reply_next(&rs->framer, in, 0, &piece, err);
@@ -351,97 +349,11 @@ static bool feed(struct server *sv, struct span bytes, struct err *err)
         return true;
     rs->checked = false;
     if (in.n)
-        return err_set(err, CAUSE_UPSTREAM_PROTOCOL, STAGE_CHECK, 0, "bytes behind a check's reply");
+        return err_set(err, CAUSE_UPSTREAM_PROTOCOL, STAGE_CHECK, 0,
+                       "bytes behind a check's reply");
     deferred_cancel(&rs->turn);
     server_checked(sv, rs->check_well, OUTCOME_DROP_FAILED);
     return true;
-}
-
-/* ---- checks ---- */
-
-static void check_reply(struct redis_call *call, const struct redis_reply_piece *piece)
-{
-    struct redis_server *rs = OWNER(call, struct redis_server, check);
-    bool named = false; /* the last answer of a reset, to CLIENT SETNAME, does not matter */
-    if (piece->begins) {
-        bool reset = rs->base.check_step == OUTCOME_RESET;
-        named = reset && call->replies == (piece->ends ? 0 : 1);
-        if (piece->type == '-' && !named)
-            rs->check_well = false;
-        if (reset && rs->check_at == 0 &&
-            !(piece->type == '+' && span_eq(piece->line, SPAN_LIT("RESET"))))
-            rs->check_well = false;
-    }
-    if (!piece->ends)
-        return;
-    rs->check_at++;
-    if (call->replies > 0)
-        return;
-    rs->checked = true;
-    rs->noisy = false;
-}
-
-static void check_lost(struct redis_call *call, const struct redis_loss *loss)
-{
-    (void)call;
-    (void)loss;
-}
-
-static const struct redis_call_ops check_ops = {.on_reply = check_reply, .on_lost = check_lost};
-
-static void ask(struct redis_server *rs, const struct redis_out *out, uint32_t replies)
-{
-    rs->check = (struct redis_call){.ops = &check_ops, .replies = replies};
-    rs->check_at = 0;
-    rs->check_well = true;
-    rs->checked = false;
-    if (out->overflow || !redis_call_send(rs, &rs->check, redis_out_span(out))) {
-        server_checked(&rs->base, false, OUTCOME_DROP_FAILED);
-        return;
-    }
-    flush(rs);
-}
-
-static void verify(struct server *sv, const char *statement)
-{
-    uint8_t buf[8192];
-    struct redis_out out = redis_out_of(buf, sizeof buf);
-    struct redis_cmd cmd;
-    struct err err;
-    if (!statement)
-        redis_put_command(&out, (const struct span[]){SPAN_LIT("PING")}, 1);
-    else if (!redis_inline_encode(span_str(statement), &redis_limits_default, &out, &cmd, &err))
-        out.overflow = true;
-    ask(redis_server_of(sv), &out, 1);
-}
-
-static void reset(struct server *sv)
-{
-    struct redis_server *rs = redis_server_of(sv);
-    const struct endpoint_conf *e = sv->endpoint;
-    uint8_t buf[8192];
-    struct redis_out out = redis_out_of(buf, sizeof buf);
-    uint32_t n = 2;
-    redis_put_command(&out, (const struct span[]){SPAN_LIT("RESET")}, 1);
-    if (e->password) {
-        struct span words[3] = {SPAN_LIT("AUTH")};
-        uint32_t w = 1;
-        if (e->user)
-            words[w++] = span_str(e->user);
-        words[w++] = span_str(e->password);
-        redis_put_command(&out, words, w);
-        n++;
-    }
-    if (e->database && strcmp(e->database, "0") != 0) {
-        redis_put_command(&out, (const struct span[]){SPAN_LIT("SELECT"), span_str(e->database)}, 2);
-        n++;
-    }
-    redis_put_command(&out,
-                      (const struct span[]){SPAN_LIT("CLIENT"), SPAN_LIT("SETNAME"),
-                                            SPAN_LIT("carpool")},
-                      3);
-    rs->reset_needed = false;
-    ask(rs, &out, n);
 }
 
 /* ---- life ---- */
@@ -472,7 +384,7 @@ static enum outcome settle(struct server *sv)
         return OUTCOME_DROP_DIRTY;
     deferred_cancel(&rs->turn);
     if (rs->reset_needed)
-        return rs->version >= REDIS_RESET_SINCE ? OUTCOME_RESET : OUTCOME_DROP_DIRTY;
+        return rs->version >= RESET_SINCE ? OUTCOME_RESET : OUTCOME_DROP_DIRTY;
     return OUTCOME_KEEP;
 }
 
@@ -508,8 +420,8 @@ const struct driver_ops redis_driver = {
     .dial_abort = redis_dial_abort,
     .arrive = arrive,
     .settle = settle,
-    .verify = verify,
-    .reset = reset,
+    .verify = redis_verify,
+    .reset = redis_reset,
     .feed = feed,
     .lost = lost,
     .drained = drained,

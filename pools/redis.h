@@ -3,15 +3,15 @@
 /*
  * Redis servers: what driver, dial and the relay share of one connection.
  *
- * A server answers in the order it was asked, so all there is to sharing one is a queue: each call in
- * flight has an entry, and each reply goes to the owner of the oldest.
+ * A server answers in the order it was asked, so all there is to sharing one is a queue: each call
+ * in flight has an entry, and each reply goes to the owner of the oldest.
  *
  *     redis_call_send() -> log, calls --one writev at the end of the loop's turn--> socket
  *     socket -> framer -> oldest call -> on_reply()            (its bytes leave the log)
  *     lost   -> every call, in order  -> on_lost(), then every user -> on_lost()
  *
- * The log holds the bytes of every call that has no answer yet: what is not sent goes out from there,
- * and when the connection is lost, what may be tried again elsewhere is still there.
+ * The log holds the bytes of every call that has no answer yet: what is not sent goes out from
+ * there, and when the connection is lost, what may be tried again elsewhere is still there.
  *
  * A caller that does not wait any longer buries its call: it stays in the queue as a tombstone that
  * swallows the reply, and nobody else's order is disturbed.
@@ -31,27 +31,29 @@ struct redis_server;
 struct redis_loss {
     const struct err *err;
     enum outcome why;
-    bool unsent;             /* not one byte of the call was given to the kernel */
-    const struct bufq *log;  /* the call's bytes are at its front, call->bytes of them */
+    bool unsent;            /* not one byte of the call was given to the kernel */
+    const struct bufq *log; /* the call's bytes are at its front, call->bytes of them */
 };
 
 struct redis_call_ops {
-    /* A piece of a reply. With piece->ends and call->replies == 0 it was the last: the call has left the
+    /* A piece of a reply. With piece->ends and call->replies == 0 it was the last: the call has
+     * left the
        queue and may be freed. Must not close clients nor end leases: others' replies follow. */
     void (*on_reply)(struct redis_call *call, const struct redis_reply_piece *piece);
     /* The server is lost; the call has left the queue and may be freed. */
     void (*on_lost)(struct redis_call *call, const struct redis_loss *loss);
 };
 
-/* One request in flight. The first member of what embeds it (see redis_call_bury()); the caller sets
+/* One request in flight. The first member of what embeds it (see redis_call_bury()); the caller
+ * sets
    ops and replies, the rest is the queue's. */
 struct redis_call {
     struct list node;
     const struct redis_call_ops *ops;
     struct redis_server *server; /* it was sent to */
-    uint32_t replies; /* still due; 1, but for a block MULTI ... EXEC */
-    uint32_t bytes;   /* of the log */
-    bool open;        /* a part of the current reply has been handed out, not its end */
+    uint32_t replies;            /* still due; 1, but for a block MULTI ... EXEC */
+    uint32_t bytes;              /* of the log */
+    bool open;                   /* a part of the current reply has been handed out, not its end */
 };
 
 /* Who has a shared lease of the server. Embedded. */
@@ -65,25 +67,26 @@ struct redis_user {
 struct redis_server {
     struct server base;
     struct redis_reply_framer framer;
-    struct bufq carry;  /* bytes of a reply that the framer must see more of */
-    struct list calls;  /* oldest first */
+    struct bufq carry; /* bytes of a reply that the framer must see more of */
+    struct list calls; /* oldest first */
     struct list users;
     unsigned n_calls, n_tombs;
-    struct bufq log;    /* bytes of all calls in flight, in order */
-    size_t handed;      /* of them given to the io */
-    struct chunk *at;   /* where the rest begins; NULL: at the front of the log */
+    struct bufq log;  /* bytes of all calls in flight, in order */
+    size_t handed;    /* of them given to the io */
+    struct chunk *at; /* where the rest begins; NULL: at the front of the log */
     uint32_t at_off;
     struct deferred turn; /* the end of the loop's turn: writes */
     struct timer stall;   /* armed while there are tombstones */
     uint64_t progress_ms; /* last bytes from the server */
-    bool torn;          /* half a command was written, or a reply nobody waits for is due: never again */
-    bool sticky;        /* a client changed what RESET does not bring back everywhere */
-    bool reset_needed;  /* a client may have left session state behind */
-    bool noisy;         /* subscribed: messages may come in front of the answer to RESET */
-    unsigned version;   /* major * 100 + minor; 0: the server did not say */
+    uint64_t fed_us;      /* the same, while they are shared out */
+    bool torn;   /* half a command was written, or a reply nobody waits for is due: never again */
+    bool sticky; /* a client changed what RESET does not bring back everywhere */
+    bool reset_needed;       /* a client may have left session state behind */
+    bool noisy;              /* subscribed: messages may come in front of the answer to RESET */
+    unsigned version;        /* major * 100 + minor; 0: the server did not say */
     struct redis_call check; /* verify and reset */
     unsigned check_at;       /* replies of it seen */
-    bool checked, check_well;
+    bool checked, check_well, check_lenient;
     struct redis_dial *dial;
 };
 
@@ -94,7 +97,8 @@ static inline struct redis_server *redis_server_of(struct server *sv)
     return OWNER(sv, struct redis_server, base);
 }
 
-/* Asks: the bytes of one call (or of one block). They go out at the end of the loop's turn. False, and
+/* Asks: the bytes of one call (or of one block). They go out at the end of the loop's turn. False,
+ * and
    nothing is changed: no memory. */
 MUST_USE bool redis_call_send(struct redis_server *rs, struct redis_call *call, struct span bytes);
 
@@ -102,7 +106,8 @@ MUST_USE bool redis_call_send(struct redis_server *rs, struct redis_call *call, 
    The call itself was sent with an empty span. */
 void redis_server_stream(struct redis_server *rs, struct span bytes);
 
-/* Nobody waits for the call any more: it becomes a tombstone, which swallows the reply. Its memory, a
+/* Nobody waits for the call any more: it becomes a tombstone, which swallows the reply. Its memory,
+ * a
    block from malloc() that begins with the call, is the server's from here on. */
 void redis_call_bury(struct redis_server *rs, struct redis_call *call);
 
@@ -116,7 +121,8 @@ void redis_user_leave(struct redis_user *user);
 
 /* ---- for exclusive holders, who read themselves ---- */
 
-/* Reads behind what was carried over, into the loop's scratch memory: the bytes to look at in *in, or
+/* Reads behind what was carried over, into the loop's scratch memory: the bytes to look at in *in,
+ * or
    what server_read() said (0, negative). */
 ssize_t redis_server_fill(struct redis_server *rs, struct span *in);
 /* Keeps what the framer could not use. False: too much, or no memory. */
@@ -127,6 +133,11 @@ struct redis_call *redis_server_oldest(const struct redis_server *rs);
 void redis_call_end(struct redis_server *rs, struct redis_call *call);
 /* Tells every call that the server is lost; the holder drops its lease afterwards. */
 void redis_server_lost(struct redis_server *rs, const struct err *err, enum outcome why);
+
+/* ---- redis_check.c ---- */
+
+void redis_verify(struct server *sv, const char *statement);
+void redis_reset(struct server *sv);
 
 /* ---- redis_dial.c ---- */
 

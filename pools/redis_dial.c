@@ -4,12 +4,13 @@
  *
  *   resolve (uv_getaddrinfo) -> connect, address by address -> (TLS) -> AUTH SELECT HELLO PING
  *
- * hiredis would resolve blocking, and its TLS writer and ours cannot share a connection, so it is not
- * given the socket: it writes the login and reads the answers through hooks that use carpool's own io,
- * plain or TLS alike. Nothing of it is left when the dial ends, and no byte can stay behind in it.
+ * hiredis would resolve blocking, and its TLS writer and ours cannot share a connection, so it is
+ * not given the socket: it writes the login and reads the answers through hooks that use carpool's
+ * own io, plain or TLS alike. Nothing of it is left when the dial ends, and no byte can stay behind
+ * in it.
  *
- * One dial has one socket at a time. An address that refuses costs the upstream nothing, so the next one
- * of the name is tried in the same dial.
+ * One dial has one socket at a time. An address that refuses costs the upstream nothing, so the
+ * next one of the name is tried in the same dial.
  */
 #include <errno.h>
 #include <hiredis/hiredis.h>
@@ -151,7 +152,8 @@ static enum cause judge(enum word word, const char *text)
     if (starts_with(text, "LOADING") || starts_with(text, "MASTERDOWN") ||
         starts_with(text, "DENIED") || word == WORD_SELECT)
         return CAUSE_DIAL_FAILED;
-    /* A user without the right to PING, a server before HELLO, one that cannot save: good enough. */
+    /* A user without the right to PING, a server before HELLO, one that cannot save: good
+     * enough. */
     return CAUSE_NONE;
 }
 
@@ -199,7 +201,8 @@ static void read_answers(struct redis_dial *d)
         void *reply = NULL;
         if (redisGetReplyFromReader(c, &reply) != REDIS_OK || (!reply && !well)) {
             struct err err;
-            err_set(&err, c->err == REDIS_ERR_PROTOCOL ? CAUSE_UPSTREAM_PROTOCOL : CAUSE_DIAL_FAILED,
+            err_set(&err,
+                    c->err == REDIS_ERR_PROTOCOL ? CAUSE_UPSTREAM_PROTOCOL : CAUSE_DIAL_FAILED,
                     STAGE_LOGIN, 0, "%s: %.100s while logging in", d->rs->base.endpoint->label,
                     c->errstr);
             fail(d, &err);

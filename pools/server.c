@@ -49,11 +49,27 @@ static struct counter *count_of(struct pool *p, enum server_state state)
     return NULL;
 }
 
+/* A ping is no work: the server keeps its age and its place behind those used later, or the tail of
+   the pool would be used in turn and idle_timeout never come. */
+static void rest(struct pool *p, struct server *sv, bool pinged)
+{
+    struct list *at = &p->idle;
+    if (!pinged)
+        sv->idle_ms = loop_now(p->loop);
+    else
+        for (at = p->idle.prev; at != &p->idle; at = at->prev)
+            if (OWNER(at, struct server, node)->idle_ms >= sv->idle_ms)
+                break;
+    list_insert_between(&sv->node, at, at->next);
+}
+
 void server_move(struct server *sv, enum server_state to)
 {
     CHECK_MAGIC(sv, SERVER_MAGIC);
     CHECK(sm_allows(rows, sv->state, to));
     struct pool *p = sv->pool;
+    bool pinged = sv->state == SERVER_CHECKING && sv->check_phase == PHASE_IDLE &&
+                  sv->check_step == OUTCOME_VERIFY;
     struct counter *from_count = count_of(p, sv->state), *to_count = count_of(p, to);
     if (from_count) {
         counter_sub(from_count, 1);
@@ -66,8 +82,7 @@ void server_move(struct server *sv, enum server_state to)
         counter_add(to_count, 1);
     switch (to) {
     case SERVER_IDLE:
-        sv->idle_ms = loop_now(p->loop);
-        list_push_front(&p->idle, &sv->node);
+        rest(p, sv, pinged);
         atomic_fetch_add(&p->books->idle, 1);
         break;
     case SERVER_BUSY:
@@ -239,6 +254,7 @@ void server_adopt(struct server *sv, struct pool *p)
         counter_add(&p->stats.moved_in, 1);
     }
     sv->check_phase = PHASE_IDLE;
+    sv->check_step = OUTCOME_KEEP; /* a ping of before the journey is no ping here */
     if (!io_attach(&sv->io, p->loop, &server_io_ops)) {
         server_close(sv, OUTCOME_DROP_FAILED, true);
         return;

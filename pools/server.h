@@ -88,6 +88,7 @@ struct server {
     const struct pool_conf *conf;
     const struct endpoint_conf *endpoint;
     size_t endpoint_at;         /* its place in conf->endpoints */
+    unsigned turn;              /* which address to take, of a name with several */
     struct timer dial_timer;
     struct list dial_node;
     struct dial_linger *linger;      /* waits for the end-of-file of a failed dial */

@@ -61,6 +61,17 @@ static const char *pool_name(struct conf_build *b, const struct conf_pool *pool)
     return n == 1 ? pool->front.kind_name : conf_format(b->arena, "%s%u", pool->front.kind_name, n);
 }
 
+static bool listens_from_environment(struct conf_build *b, struct conf_place at,
+                                     struct conf_pool *pool)
+{
+    const char *file = b->file, *hosts = getenv("CARPOOL_LISTEN");
+    if (hosts)
+        b->file = "CARPOOL_LISTEN"; /* where a mistake is */
+    bool good = conf_default_listens(b, at, hosts, pool);
+    b->file = file;
+    return good;
+}
+
 static bool read_url(struct conf_build *b, struct conf_place at, struct span url,
                      struct conf_pool *pool)
 {
@@ -82,7 +93,7 @@ static bool read_url(struct conf_build *b, struct conf_place at, struct span url
     pool->pool.endpoints = e;
     pool->pool.n_endpoints = 1;
     return conf_url(b, at, url, false, scheme.kind, pool->front.kind_name, e) &&
-           conf_default_listens(b, at, getenv("CARPOOL_LISTEN"), pool) &&
+           listens_from_environment(b, at, pool) &&
            conf_decide_auth(b, NULL, pool);
 }
 

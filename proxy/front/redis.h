@@ -6,25 +6,27 @@
  *     redis_relay.c     life of a client: TLS, reading, deadlines, drain, the one tick that decides
  *     redis_command.c   from the client: what is asked, who answers, what is forwarded
  *     redis_shared.c    servers shared by many: leases, replies, losses, second tries
- *     redis_own.c       a server of the client's own: MULTI, blocking calls, subscriptions, big values
+ *     redis_own.c       a server of the client's own: MULTI, blocking calls, subscriptions
  *     redis_answer.c    to the client: the order of answers, errors in Redis' words
  *     redis_guard.c     logins
  *
- *           command          granted             nothing in flight
+ *           command          granted               nothing in flight
  *     FREE --------> ASKING ---------> SHARED ----------------------> FREE
- *      |  ^             | refused        | lost: unsent and read-only calls ask again, others fail
+ *      |  ^             | refused        | lost: what may be repeated asks again, the rest fails
  *      |  +-------------+----------------+
- *      |  +---------------------------------------------------+
- *      v  |             granted                               | replies say: no state left (or lost)
- *     ASKING_OWN ------------------> OWN ---------------------+
- *       ^ the held command is the oldest: every shared reply has arrived
+ *      |  +------------------------------------------+
+ *      v  |             granted                      | the replies say: no state is left; or lost
+ *     ASKING_OWN ------------------> OWN ------------+
+ *      ^
+ *      the command that needs it is the oldest: every shared reply has arrived
  *
- * A client's requests stand in one list, in the order they were asked, whoever answers them. A reply
- * that may be said now is the first of that list; answers of carpool's own wait in it for their turn.
+ * A client's requests stand in one list, in the order they were asked, whoever answers them. A
+ * reply that may be said now is the first of that list; answers of carpool's own wait in it for
+ * their turn.
  *
- * Callbacks report and ask for a tick; the tick runs at the end of the loop's turn, gives leases back,
- * asks for new ones, reads on, writes once and may close. So nothing that happens to one client in the
- * middle of a server's replies changes the server under the others.
+ * Callbacks report and ask for a tick; the tick runs at the end of the loop's turn, gives leases
+ * back, asks for new ones, reads on, writes once and may close. So nothing that happens to one
+ * client in the middle of a server's replies changes the server under the others.
  */
 #include "pools/redis.h"
 #include "proxy/front/front.h"
@@ -46,7 +48,7 @@ enum redis_state {
     REDIS_SHARED,     /* has one, with requests in flight (until the end of the turn) */
     REDIS_ASKING_OWN, /* waits for one of its own */
     REDIS_OWN,
-    REDIS_ENDING,     /* last words are out; waits for the client to leave */
+    REDIS_ENDING, /* last words are out; waits for the client to leave */
     REDIS_STATES
 };
 
@@ -80,32 +82,32 @@ struct redis_client {
     struct redis_user user; /* SHARED: the lease */
     struct server *own;     /* OWN: the lease */
     struct waiter waiter;
-    struct list requests;   /* oldest first */
+    struct list requests; /* oldest first */
     unsigned n_requests, n_flying, n_queued;
-    size_t bytes;           /* of commands under way */
+    size_t bytes;               /* of commands under way */
     struct redis_request *hold; /* waits for a server of its own; nothing is read meanwhile */
-    struct bufq carry;      /* bytes of the client that cannot be used yet */
-    struct bufq queued;     /* bytes of queued requests, in order */
-    struct bufq again;      /* the same, to be sent a second time: in front of `queued` */
-    struct bufq held;       /* bytes of `hold` */
-    struct bufq answers;    /* texts of TEXT requests, in order */
+    struct bufq carry;          /* bytes of the client that cannot be used yet */
+    struct bufq queued;         /* bytes of queued requests, in order */
+    struct bufq again;          /* the same, to be sent a second time: in front of `queued` */
+    struct bufq held;           /* bytes of `hold` */
+    struct bufq answers;        /* texts of TEXT requests, in order */
     struct deferred tick;
-    struct err why;         /* of FAILED requests, or of the end */
-    bool doomed;            /* ends at the next tick, because of `why` */
-    bool stalled;           /* reading stopped before the end of what is there */
-    bool barrier;           /* nothing is read until all is answered and the server given back */
-    bool closing;           /* ... until all is answered; then it ends */
-    bool failed;            /* with closing: because of `why` */
-    bool leaving;           /* the client has sent its last byte */
-    bool streaming;         /* the rest of a big command goes to the own server */
-    bool discarding;        /* ... goes nowhere */
-    bool dirty;             /* the own server was used in a way that asks for a reset */
-    uint64_t armed_ms;      /* when the deadline is due, 0: not armed */
-    uint64_t active_ms;     /* the client's last byte */
-    uint64_t failed_ms;     /* when a request failed last */
-    uint64_t moved_ms;      /* when it last took bytes that had to wait for it */
+    struct err why;     /* of FAILED requests, or of the end */
+    bool doomed;        /* ends at the next tick, because of `why` */
+    bool stalled;       /* reading stopped before the end of what is there */
+    bool barrier;       /* nothing is read until all is answered and the server given back */
+    bool closing;       /* ... until all is answered; then it ends */
+    bool failed;        /* with closing: because of `why` */
+    bool leaving;       /* the client has sent its last byte */
+    bool streaming;     /* the rest of a big command goes to the own server */
+    bool discarding;    /* ... goes nowhere */
+    bool dirty;         /* the own server was used in a way that asks for a reset */
+    uint64_t armed_ms;  /* when the deadline is due, 0: not armed */
+    uint64_t active_ms; /* the client's last byte */
+    uint64_t failed_ms; /* when a request failed last */
+    uint64_t moved_ms;  /* when it last took bytes that had to wait for it */
     uint64_t read_us;
-    uint64_t said, taken;   /* bytes */
+    uint64_t said, taken; /* bytes */
     uint64_t end_ms;
 };
 

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a client hears, in the order it asked. Replies of servers go through as they come, because they
- * come in order; what carpool says itself waits in the list of requests until everything before it has
- * been answered.
+ * What a client hears, in the order it asked. Replies of servers go through as they come, because
+ * they come in order; what carpool says itself waits in the list of requests until everything
+ * before it has been answered.
  */
 #include <stdlib.h>
 
 #include "pools/pool.h"
 #include "proxy/front/redis.h"
 
-#define FREE_REQUESTS 4096  /* kept per route for reuse */
-#define SAY_AT_ONCE 4096    /* bytes that are not worth collecting */
+#define FREE_REQUESTS 4096 /* kept per route for reuse */
+#define SAY_AT_ONCE 4096   /* bytes that are not worth collecting */
 
 void *redis_common_new(void)
 {

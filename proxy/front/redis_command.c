@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From the client: each command is classified (proxy/wire/redis_session.h) and then goes to a shared
- * server, to one of the client's own, or is answered here.
+ * From the client: each command is classified (proxy/wire/redis_session.h) and then goes to a
+ * shared server, to one of the client's own, or is answered here.
  *
- * A pipeline is read as far as the bounds allow, also while a server is awaited: what cannot be sent yet
- * is queued behind its request. Only a command that needs a server of its own stops the reading until
- * everything before it has been answered.
+ * A pipeline is read as far as the bounds allow, also while a server is awaited: what cannot be
+ * sent yet is queued behind its request. Only a command that needs a server of its own stops the
+ * reading until everything before it has been answered.
  */
 #include <stdlib.h>
 
@@ -83,7 +83,8 @@ static bool admit(struct redis_client *c, struct redis_request *r)
     return false;
 }
 
-static void queue(struct redis_client *c, struct redis_request *r, struct bufq *q, struct span bytes)
+static void queue(struct redis_client *c, struct redis_request *r, struct bufq *q,
+                  struct span bytes)
 {
     if (!bufq_append(&redis_loop(c)->chunks, q, bytes)) {
         no_memory(c);
@@ -261,7 +262,8 @@ static void on_body(struct redis_client *c, const struct redis_cmd *cmd)
 
 /* ---- walking ---- */
 
-/* MULTI ... EXEC in one piece needs no server of its own. Returns the bytes used, 0: not such a one. */
+/* MULTI ... EXEC in one piece needs no server of its own. Returns the bytes used, 0: not such a
+ * one. */
 static size_t try_block(struct redis_client *c, struct span in)
 {
     static const char head[] = "*1\r\n$5\r\n";

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A server of the client's own, for what belongs to a connection: MULTI and WATCH, blocking calls,
- * subscriptions, commands nobody knows, and values too big to travel between other clients' commands.
- * The client keeps it until the replies say that nothing is left there (redis_session_may_release()).
+ * subscriptions, commands nobody knows, and values too big to travel between other clients'
+ * commands. The client keeps it until the replies say that nothing is left there
+ * (redis_session_may_release()).
  *
  * It is read here, with backpressure both ways: nobody else waits for it.
  */
@@ -79,7 +80,8 @@ static void refuse_held(struct redis_client *c)
     bufq_clear(&redis_loop(c)->chunks, &c->held);
     redis_permit_result(c, r, SERVICE_NEUTRAL);
     redis_fail(c, r, &c->waiter.err);
-    /* What follows in a transaction must not be executed by itself; there is nothing else to lose. */
+    /* What follows in a transaction must not be executed by itself; there is nothing else to
+     * lose. */
     bool must_close = redis_session_lost(&c->session);
     c->discarding = c->streaming || must_close;
     c->streaming = c->dirty = false;
@@ -145,8 +147,7 @@ void redis_tend_own(struct redis_client *c)
 void redis_leave_own(struct redis_client *c)
 {
     struct redis_server *rs = own_of(c);
-    LIST_EACH(n, &c->requests)
-    {
+    LIST_EACH(n, &c->requests) {
         struct redis_request *r = OWNER(n, struct redis_request, node);
         if (r->state == REDIS_REQ_FLYING)
             redis_call_forget(rs, &r->call);

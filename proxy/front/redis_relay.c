@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The life of a Redis client, and the tick that decides what happens next to it. See redis.h for the
- * picture.
+ * The life of a Redis client, and the tick that decides what happens next to it. See redis.h for
+ * the picture.
  */
 #include <errno.h>
 
@@ -52,8 +52,9 @@ static struct redis_request *first_request(const struct redis_client *c)
 }
 
 /*
- * When the first request's time is over; UINT64_MAX: never. Requests behind it come to be first. While a
- * reply comes in pieces, each has that time anew, and a client that does not take them is stall_due()'s.
+ * When the first request's time is over; UINT64_MAX: never. Requests behind it come to be first.
+ * While a reply comes in pieces, each has that time anew, and a client that does not take them is
+ * stall_due()'s.
  */
 static uint64_t request_due(const struct redis_client *c)
 {
@@ -179,13 +180,13 @@ static void read_on(struct redis_client *c)
 }
 
 /*
- * End of file, or worse. A client that has shut down its side may still read: requests on shared servers
- * are answered, they are soon over. Nobody is to be blocked for one that left.
+ * End of file, or worse. A client that has shut down its side may still read: requests on shared
+ * servers are answered, they are soon over. Nobody is to be blocked for one that left.
  */
 static void client_left(struct redis_client *c, ssize_t n)
 {
     bool busy = !list_empty(&c->requests) || c->stalled;
-    if (n == 0 && busy && c->state != REDIS_OWN && !c->hold) {
+    if (n == 0 && busy && c->state != REDIS_OWN && !c->hold && !c->base.io.broken) {
         c->leaving = true;
         io_pause(&c->base.io);
         return;
@@ -330,7 +331,8 @@ static bool end(struct redis_client *c)
     bool done = list_empty(&c->requests) && io_unsent(&c->base.io) == 0;
     bool refused = c->base.refusal != NULL;
     if (refused && c->closing) {
-        /* As Redis: no place is taken up by waiting. What it has said would turn the close to a reset. */
+        /* As Redis: no place is taken up by waiting. What it has said would turn the close to a
+         * reset. */
         (void)io_read(&c->base.io, redis_loop(c)->scratch, LOOP_READ_MAX);
         session_close(&c->base, &c->why);
         return true;
@@ -420,8 +422,7 @@ static void on_drain(struct session *base)
 /* Requests on a shared server become tombstones there; all others are over. */
 static void drop_requests(struct redis_client *c)
 {
-    LIST_EACH(n, &c->requests)
-    {
+    LIST_EACH(n, &c->requests) {
         struct redis_request *r = OWNER(n, struct redis_request, node);
         redis_permit_result(c, r, SERVICE_NEUTRAL);
         if (r->state != REDIS_REQ_FLYING || !list_linked(&r->call.node)) {

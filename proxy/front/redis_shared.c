@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Servers shared by many clients. A client with requests in flight keeps to one server, so that it reads
- * its own writes and its replies come in order; with none it has no server at all.
+ * Servers shared by many clients. A client with requests in flight keeps to one server, so that it
+ * reads its own writes and its replies come in order; with none it has no server at all.
  *
  *   lost   unsent             asks again elsewhere, silently
  *          read-only          asks again within attempts and budget
@@ -72,8 +72,7 @@ void redis_send(struct redis_client *c, struct redis_request *r, struct span byt
 static void send_queued(struct redis_client *c)
 {
     struct loop *loop = redis_loop(c);
-    LIST_EACH(n, &c->requests)
-    {
+    LIST_EACH(n, &c->requests) {
         struct redis_request *r = OWNER(n, struct redis_request, node);
         if (r->state != REDIS_REQ_QUEUED || r == c->hold)
             continue;
@@ -87,8 +86,7 @@ static void send_queued(struct redis_client *c)
 
 static void fail_queued(struct redis_client *c, const struct err *err)
 {
-    LIST_EACH(n, &c->requests)
-    {
+    LIST_EACH(n, &c->requests) {
         struct redis_request *r = OWNER(n, struct redis_request, node);
         if (r->state != REDIS_REQ_QUEUED || r == c->hold)
             continue;
@@ -201,7 +199,7 @@ static void on_reply(struct redis_call *call, const struct redis_reply_piece *pi
     r->since_ms = loop_now(redis_loop(c));
     if (!piece->ends || call->replies > 0)
         return;
-    pool_count_exchange(session_pool(&c->base), loop_usec() - r->since_us);
+    pool_count_exchange(session_pool(&c->base), call->server->fed_us - r->since_us);
     redis_answered(c, r, c->user.server);
 }
 
@@ -238,7 +236,8 @@ static bool take_back(struct redis_client *c, struct redis_request *r, const str
     return false;
 }
 
-static void tell_loss(struct redis_client *c, struct redis_request *r, const struct redis_loss *loss)
+static void tell_loss(struct redis_client *c, struct redis_request *r,
+                      const struct redis_loss *loss)
 {
     const char *after = "";
     if (loss->unsent)

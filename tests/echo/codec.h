@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * The wire of the echo protocol: four bytes of length (big endian), then so many bytes. A client sends
- * a frame, the server sends the same one back. The length's highest bit marks an error: the frame's
- * bytes are a sentence, and carpool's own begin with "carpool: " and the cause. Pure; any thread.
+ * The wire of the echo protocol: four bytes of length (big endian), then so many bytes. A client
+ * sends a frame, the server sends the same one back. The length's highest bit marks an error: the
+ * frame's bytes are a sentence, and carpool's own begin with "carpool: " and the cause. Pure; any
+ * thread.
  */
 #include "proxy/core/err.h"
 #include "proxy/core/span.h"
@@ -22,8 +23,9 @@ struct echo_framer {
 enum echo_step { ECHO_MORE, ECHO_OVER, ECHO_BAD };
 
 /*
- * Walks to the end of the current frame or of the bytes: *used of them belong to it. ECHO_OVER: it ends
- * there, and the framer is at a boundary. ECHO_BAD: longer than a frame may be (then *err says so).
+ * Walks to the end of the current frame or of the bytes: *used of them belong to it. ECHO_OVER: it
+ * ends there, and the framer is at a boundary. ECHO_BAD: longer than a frame may be (then *err says
+ * so).
  */
 enum echo_step echo_walk(struct echo_framer *f, struct span bytes, size_t *used, struct err *err);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Clients of the echo protocol: a lease per frame, streamed both ways; what a client sends ahead waits
- * in its queue, at most limits.buffer of it.
+ * Clients of the echo protocol: a lease per frame, streamed both ways; what a client sends ahead
+ * waits in its queue, at most limits.buffer of it.
  *
  *   IDLE --a frame begins--> WAITING --lease--> LINKED --it is back--> IDLE
  *     ^                         | refused                | lost

@@ -440,3 +440,15 @@ def test_a_second_server_after_the_first_keep_alive_promise(web, raw):
         second.send(reply(b"again"))
         assert c.response().body == b"again"
     assert daemon.all_errors("web") == {}
+
+
+def test_idle_servers_are_pinged_and_still_leave(web):
+    """check.idle looks at a server without making it look used."""
+    daemon = web(size={"idle_timeout": "3s"}, check={"idle": "1s"})
+    with Http(daemon.port("web")) as c:
+        assert c.get("/body/1").status == 200
+    wait_for(lambda: daemon.metric("carpool_recycle_verdicts_total", pool="web", phase="idle",
+                                   outcome="keep") > 0, what="a ping")
+    assert daemon.servers("web") == 1
+    wait_for(lambda: daemon.servers("web") == 0, what="the idle server to leave")
+    assert daemon.metric("carpool_recycle_verdicts_total", pool="web", outcome="drop_idle") == 1

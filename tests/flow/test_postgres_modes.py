@@ -291,7 +291,7 @@ def test_certificates_change_by_reload(carpool, pg, servers):
     daemon.start()
     with daemon.connect(sslmode="require") as stays:
         first = shown(daemon.port(), ca.ca)
-        fresh_cert, fresh_key = ca._leaf("localhost")
+        fresh_cert, fresh_key = ca.fresh()
         cert.write_bytes(fresh_cert.read_bytes())
         key.write_bytes(fresh_key.read_bytes())
         assert shown(daemon.port(), ca.ca) == first, "not before somebody says so"

@@ -292,3 +292,29 @@ def test_silence_while_logging_in(orders, when):
         assert daemon.metric("carpool_dial_failures_total", cause="dial_failed") >= 1
     finally:
         half.close()
+
+
+WELCOME = (pgwire.message("R", b"\0\0\0\0") + pgwire.message("S", b"server_version\x0015.0\0") +
+           pgwire.message("K", b"\0\0\0\1\0\0\0\1") + pgwire.message("Z", b"I"))
+ANSWER = (pgwire.message("T", b"\0\1n\0" + b"\0" * 6 + b"\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0") +
+          pgwire.message("D", b"\0\1\0\0\0\x017") + pgwire.message("C", b"SELECT 1\0") +
+          pgwire.message("Z", b"I"))
+
+
+def test_server_that_freezes_behind_its_answer(orders):
+    """With `on_return: verified` nobody but carpool ever waits for such a server."""
+    half = Half(b"N", WELCOME, ANSWER)
+    try:
+        daemon = orders(upstream=f"postgres://app:x@{LOOPBACK}:{half.port}/orders",
+                        size={"min": 1, "max": 1, "acquire_timeout": "20s"},
+                        check={"on_return": "verified", "timeout": "200ms"},
+                        timeouts={"close": "100ms"})
+        with daemon.wire() as wire:
+            for _ in range(3):
+                assert wire.run("select 7")[0] == [["7"]]
+        assert half.accepted >= 3
+        assert daemon.metric("carpool_recycle_verdicts_total", phase="return",
+                             outcome="drop_timeout") >= 2
+        assert daemon.all_errors() == {}
+    finally:
+        half.close()

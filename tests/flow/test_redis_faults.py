@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Redis when things go wrong: stalls, losses, wrong replies, slow and vanishing clients."""
 
+import random
 import socket
 import threading
 import time
@@ -351,6 +352,59 @@ def test_killed_under_load_and_back(cache, frail_rd, key, workers):
     assert set(daemon.all_errors("cache")) <= OUTAGE
 
 
+def test_nothing_is_executed_twice(cache, rd, gate, key, workers):
+    """Connections are cut at random under pipelines of INCR and GET. Each answer is in step, and the
+    counters end between what was confirmed and what may have been executed."""
+    bad = gate(rd.host, rd.port)
+    daemon = cache(through(bad), workers=workers, size={"max": 3},
+                   breaker={"consecutive": 0, "failure_ratio": "0%"},
+                   retry={"budget": "100%"})
+    end, wrong = threading.Event(), []
+    sure, maybe = [0] * 8, [0] * 8
+
+    def rider(n):
+        rng, last = random.Random(n), 0
+        with Resp(daemon.port("cache")) as c:
+            while not end.is_set():
+                turns = rng.randrange(1, 30)
+                c.write((encode("INCR", f"{key}:{n}") + encode("GET", f"{key}:{n}")) * turns)
+                for _ in range(turns):
+                    got, seen = c.read(), c.read()
+                    if isinstance(got, RespError):
+                        maybe[n] += "outcome unknown" in str(got)
+                        if got.cause not in OUTAGE:
+                            wrong.append((n, got))
+                    elif last < got <= sure[n] + maybe[n] + 1:
+                        sure[n] += 1
+                        last = got
+                    else:
+                        wrong.append((n, got, last, sure[n], maybe[n]))
+                    if not isinstance(seen, RespError) and int(seen or 0) < last:
+                        wrong.append((n, "stale", seen, last))
+
+    def safe(n):
+        try:
+            rider(n)
+        except Exception as e:
+            wrong.append((n, repr(e)))
+    threads = [threading.Thread(target=safe, args=(n,)) for n in range(8)]
+    for t in threads:
+        t.start()
+    rng = random.Random(99)
+    for turn in range(30):
+        time.sleep(rng.random() * 0.1)
+        bad.cut(reset=turn % 2 == 0)
+    end.set()
+    for t in threads:
+        t.join(30)
+    assert wrong == [] and not any(t.is_alive() for t in threads)
+    for n in range(8):
+        value = int(rd.admin().get(f"{key}:{n}"))
+        assert sure[n] <= value <= sure[n] + maybe[n]
+    assert sum(sure) > 100 and sum(maybe) > 0
+    assert daemon.metric("carpool_retries_total", pool="cache") > 0
+
+
 def test_frozen_under_load(cache, frail_rd, key):
     """SIGSTOP for longer than the deadline: errors, then everything goes on over the same clients."""
     daemon = cache(frail_rd.url(), timeouts={"request": "300ms", "close": "300ms"},
@@ -416,6 +470,20 @@ def test_loading_at_login(cache, client, fake):
     assert error.cause == "dial_failed" and "LOADING" in str(error)
     server.login[b"ping"] = b"+PONG\r\n"
     wait_for(lambda: c.cmd("SET", "x", "1") == "OK", 10, "service")
+
+
+def test_idle_servers_are_asked(cache, fake):
+    """Any answer to PING proves life, but for one: a server that loads is no use to anybody."""
+    server = fake(login={b"ping": b"-NOPERM this user has no permissions to run the 'ping' command\r\n"})
+    daemon = cache(server.url(), size={"min": 1}, check={"idle": "50ms"},
+                   breaker=QUICK_BREAKER)
+    wait_for(lambda: len(server.commands("ping")) >= 3, 10, "two pings behind the login's")
+    assert set(server.commands("ping")) == {1}
+    server.login[b"ping"] = b"-LOADING Redis is loading the dataset in memory\r\n"
+    wait_for(lambda: daemon.metric("carpool_recycle_verdicts_total", pool="cache", phase="idle",
+                                   outcome="drop_failed") == 1, 10, "it to be dropped")
+    server.login[b"ping"] = b"+PONG\r\n"
+    wait_for(lambda: daemon.servers("cache", "idle") == 1, 10, "another")
 
 
 def test_max_number_of_clients_is_busy_not_down(carpool, servers, client, key):

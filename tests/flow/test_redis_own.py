@@ -278,6 +278,25 @@ def test_own_servers_have_a_bound(cache, client, key):
     wait_for(lambda: isinstance(third.cmd("SUBSCRIBE", key), list), 5, "a place")
 
 
+def test_waiting_for_an_own_server_holds_nobody_up(cache, client, key):
+    """All servers that may be reserved are; one client waits for another. Shared commands go on."""
+    daemon = cache(size={"max": 2, "acquire_timeout": "20s"})
+    first, second, other, late = (client(daemon) for _ in range(4))
+    first.send("SUBSCRIBE", key)
+    assert first.read()[2] == 1
+    assert other.cmd("SET", key, "1") == "OK"
+    second.send("SUBSCRIBE", key)
+    wait_for(lambda: daemon.waiting("cache") == 1, 5, "the second to wait")
+    begun = time.monotonic()
+    for _ in range(20):
+        assert other.cmd("GET", key) == b"1"
+    late.write(encode("GET", key) * 5)
+    assert [late.read() for _ in range(5)] == [b"1"] * 5
+    assert time.monotonic() - begun < 2 * SLOW
+    first.close()
+    assert second.read()[2] == 1
+
+
 def test_an_exclusive_lease_under_shared_load(cache, client, key, workers):
     """A pool of one, busy with shared commands: who needs all of the server gets it in turn."""
     daemon = cache(workers=workers, size={"max": 1, "acquire_timeout": "20s"})

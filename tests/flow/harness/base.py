@@ -249,9 +249,14 @@ class Authority:
              "-keyout", key, "-out", cert])
         return cert, key
 
-    def _leaf(self, host):
-        cert, key = self.folder / f"{host}.pem", self.folder / f"{host}.key"
-        request, ext = self.folder / f"{host}.csr", self.folder / f"{host}.ext"
+    def fresh(self):
+        """Another certificate and key for `localhost`: for tests of renewal."""
+        return self._leaf("localhost", "renewed")
+
+    def _leaf(self, host, name=None):
+        name = name or host
+        cert, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
+        request, ext = self.folder / f"{name}.csr", self.folder / f"{name}.ext"
         ext.write_text(f"subjectAltName=DNS:{host}\nbasicConstraints=CA:FALSE\n"
                        "extendedKeyUsage=serverAuth\n")
         run(["openssl", "req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", key,

@@ -97,6 +97,7 @@ class Carpool:
         self.socket = self.folder / "admin.sock"
         self.out, self.err = self.folder / "stdout", self.folder / "stderr"
         self.args, self.env, self.proc, self.config = list(args), env or {}, None, {}
+        self.source = ["-c", self.file]  # [] or URLs: a daemon without a file
         if text is not None:
             self.file.write_text(text)
         else:
@@ -136,7 +137,7 @@ class Carpool:
         """`stdout` replaces the file that captures the log (a pipe nobody reads, for example)."""
         with open(self.out, "ab") as out, open(self.err, "ab") as err:
             self.proc = subprocess.Popen(
-                [self.binary, "run", "-c", self.file, *self.args], stdin=subprocess.DEVNULL,
+                [self.binary, "run", *self.source, *self.args], stdin=subprocess.DEVNULL,
                 stdout=out if stdout is None else stdout, stderr=err, cwd=self.folder,
                 env=self.environment(), start_new_session=True,
                 preexec_fn=die_with_parent(signal.SIGKILL))

@@ -80,7 +80,8 @@ class Nginx:
                  fault=None, folder=None):
         self.fault = fault
         self.folder = Path(folder) if folder else None
-        self.child = self.socket = self.ca = None
+        self.socket = self.folder / "http.sock" if folder else None
+        self.child = self.ca = None
         if address:
             self.host, self.port = address
             self.tls_port = tls_address[1] if tls_address else None

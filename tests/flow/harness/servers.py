@@ -12,7 +12,7 @@ are used instead (compose services, for example):
     CARPOOL_TEST_REDIS=host:port           a Redis that takes CONFIG SET
     CARPOOL_TEST_HTTP=host:port            an nginx with the configuration of nginx.py
     CARPOOL_TEST_HTTP_FOLDER=folder        the folder of that configuration as it is seen here: logs,
-                                           and where `big()` puts files
+                                           the Unix socket, and where `big()` puts files
     CARPOOL_TEST_HTTPS=host:port           its TLS port
     CARPOOL_TEST_CA=file                   the authority that signed the servers' certificates
     CARPOOL_TEST_FAULT=command             how to harm them, and what they logged:
@@ -71,6 +71,7 @@ class Servers:
     def __init__(self):
         self._authority = self._template = None
         self._made = []
+        self._given = {}  # those of the environment, by name: there is one of each
 
     @property
     def authority(self):
@@ -82,14 +83,18 @@ class Servers:
         self._made.append(server)
         return server
 
+    def _give(self, name, make):
+        if name not in self._given:
+            self._given[name] = self._keep(make())
+            self._given[name].ca = os.environ.get("CARPOOL_TEST_CA")
+        return self._given[name]
+
     def postgres(self, local=False, **options):
-        address = None if local else _address("CARPOOL_TEST_POSTGRES")
+        address = None if local or options else _address("CARPOOL_TEST_POSTGRES")
         if address:
             admin = os.environ.get("CARPOOL_TEST_POSTGRES_ADMIN", "postgres:postgres")
-            server = Postgres(address=address, admin=tuple(admin.split(":", 1)), fault=fault,
-                              **options)
-            server.ca = os.environ.get("CARPOOL_TEST_CA")
-            return self._keep(server)
+            return self._give("postgres", lambda: Postgres(
+                address=address, admin=tuple(admin.split(":", 1)), fault=fault))
         if self._template is None:
             self._template = Template()
         return self._keep(Postgres(self._template, self.authority, **options))
@@ -97,16 +102,15 @@ class Servers:
     def redis(self, local=False, **options):
         address = None if local or options else _address("CARPOOL_TEST_REDIS")
         if address:
-            return self._keep(Redis(address=address, fault=fault))
+            return self._give("redis", lambda: Redis(address=address, fault=fault))
         return self._keep(Redis(self.authority, **options))
 
     def nginx(self, local=False, **options):
         address = None if local or options else _address("CARPOOL_TEST_HTTP")
         if address:
-            server = Nginx(address=address, tls_address=_address("CARPOOL_TEST_HTTPS"), fault=fault,
-                           folder=os.environ.get("CARPOOL_TEST_HTTP_FOLDER"))
-            server.ca = os.environ.get("CARPOOL_TEST_CA")
-            return self._keep(server)
+            return self._give("http", lambda: Nginx(
+                address=address, tls_address=_address("CARPOOL_TEST_HTTPS"), fault=fault,
+                folder=os.environ.get("CARPOOL_TEST_HTTP_FOLDER")))
         return self._keep(Nginx(self.authority, **options))
 
     def origin(self):
@@ -121,6 +125,7 @@ class Servers:
     def forget(self, server):
         """Close one server before its time."""
         self._made.remove(server)
+        self._given = {name: one for name, one in self._given.items() if one is not server}
         server.close()
 
     def close(self):

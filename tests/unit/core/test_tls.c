@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#define BIG ((size_t)3 << 20)
+#define BIG ((size_t)1 << 20)
 #define NAME "db.test"
 
 static char folder[] = "/tmp/carpool-tls-XXXXXX";

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * A driver whose servers are the peers of fake_io.h. Tests decide how each dial ends and what settling
- * says; riders are the holders of shared leases.
+ * A driver whose servers are the peers of fake_io.h. Tests decide how each dial ends and what
+ * settling says; riders are the holders of shared leases.
  */
 #include "pools/pool.h"
 #include "tests/unit/pools/fake_io.h"

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * proxy/core/io.h without sockets: what tests of this folder link instead of io.c. The far end of every
- * io is a scripted peer in this process' memory, so that all hand-overs between threads are our code.
+ * proxy/core/io.h without sockets: what tests of this folder link instead of io.c. The far end of
+ * every io is a scripted peer in this process' memory, so that all hand-overs between threads are
+ * our code.
  *
  *     carpool says   p  ping     x  work     r  reset     q  goodbye
  *     a peer says    +           .           =            (end-of-file, when it reads ours)
  *
- * A descriptor is a peer's number, far above any real one. Peers may be told things from any thread.
+ * A descriptor is a peer's number, far above any real one. Peers may be told things from any
+ * thread.
  */
 #include "proxy/core/io.h"
 
@@ -21,7 +23,8 @@ struct fake_peer {
     bool refuses;       /* answers pings and resets with '-' */
 };
 
-/* A new connection; it counts as open until its end-of-file has been read or its descriptor closed. */
+/* A new connection; it counts as open until its end-of-file has been read or its descriptor
+ * closed. */
 int fake_open(const struct fake_peer *how);
 /* As close(2), for descriptors that io_release() gave back. */
 void fake_close(int fd);

@@ -4,8 +4,8 @@
  * One pool with its ledger, dialer and workers, in front of the peers of fake_io.h.
  *
  * Without threads all loops take turns on the caller's thread and time stands still but for
- * house_pass(): a test says what happens when. With threads (house_run) each loop has its own, time is
- * real, and house_stop_world() is how a test looks at everything at once.
+ * house_pass(): a test says what happens when. With threads (house_run) each loop has its own, time
+ * is real, and house_stop_world() is how a test looks at everything at once.
  */
 #include "pools/dialer.h"
 #include "pools/ledger.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * One house per test, without threads: what tests of single rules begin and end with. Peers are born
- * as `peer` says and dials go as `dials` says, at that moment.
+ * One house per test, without threads: what tests of single rules begin and end with. Peers are
+ * born as `peer` says and dials go as `dials` says, at that moment.
  */
 #include "tests/unit/pools/house.h"
 

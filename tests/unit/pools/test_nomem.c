@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A few leases over two workers, again and again: with the Nth allocation failing, and with something
- * ended at the Nth turn of a loop. No crash, no leak, books right, and service afterwards.
+ * A few leases over two workers, again and again: with the Nth allocation failing, and with
+ * something ended at the Nth turn of a loop. No crash, no leak, books right, and service
+ * afterwards.
  *
  * malloc, calloc and close are linked by --wrap: the pools' calls come by here first.
  */

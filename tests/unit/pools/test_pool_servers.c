@@ -217,6 +217,7 @@ static void idle_timeout_shrinks_to_min(void **state)
     (void)state;
     conf.size.min = 1;
     conf.size.idle_timeout_ms = 5000;
+    conf.check.idle_ms = 1500; /* a ping is no work */
     open_house(1);
     house_fill(&house, 0, 3);
     assert_int_equal(idle_on(0), 3);
