@@ -129,6 +129,7 @@ static void linger_readable(struct io *io)
 static void linger_timeout(struct timer *t)
 {
     struct server *sv = OWNER(t, struct server, dial_timer);
+    sv->abandoned = true;
     server_dialed(sv, &sv->err);
 }
 

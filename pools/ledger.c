@@ -149,6 +149,8 @@ void ledger_dialed(struct ledger *l, const struct server *sv, const struct err *
 {
     ledger_lock(l, now);
     CHECK(l->dialing > 0);
+    if (sv->abandoned)
+        l->abandoned++;
     l->dialing--;
     bool current = sv->conf == l->conf || sv->endpoint_at < l->n_endpoints;
     struct ledger_endpoint *e = &l->endpoints[current ? sv->endpoint_at : 0];

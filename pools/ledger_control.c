@@ -95,6 +95,17 @@ static bool same(const char *a, const char *b)
     return (!a && !b) || (a && b && strcmp(a, b) == 0);
 }
 
+static bool same_options(const struct endpoint_conf *x, const struct endpoint_conf *y)
+{
+    if (x->n_options != y->n_options)
+        return false;
+    for (size_t i = 0; i < x->n_options; i++)
+        if (!same(x->options[i].name, y->options[i].name) ||
+            !same(x->options[i].value, y->options[i].value))
+            return false;
+    return true;
+}
+
 static bool same_endpoints(const struct pool_conf *a, const struct pool_conf *b)
 {
     if (a->n_endpoints != b->n_endpoints)
@@ -104,7 +115,8 @@ static bool same_endpoints(const struct pool_conf *a, const struct pool_conf *b)
         if (!same(x->host, y->host) || x->port != y->port || !same(x->unix_path, y->unix_path) ||
             !same(x->user, y->user) || !same(x->password, y->password) ||
             !same(x->database, y->database) || x->tls != y->tls || !same(x->tls_ca, y->tls_ca) ||
-            !same(x->tls_cert, y->tls_cert) || !same(x->tls_key, y->tls_key))
+            !same(x->tls_cert, y->tls_cert) || !same(x->tls_key, y->tls_key) ||
+            !same_options(x, y))
             return false;
     }
     return true;

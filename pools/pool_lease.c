@@ -86,7 +86,7 @@ static bool checkout(struct pool *p, struct server *sv)
         bad = OUTCOME_DROP_RECYCLED;
     else if (sv->die_ms && loop_now(p->loop) >= sv->die_ms)
         bad = OUTCOME_DROP_LIFETIME;
-    if (bad == OUTCOME_KEEP && loop_now(p->loop) - sv->idle_ms >= p->conf->check.checkout_after_ms) {
+    if (bad == OUTCOME_KEEP && elapsed_ms(loop_now(p->loop), sv->idle_ms) >= p->conf->check.checkout_after_ms) {
         switch (io_probe(&sv->io)) {
         case IO_PEEK_QUIET:
             server_verdict(sv, PHASE_CHECKOUT, OUTCOME_KEEP);

@@ -70,9 +70,9 @@ static enum outcome idle_verdict(struct pool *p, const struct server *sv, uint64
     if (p->over_max && ledger_above_max(p->ledger))
         return OUTCOME_DROP_SURPLUS;
     uint64_t idle = p->conf->size.idle_timeout_ms;
-    if (idle && now - sv->idle_ms >= idle && ledger_above_min(p->ledger))
+    if (idle && elapsed_ms(now, sv->idle_ms) >= idle && ledger_above_min(p->ledger))
         return OUTCOME_DROP_IDLE;
-    if (p->conf->check.idle_ms && now - sv->verified_ms >= p->conf->check.idle_ms)
+    if (p->conf->check.idle_ms && elapsed_ms(now, sv->verified_ms) >= p->conf->check.idle_ms)
         return OUTCOME_VERIFY;
     return OUTCOME_KEEP;
 }

@@ -91,9 +91,16 @@ struct server {
     unsigned turn;              /* which address to take, of a name with several */
     struct timer dial_timer;
     struct list dial_node;
+    bool abandoned;             /* it failed, and the upstream did not close in time */
     struct dial_linger *linger;      /* waits for the end-of-file of a failed dial */
     struct err err;             /* how it ended; cause CAUSE_NONE: well */
 };
+
+/* Times of a server may come from another worker's clock, which may be a little ahead. */
+static inline uint64_t elapsed_ms(uint64_t now, uint64_t then)
+{
+    return now > then ? now - then : 0;
+}
 
 const char *server_state_name(enum server_state state);
 

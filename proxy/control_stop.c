@@ -101,6 +101,8 @@ void control_on_all_quiet(struct worker *w)
     for (unsigned i = 0; i < c->n_workers; i++)
         worker_join(&c->workers[i]);
     pthread_join(c->dialer_thread, NULL);
+    for (unsigned i = 0; i < c->n_workers; i++)
+        worker_fini(&c->workers[i]);
     loop_fini(&c->dialer_loop);
     c->phase = CONTROL_GONE;
     if (c->admin)

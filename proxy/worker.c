@@ -211,6 +211,10 @@ void worker_start(struct worker *w)
 void worker_join(struct worker *w)
 {
     pthread_join(w->thread, NULL);
+}
+
+void worker_fini(struct worker *w)
+{
     loop_fini(&w->loop);
     free(w->pools);
 }

@@ -50,6 +50,8 @@ void worker_init(struct worker *w, unsigned index, unsigned n, struct front **pe
 void worker_start(struct worker *w);
 /* After leave: joins the thread. */
 void worker_join(struct worker *w);
+/* Once every thread that may post to it is joined. */
+void worker_fini(struct worker *w);
 
 void worker_pool_init(struct worker_pool *wp, struct worker *w, struct pool *pool);
 

@@ -59,6 +59,13 @@ enum redis_request_state {
     REDIS_REQ_FAILED, /* to be answered with an error */
 };
 
+/* What is known of a request that failed. */
+enum redis_fate {
+    REDIS_FATE_NONE,    /* nothing to add */
+    REDIS_FATE_UNSENT,  /* the server never saw it */
+    REDIS_FATE_UNKNOWN, /* it may have been executed */
+};
+
 struct redis_request {
     struct redis_call call; /* first: see redis_call_bury() */
     struct list node;       /* of the client's requests, or of the free ones */
@@ -67,6 +74,7 @@ struct redis_request {
     uint8_t state;
     uint8_t tries;
     uint8_t cause; /* FAILED */
+    uint8_t fate;  /* FAILED: enum redis_fate */
     bool ill;      /* the server's answer counts against it */
     uint32_t text_n;
     uint32_t size;   /* bytes of the command */

@@ -4,6 +4,7 @@
  * they come in order; what carpool says itself waits in the list of requests until everything
  * before it has been answered.
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "pools/pool.h"
@@ -156,8 +157,15 @@ static void say_failure(struct redis_client *c, const struct redis_request *r)
     uint8_t buf[512];
     struct redis_out out = redis_out_of(buf, sizeof buf);
     enum cause cause = (enum cause)r->cause;
-    redis_put_refusal(&out, cause,
-                      c->why.cause == cause ? c->why.note : "the request could not be done");
+    static const char *const fates[] = {
+        [REDIS_FATE_NONE] = "",
+        [REDIS_FATE_UNSENT] = "; the command was not sent",
+        [REDIS_FATE_UNKNOWN] = "; outcome unknown: it may have been executed",
+    };
+    char text[256];
+    snprintf(text, sizeof text, "%s%s",
+             c->why.cause == cause ? c->why.note : "the request could not be done", fates[r->fate]);
+    redis_put_refusal(&out, cause, text);
     for (uint32_t i = 0; i < r->call.replies && !r->slot.mute; i++)
         redis_say(c, redis_out_span(&out));
 }

@@ -236,18 +236,11 @@ static bool take_back(struct redis_client *c, struct redis_request *r, const str
     return false;
 }
 
-static void tell_loss(struct redis_client *c, struct redis_request *r,
-                      const struct redis_loss *loss)
+static enum redis_fate fate_of(const struct redis_request *r, const struct redis_loss *loss)
 {
-    const char *after = "";
     if (loss->unsent)
-        after = "; the command was not sent";
-    else if (!r->slot.retryable)
-        after = "; outcome unknown: it may have been executed";
-    struct err err;
-    err_set(&err, loss->err->cause, loss->err->stage, loss->err->sys, "%.110s%s", loss->err->note,
-            after);
-    redis_fail(c, r, &err);
+        return REDIS_FATE_UNSENT;
+    return r->slot.retryable ? REDIS_FATE_NONE : REDIS_FATE_UNKNOWN;
 }
 
 static void on_lost(struct redis_call *call, const struct redis_loss *loss)
@@ -271,7 +264,8 @@ static void on_lost(struct redis_call *call, const struct redis_loss *loss)
         c->n_queued++;
         return;
     }
-    tell_loss(c, r, loss);
+    r->fate = (uint8_t)fate_of(r, loss);
+    redis_fail(c, r, loss->err);
 }
 
 const struct redis_call_ops redis_call_ops = {.on_reply = on_reply, .on_lost = on_lost};
@@ -290,9 +284,8 @@ void redis_time_out(struct redis_client *c, struct redis_request *r)
 {
     struct redis_server *rs = r->call.server;
     struct err err;
-    err_set(&err, CAUSE_REQUEST_TIMEOUT, STAGE_EXCHANGE, 0, "no reply within %llu ms%s",
-            (unsigned long long)conf_of(c)->timeouts.request_ms,
-            r->slot.retryable ? "" : "; outcome unknown: it may still be executed");
+    err_set(&err, CAUSE_REQUEST_TIMEOUT, STAGE_EXCHANGE, 0, "no reply within %llu ms",
+            (unsigned long long)conf_of(c)->timeouts.request_ms);
     if (r->permit)
         redis_permit_result(c, r, SERVICE_FAILED);
     else
@@ -309,6 +302,7 @@ void redis_time_out(struct redis_client *c, struct redis_request *r)
     list_insert_between(&failed->node, &c->requests, c->requests.next);
     failed->slot = r->slot;
     failed->call.replies = r->call.replies;
+    failed->fate = r->slot.retryable ? REDIS_FATE_NONE : REDIS_FATE_UNKNOWN;
     redis_fail(c, failed, &err);
     list_remove(&r->node);
     c->n_requests--;

@@ -5,13 +5,13 @@ deadline, with its cause, and costs nobody else anything."""
 import os
 import signal
 import socket
-import threading
 import time
 
 import pytest
 from harness import pgwire
-from harness.base import LOOPBACK, SLOW, free_port, wait_for
+from harness.base import LOOPBACK, SLOW, wait_for
 from harness.pgwire import query
+from harness.relays import Half
 
 MIB = 1 << 20
 BIG = "select repeat('x', 1000) from generate_series(1, 200000)"
@@ -230,45 +230,6 @@ def test_server_that_takes_nothing(orders, pg, gate, table):
 
 # -- servers that freeze while carpool logs in
 
-class Half:
-    """A server that says the given words, one after each packet it gets, and then nothing more."""
-
-    def __init__(self, *words):
-        self.words, self.port = words, free_port()
-        self.accepted = 0
-        self.sock = socket.create_server((LOOPBACK, self.port))
-        self.conns = []
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self):
-        while True:
-            try:
-                conn, _ = self.sock.accept()
-            except OSError:
-                return
-            self.accepted += 1
-            self.conns.append(conn)
-            threading.Thread(target=self._talk, args=(conn,), daemon=True).start()
-
-    def _talk(self, conn):
-        try:
-            for word in self.words:
-                if not conn.recv(65536):
-                    break
-                conn.sendall(word)
-            while conn.recv(65536):
-                pass
-        except OSError:
-            pass
-        conn.close()
-
-    def close(self):
-        self.sock.shutdown(socket.SHUT_RDWR)
-        self.sock.close()
-        for conn in self.conns:
-            conn.close()
-
-
 SASL = pgwire.message("R", b"\0\0\0\x0aSCRAM-SHA-256\0\0")
 SILENCES = {"at once": (), "after SSLRequest": (b"N",), "after the first byte": (b"N", SASL[:1]),
             "in the login": (b"N", SASL), "in half a message": (b"N", SASL[:12]),
@@ -294,8 +255,6 @@ def test_silence_while_logging_in(orders, when):
         half.close()
 
 
-WELCOME = (pgwire.message("R", b"\0\0\0\0") + pgwire.message("S", b"server_version\x0015.0\0") +
-           pgwire.message("K", b"\0\0\0\1\0\0\0\1") + pgwire.message("Z", b"I"))
 ANSWER = (pgwire.message("T", b"\0\1n\0" + b"\0" * 6 + b"\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0") +
           pgwire.message("D", b"\0\1\0\0\0\x017") + pgwire.message("C", b"SELECT 1\0") +
           pgwire.message("Z", b"I"))
@@ -303,7 +262,7 @@ ANSWER = (pgwire.message("T", b"\0\1n\0" + b"\0" * 6 + b"\0\0\0\x19\xff\xff\xff\
 
 def test_server_that_freezes_behind_its_answer(orders):
     """With `on_return: verified` nobody but carpool ever waits for such a server."""
-    half = Half(b"N", WELCOME, ANSWER)
+    half = Half(b"N", pgwire.WELCOME, ANSWER)
     try:
         daemon = orders(upstream=f"postgres://app:x@{LOOPBACK}:{half.port}/orders",
                         size={"min": 1, "max": 1, "acquire_timeout": "20s"},

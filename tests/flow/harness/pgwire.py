@@ -74,6 +74,10 @@ def call(oid, *args):
 
 SYNC, FLUSH, TERMINATE = message("S"), message("H"), message("X")
 
+# What a server says to whoever logs in, for servers that a test plays itself.
+WELCOME = (message("R", b"\0\0\0\0") + message("S", b"server_version\x0015.0\0")
+           + message("K", b"\0\0\0\1\0\0\0\1") + message("Z", b"I"))
+
 
 def fields(body):
     """The fields of an ErrorResponse or NoticeResponse."""

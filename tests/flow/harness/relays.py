@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import threading
 
 from .base import LOOPBACK, Loop, free_port
 
@@ -156,3 +157,41 @@ class BlackHole:
 
     def close(self):
         self._gate.close()
+
+
+class Half:
+    """A server that says the given words, one after each packet it gets, and then nothing more."""
+
+    def __init__(self, *words):
+        self.words = words
+        self.host, self.port = LOOPBACK, free_port()
+        self.accepted = 0
+        self._conns = []
+        self._sock = socket.create_server((self.host, self.port))
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self):
+        while True:
+            try:
+                conn, _ = self._sock.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            self._conns.append(conn)
+            threading.Thread(target=self._talk, args=(conn,), daemon=True).start()
+
+    def _talk(self, conn):
+        with contextlib.suppress(OSError), conn:
+            for word in self.words:
+                if not conn.recv(CHUNK):
+                    return
+                conn.sendall(word)
+            while conn.recv(CHUNK):
+                pass
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+        for conn in self._conns:
+            conn.close()
