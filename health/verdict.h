@@ -2,7 +2,8 @@
 #pragma once
 /*
  * What the checks of a server at recycle time come to. Every check is counted by phase and outcome;
- * the words are the labels of carpool_recycle_verdicts_total and appear in the log. Constant; any thread.
+ * the words are the labels of carpool_recycle_verdicts_total and appear in the log. Constant; any
+ * thread.
  */
 #include "proxy/core/base.h"
 

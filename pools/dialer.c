@@ -21,9 +21,8 @@ static void on_dial_timeout(struct timer *t)
 {
     struct server *sv = OWNER(t, struct server, dial_timer);
     struct err err;
-    err_set(&err, CAUSE_DIAL_FAILED, STAGE_CONNECT, ETIMEDOUT,
-            "%s did not answer within %llu ms", sv->endpoint->label,
-            (unsigned long long)sv->conf->timeouts.connect_ms);
+    err_set(&err, CAUSE_DIAL_FAILED, STAGE_CONNECT, ETIMEDOUT, "%s did not answer within %llu ms",
+            sv->endpoint->label, (unsigned long long)sv->conf->timeouts.connect_ms);
     sv->ops->dial_abort(sv, &err);
 }
 
@@ -66,8 +65,8 @@ void dialer_stop(struct dialer *d)
 }
 
 bool dialer_start(struct dialer *d, struct ledger *l, const struct pool_conf *conf,
-                  struct snapshot *snap, size_t endpoint, unsigned turn, unsigned home, bool promised,
-                  unsigned generation)
+                  struct snapshot *snap, size_t endpoint, unsigned turn, unsigned home,
+                  bool promised, unsigned generation)
 {
     CHECK(l->ops->server_size >= sizeof(struct server));
     struct server *sv = calloc(1, l->ops->server_size);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * The dialer's thread as pools see it: servers come in by post, are dialed by their driver, and go to
- * their home worker by post, well or failed. Every dial ends within its connect timeout, or at once when
- * the dialer stops.
+ * The dialer's thread as pools see it: servers come in by post, are dialed by their driver, and go
+ * to their home worker by post, well or failed. Every dial ends within its connect timeout, or at
+ * once when the dialer stops.
  */
 #include "pools/pool_conf.h"
 #include "proxy/core/loop.h"
@@ -15,7 +15,7 @@ struct server;
 
 struct dialer {
     struct loop *loop;
-    struct list dials; /* in flight; the dialer's thread */
+    struct list dials;     /* in flight; the dialer's thread */
     _Atomic uint32_t born; /* servers so far: their numbers are for people */
     bool stopping;
 };
@@ -25,11 +25,13 @@ void dialer_init(struct dialer *d, struct loop *loop);
 /* The dialer's thread: fails what is in flight and whatever comes later. */
 void dialer_stop(struct dialer *d);
 
-/* Any thread. The slot was taken by the caller; snap's reference is handed over. False: no memory. */
+/* Any thread. The slot was taken by the caller; snap's reference is handed over. False: no
+ * memory. */
 bool dialer_start(struct dialer *d, struct ledger *l, const struct pool_conf *conf,
-                  struct snapshot *snap, size_t endpoint, unsigned turn, unsigned home, bool promised,
-                  unsigned generation);
+                  struct snapshot *snap, size_t endpoint, unsigned turn, unsigned home,
+                  bool promised, unsigned generation);
 
-/* For drivers: a dial has failed but its socket may still hold the upstream's slot. Says end-of-file,
-   waits for the peer's (bounded by close_ms), closes fd, then reports the failure. Frees tls at once. */
+/* For drivers: a dial has failed but its socket may still hold the upstream's slot. Says
+ * end-of-file,
+   waits for the peer's (bounded by close_ms), closes fd, then reports the failure. */
 void dialer_linger(struct server *sv, struct loop *loop, int fd, const struct err *err);

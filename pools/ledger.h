@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * The books of one identity over all workers: how many slots are taken, who waits, what was promised to
- * whom, whether dialing makes sense now. A few instructions behind a mutex that is never held over a
- * system call or a callback.
+ * The books of one identity over all workers: how many slots are taken, who waits, what was
+ * promised to whom, whether dialing makes sense now. A few instructions behind a mutex that is
+ * never held over a system call or a callback.
  *
  *   slots       dialing + live + closing <= max, always, over all workers
  *   promises    one thing (a dial or a moved server) per oldest waiter; each ends exactly once:
  *               arrived, none (nothing left to move) or failed; then the books are matched again
- *   breakers    per endpoint: the door and the backoff of dials, the service of exchanges. They are
- *               judged here, under the same mutex, so that no verdict and no permit is ever on its way
+ *   breakers    per endpoint: the door and the backoff of dials, the service of exchanges. They
+ *               are judged here, under the same mutex, so that no verdict or permit is ever on its
+ *               way
  *
- * A worker's own counts (idle, waiters, oldest) are atomics it alone writes; the ledger reads them when
- * it matches. ledger_match() runs at the end of every entry and hands out what to do; the doing (posts,
- * allocations) comes after the lock is gone.
+ * A worker's own counts (idle, waiters, oldest) are atomics it alone writes; the ledger reads them
+ * when it matches. ledger_match() runs at the end of every entry and hands out what to do; the
+ * doing (posts, allocations) comes after the lock is gone.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -38,13 +39,13 @@ struct ledger_worker {
     struct pool *pool;
     /* written by the worker alone */
     _Atomic unsigned idle, waiters;
-    _Atomic unsigned wholes;    /* waiters that want a whole server, also where servers are shared */
+    _Atomic unsigned wholes; /* waiters that want a whole server, also where servers are shared */
     _Atomic uint64_t oldest_ms; /* arrival of its oldest waiter */
     /* written under the mutex */
-    _Atomic bool foreign; /* somebody else waits for what it may give back */
-    bool grow;            /* it shares its servers thinner than it likes */
-    unsigned promised;    /* dials and moves on their way to it */
-    unsigned asked;       /* moves it was asked for and did not make yet */
+    _Atomic bool foreign;             /* somebody else waits for what it may give back */
+    bool grow;                        /* it shares its servers thinner than it likes */
+    unsigned promised;                /* dials and moves on their way to it */
+    unsigned asked;                   /* moves it was asked for and did not make yet */
     uint8_t owes[LEDGER_WORKERS_MAX]; /* to each worker; sums up to asked */
 };
 
@@ -69,21 +70,21 @@ struct ledger {
     uint64_t now_ms; /* the latest time anybody brought: never goes back */
     unsigned open;   /* slots taken */
     unsigned dialing, closing;
-    unsigned pinned;      /* exclusive leases of servers that could be shared */
-    unsigned next_worker; /* who gets the next server that nobody waits for */
-    unsigned busy_limit;  /* the upstream said "too many connections": not above this... */
-    uint64_t busy_until;  /* ... until then */
+    unsigned pinned;       /* exclusive leases of servers that could be shared */
+    unsigned next_worker;  /* who gets the next server that nobody waits for */
+    unsigned busy_limit;   /* the upstream said "too many connections": not above this... */
+    uint64_t busy_until;   /* ... until then */
     uint64_t next_warm_ms; /* `min` is not refilled faster than this allows */
     uint64_t warm_gap_ms;  /* grows while servers close before anybody used them; 0: no wait */
-    uint64_t retry_ms;    /* blocked by time alone: match again then; 0: not blocked */
+    uint64_t retry_ms;     /* blocked by time alone: match again then; 0: not blocked */
     struct ledger_endpoint *endpoints;
     size_t n_endpoints;
     struct err last_dial; /* of the last dial that failed; cause NONE after one that did not */
     uint64_t dials, dial_failures, abandoned;
     uint64_t dial_causes[CAUSE_COUNT];
     struct snapshot *memo; /* what the driver wants remembered of the identity */
-    bool started; /* every worker has its pool */
-    bool warmed;  /* `min` was reached once */
+    bool started;          /* every worker has its pool */
+    bool warmed;           /* `min` was reached once */
     bool stopping;
 
     _Atomic bool paused;
@@ -119,11 +120,13 @@ void ledger_tend(struct ledger *l, uint64_t now, struct ledger_outlook *out);
 /* A worker would like one more server to share its load over. */
 void ledger_grow(struct ledger *l, unsigned worker, uint64_t now);
 
-/* A dial ended (err, or NULL) on its home worker. A failed one frees its slot here and ends its promise;
+/* A dial ended (err, or NULL) on its home worker. A failed one frees its slot here and ends its
+ * promise;
    of one that went well the promise ends in ledger_arrived(). */
 void ledger_dialed(struct ledger *l, const struct server *sv, const struct err *err, uint64_t now);
 
-/* A promised server, dialed or moved, has come and was put to use: only now, or the waiter it was meant
+/* A promised server, dialed or moved, has come and was put to use: only now, or the waiter it was
+ * meant
    for would be promised another. */
 void ledger_arrived(struct ledger *l, unsigned worker, uint64_t now);
 
@@ -131,7 +134,8 @@ void ledger_arrived(struct ledger *l, unsigned worker, uint64_t now);
    called off. */
 int ledger_owed(struct ledger *l, unsigned worker, bool have_one, uint64_t now);
 
-/* Should a server given back here go to another worker? Then that is promised: its number, or -1. */
+/* Should a server given back here go to another worker? Then that is promised: its number, or
+ * -1. */
 int ledger_foreign(struct ledger *l, unsigned worker, uint64_t now);
 
 /* A live server starts to close; later its slot is free, or taken from it after close_timeout. */
@@ -149,15 +153,17 @@ bool ledger_above_max(struct ledger *l);
 bool ledger_above_min(struct ledger *l);
 
 /*
- * The service breaker, for exchanges. allows(): false with the time until it may answer otherwise, or
- * true, perhaps with a permit (not 0) that result() has to bring back. Neutral: neither well nor failed.
+ * The service breaker, for exchanges. allows(): false with the time until it may answer otherwise,
+ * or true, perhaps with a permit (not 0) that result() has to bring back. Neutral: neither well nor
+ * failed.
  */
 enum service_result { SERVICE_WELL, SERVICE_FAILED, SERVICE_NEUTRAL };
 bool ledger_service_allows(struct ledger *l, uint64_t now, uint32_t *permit, uint64_t *wait_ms);
 void ledger_service_result(struct ledger *l, const struct server *sv, uint64_t successes,
                            enum service_result result, uint32_t permit, uint64_t now);
 
-/* What every server of the identity says alike (Postgres' parameters), kept for sessions that have no
+/* What every server of the identity says alike (Postgres' parameters), kept for sessions that have
+ * no
    server yet. remember() takes a reference of its own; recall() gives one, or NULL. */
 void ledger_remember(struct ledger *l, struct snapshot *memo);
 struct snapshot *ledger_recall(struct ledger *l);

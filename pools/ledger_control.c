@@ -115,8 +115,7 @@ static bool same_endpoints(const struct pool_conf *a, const struct pool_conf *b)
         if (!same(x->host, y->host) || x->port != y->port || !same(x->unix_path, y->unix_path) ||
             !same(x->user, y->user) || !same(x->password, y->password) ||
             !same(x->database, y->database) || x->tls != y->tls || !same(x->tls_ca, y->tls_ca) ||
-            !same(x->tls_cert, y->tls_cert) || !same(x->tls_key, y->tls_key) ||
-            !same_options(x, y))
+            !same(x->tls_cert, y->tls_cert) || !same(x->tls_key, y->tls_key) || !same_options(x, y))
             return false;
     }
     return true;
@@ -151,8 +150,8 @@ void ledger_stop(struct ledger *l)
 static enum breaker_state worse(enum breaker_state a, enum breaker_state b)
 {
     static const int rank[BREAKER_STATE_COUNT] = {
-        [BREAKER_CLOSED] = 0,    [BREAKER_FORCED_CLOSED] = 1, [BREAKER_HALF_OPEN] = 2,
-        [BREAKER_OPEN] = 3,      [BREAKER_FORCED_OPEN] = 4,
+        [BREAKER_CLOSED] = 0, [BREAKER_FORCED_CLOSED] = 1, [BREAKER_HALF_OPEN] = 2,
+        [BREAKER_OPEN] = 3,   [BREAKER_FORCED_OPEN] = 4,
     };
     return rank[a] >= rank[b] ? a : b;
 }

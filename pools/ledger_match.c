@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who gets what: the oldest waiter of all workers gets somebody's idle server or a dial; then workers that
- * share thinly, then `min`. Decided under the mutex, done after it.
+ * Who gets what: the oldest waiter of all workers gets somebody's idle server or a dial; then
+ * workers that share thinly, then `min`. Decided under the mutex, done after it.
  */
 #include <stdlib.h>
 
@@ -11,7 +11,7 @@
 
 /* What a match decided, done after the lock is gone. */
 struct act {
-    bool dial;       /* else: ask `worker` to hand servers over */
+    bool dial; /* else: ask `worker` to hand servers over */
     bool promised;
     unsigned worker;
     size_t endpoint;
@@ -63,7 +63,8 @@ static unsigned unfulfilled(const struct ledger *l, const struct ledger_worker *
     return waiters > nothing ? waiters - nothing : 0;
 }
 
-/* Raised before idle counts are read: a worker that gives back sees the flag, or we see its idle. */
+/* Raised before idle counts are read: a worker that gives back sees the flag, or we see its
+ * idle. */
 void ledger_raise_foreign(struct ledger *l)
 {
     unsigned who_waits = 0, last = 0;
@@ -160,8 +161,8 @@ static void grant_dial(struct ledger *l, struct acts *acts, unsigned worker, int
     l->dials++;
     if (promised)
         l->workers[worker].promised++;
-    acts->v[acts->n++] = (struct act){true, promised, worker, (size_t)endpoint,
-                                         l->endpoints[endpoint].turn};
+    acts->v[acts->n++] =
+        (struct act){true, promised, worker, (size_t)endpoint, l->endpoints[endpoint].turn};
 }
 
 /* A server for the worker of the oldest waiter: somebody's idle one, or a new one. */

@@ -3,14 +3,15 @@
 /* What ledger.c, ledger_match.c and ledger_control.c share. For this folder only. */
 #include "pools/ledger.h"
 
-#define PERMIT_HOLD_MS 10000     /* a trial that is not heard of for so long is taken for lost */
-#define BUSY_HOLD_MS 2000        /* "too many connections": this long not above what it bears */
-#define WARM_GAP_MIN_MS 100      /* refilling `min` after servers that closed unused */
+#define PERMIT_HOLD_MS 10000 /* a trial that is not heard of for so long is taken for lost */
+#define BUSY_HOLD_MS 2000    /* "too many connections": this long not above what it bears */
+#define WARM_GAP_MIN_MS 100  /* refilling `min` after servers that closed unused */
 #define WARM_GAP_MAX_MS 30000
 #define DIAL_BACKOFF_MIN_MS 100
 #define DIAL_BACKOFF_MAX_MS 10000
 
-/* Every entry begins with ledger_lock() and ends with ledger_leave(), which matches the books, unlocks, and
+/* Every entry begins with ledger_lock() and ends with ledger_leave(), which matches the books,
+ * unlocks, and
    then does what was decided; or with ledger_unlock(), if nothing can have become possible. */
 void ledger_lock(struct ledger *l, uint64_t now);
 void ledger_unlock(struct ledger *l);

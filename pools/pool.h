@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * One worker's view of an identity: its servers by state, its waiters, its counters. The books over all
- * workers are the ledger's. Everything here belongs to the worker's thread unless it says otherwise.
+ * One worker's view of an identity: its servers by state, its waiters, its counters. The books over
+ * all workers are the ledger's. Everything here belongs to the worker's thread unless it says
+ * otherwise.
  *
- *     waiter w = {...}; 
+ *     waiter w = {...};
  *     switch (pool_lease(pool, &w, &err)) {
  *     case LEASE_GRANTED:  w.server is yours until pool_give_back(&w.server)
  *     case LEASE_WAITING:  w.on_lease() is called once, later; or pool_cancel(&w)
@@ -40,7 +41,8 @@ struct waiter {
 
 enum lease_result { LEASE_GRANTED, LEASE_WAITING, LEASE_REFUSED };
 
-/* A waiter may be used again after its lease or refusal; it must not be freed while LEASE_WAITING. */
+/* A waiter may be used again after its lease or refusal; it must not be freed while
+ * LEASE_WAITING. */
 MUST_USE enum lease_result pool_lease(struct pool *p, struct waiter *w);
 
 /* Withdraws a LEASE_WAITING: on_lease will not be called. A server it was just given goes back. */
@@ -74,7 +76,8 @@ bool pool_may_retry(struct pool *p);
 struct pool *pool_new(struct ledger *l, unsigned worker, struct loop *loop);
 /* The worker's thread, once. */
 void pool_start(struct pool *p);
-/* No more leases; waiters are refused (draining); servers close as they come free. on_quiet, from this
+/* No more leases; waiters are refused (draining); servers close as they come free. on_quiet, from
+ * this
    thread, when none is left; a second call only replaces on_quiet. */
 void pool_stop(struct pool *p, void (*on_quiet)(struct pool *p, void *arg), void *arg);
 /* With pool_stop() under way: closes leased servers too (a deadline passed). */

@@ -6,8 +6,8 @@
  *              -> queue -> ledger: a dial, a move            -> pool_ready -> granted later
  *   pool_give_back -> driver settles -> keep | reset | verify | drop -> pool_ready or server_close
  *
- * Callbacks of waiters run at the end of the loop's turn, never inside another caller's give-back, so
- * that no caller finds its own objects changed under it.
+ * Callbacks of waiters run at the end of the loop's turn, never inside another caller's give-back,
+ * so that no caller finds its own objects changed under it.
  */
 #include "pools/pool.h"
 
@@ -86,7 +86,8 @@ static bool checkout(struct pool *p, struct server *sv)
         bad = OUTCOME_DROP_RECYCLED;
     else if (sv->die_ms && loop_now(p->loop) >= sv->die_ms)
         bad = OUTCOME_DROP_LIFETIME;
-    if (bad == OUTCOME_KEEP && elapsed_ms(loop_now(p->loop), sv->idle_ms) >= p->conf->check.checkout_after_ms) {
+    if (bad == OUTCOME_KEEP &&
+        elapsed_ms(loop_now(p->loop), sv->idle_ms) >= p->conf->check.checkout_after_ms) {
         switch (io_probe(&sv->io)) {
         case IO_PEEK_QUIET:
             server_verdict(sv, PHASE_CHECKOUT, OUTCOME_KEEP);
@@ -121,8 +122,7 @@ static struct server *take_idle(struct pool *p)
 static struct server *take_shared(struct pool *p)
 {
     struct server *best = NULL;
-    LIST_EACH(n, &p->busy)
-    {
+    LIST_EACH(n, &p->busy) {
         struct server *sv = OWNER(n, struct server, node);
         if (sv->exclusive || sv->leaving || sv->retire != OUTCOME_KEEP ||
             sv->leases >= sv->capacity)
@@ -158,8 +158,7 @@ struct server *pool_take(struct pool *p, const struct waiter *w)
 void pool_free_one_up(struct pool *p)
 {
     struct server *best = NULL;
-    LIST_EACH(n, &p->busy)
-    {
+    LIST_EACH(n, &p->busy) {
         struct server *sv = OWNER(n, struct server, node);
         if (sv->exclusive || sv->capacity == 1)
             continue;
@@ -291,8 +290,8 @@ static void on_waiter_timeout(struct timer *t)
     bool own_due = w->due_ms && now >= w->due_ms;
     struct err err;
     /* A refused login or certificate does not heal by waiting. */
-    bool refused = look.last_dial.cause == CAUSE_UPSTREAM_AUTH ||
-                   look.last_dial.cause == CAUSE_TLS_FAILED;
+    bool refused =
+        look.last_dial.cause == CAUSE_UPSTREAM_AUTH || look.last_dial.cause == CAUSE_TLS_FAILED;
     if (!own_due && !paused && look.down && !refused && p->conf->on_down == ON_DOWN_WAIT) {
         uint64_t until = w->since_ms + p->conf->timeouts.outage_wait_ms;
         if (now < until) {
@@ -305,7 +304,8 @@ static void on_waiter_timeout(struct timer *t)
     } else if (paused) {
         err_set(&err, CAUSE_PAUSED, STAGE_WAIT, 0, "pool %s is paused", name);
     } else if (look.down) {
-        err_set(&err, look.last_dial.cause, STAGE_WAIT, 0, "pool %s: %.120s", name, look.last_dial.note);
+        err_set(&err, look.last_dial.cause, STAGE_WAIT, 0, "pool %s: %.120s", name,
+                look.last_dial.note);
     } else {
         err_set(&err, CAUSE_ACQUIRE_TIMEOUT, STAGE_WAIT, 0,
                 "pool %s: no server free within %llu ms (%u of %u in use, %u waiting)", name,

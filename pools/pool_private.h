@@ -21,15 +21,15 @@ struct pool {
     struct list idle, busy, checking, closing; /* idle: latest first */
     struct list waiters;                       /* oldest first */
     unsigned n_waiters;
-    unsigned n_wholes; /* of them want a whole server */
-    unsigned n_held; /* servers that something under way still points to */
+    unsigned n_wholes;   /* of them want a whole server */
+    unsigned n_held;     /* servers that something under way still points to */
     struct list settled; /* waiters whose callback is due at the end of the turn */
     struct deferred deliver;
     struct timer tick;
     struct post_msg ask;
     struct budget budget;
-    uint64_t requests;   /* since the budget was told */
-    uint64_t successes;  /* since the service breaker was told */
+    uint64_t requests;  /* since the budget was told */
+    uint64_t successes; /* since the service breaker was told */
     uint64_t seen_generation;
     bool shares;   /* its servers carry many leases at once */
     bool over_max; /* a reload may have lowered max: look before keeping a server */
@@ -57,7 +57,8 @@ bool pool_may_pin(struct pool *p, const struct server *sv);
 void pool_free_one_up(struct pool *p);
 void pool_deliver(struct deferred *d);
 
-/* pool_return.c: a server of this pool is free and well: the oldest waiter, another worker, or idle. */
+/* pool_return.c: a server of this pool is free and well: the oldest waiter, another worker, or
+ * idle. */
 void pool_ready(struct pool *p, struct server *sv);
 /* Gives queued waiters what can be given now. */
 void pool_serve(struct pool *p);

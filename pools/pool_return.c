@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Servers come free: the lease's end, the driver's verdict, and who gets the server next: the oldest waiter
- * here, another worker's that waits notably longer, or the idle list.
+ * Servers come free: the lease's end, the driver's verdict, and who gets the server next: the
+ * oldest waiter here, another worker's that waits notably longer, or the idle list.
  */
 #include "pools/pool_private.h"
 
@@ -16,8 +16,7 @@ static struct waiter *next_waiter(struct pool *p, struct server *sv)
     if (!w->exclusive || pool_may_pin(p, sv))
         return w;
     /* The class of exclusive leases is full: whoever shares may go first. */
-    LIST_EACH(m, &p->waiters)
-    {
+    LIST_EACH(m, &p->waiters) {
         w = OWNER(m, struct waiter, node);
         if (!w->exclusive)
             return w;
@@ -82,8 +81,7 @@ void pool_serve(struct pool *p)
     if (atomic_load(&p->ledger->paused))
         return;
     bool wholes = true; /* there may be one to give as a whole */
-    LIST_EACH(n, &p->waiters)
-    {
+    LIST_EACH(n, &p->waiters) {
         struct waiter *w = OWNER(n, struct waiter, node);
         if (w->exclusive && !wholes)
             continue;
@@ -183,8 +181,7 @@ void pool_drop(struct server **svp, enum outcome why)
 
 void pool_unsettle(struct pool *p, struct server *sv, const struct err *err)
 {
-    LIST_EACH(n, &p->settled)
-    {
+    LIST_EACH(n, &p->settled) {
         struct waiter *w = OWNER(n, struct waiter, node);
         if (w->server != sv)
             continue;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a pool does without being asked: idle servers are pinged, shrunk and replaced, waiters are told
- * when waiting has become pointless, orders from control are obeyed, and the pool ends.
+ * What a pool does without being asked: idle servers are pinged, shrunk and replaced, waiters are
+ * told when waiting has become pointless, orders from control are obeyed, and the pool ends.
  */
 #include <stdlib.h>
 
@@ -31,25 +31,22 @@ void pool_judge_waiters(struct pool *p)
     struct ledger_outlook look;
     uint64_t now = loop_now(p->loop);
     ledger_tend(p->ledger, now, &look);
-    pool_rearm(p, look.retry_ms > now && look.retry_ms - now < TICK_WAITING_MS
-                      ? look.retry_ms - now
-                      : TICK_WAITING_MS);
+    pool_rearm(p, look.retry_ms > now && look.retry_ms - now < TICK_WAITING_MS ? look.retry_ms - now
+                                                                               : TICK_WAITING_MS);
     if (!look.down || atomic_load(&p->ledger->paused))
         return;
     bool patient = p->conf->on_down == ON_DOWN_WAIT;
-    LIST_EACH(n, &p->waiters)
-    {
+    LIST_EACH(n, &p->waiters) {
         struct waiter *w = OWNER(n, struct waiter, node);
         struct err err;
         if (patient && now - w->since_ms >= p->conf->timeouts.outage_wait_ms)
             err_set(&err, CAUSE_OUTAGE, STAGE_WAIT, 0, "pool %s: no server for %llu ms: %.90s",
-                    p->ledger->name, (unsigned long long)(now - w->since_ms),
-                    look.last_dial.note);
+                    p->ledger->name, (unsigned long long)(now - w->since_ms), look.last_dial.note);
         else if (patient)
             continue;
         else if (look.shut)
-            err_set(&err, CAUSE_BREAKER_OPEN, STAGE_WAIT, 0,
-                    "pool %s: not dialing for now: %.90s", p->ledger->name, look.last_dial.note);
+            err_set(&err, CAUSE_BREAKER_OPEN, STAGE_WAIT, 0, "pool %s: not dialing for now: %.90s",
+                    p->ledger->name, look.last_dial.note);
         else if (look.dial_failures - w->failures_at >= p->conf->retry.attempts)
             err_set(&err, look.last_dial.cause, look.last_dial.stage, look.last_dial.sys,
                     "pool %s: %.120s", p->ledger->name, look.last_dial.note);
@@ -79,8 +76,7 @@ static enum outcome idle_verdict(struct pool *p, const struct server *sv, uint64
 
 static void tend_idle(struct pool *p, uint64_t now)
 {
-    LIST_EACH(n, &p->idle)
-    {
+    LIST_EACH(n, &p->idle) {
         struct server *sv = OWNER(n, struct server, node);
         enum outcome o = idle_verdict(p, sv, now);
         if (o == OUTCOME_KEEP)
@@ -96,14 +92,14 @@ static void tend_idle(struct pool *p, uint64_t now)
         p->over_max = false;
 }
 
-/* A shared server under steady load never comes free by itself: of those that are to go, one at a time
+/* A shared server under steady load never comes free by itself: of those that are to go, one at a
+ * time
    takes no new leases. */
 static void tend_shared(struct pool *p, uint64_t now)
 {
     struct server *old = NULL;
     enum outcome why = OUTCOME_KEEP;
-    LIST_EACH(n, &p->busy)
-    {
+    LIST_EACH(n, &p->busy) {
         struct server *sv = OWNER(n, struct server, node);
         if (sv->exclusive)
             continue;
@@ -128,15 +124,13 @@ static void warn_of_leaks(struct pool *p, uint64_t now)
     uint64_t after = p->conf->check.leak_after_ms;
     if (!after)
         return;
-    LIST_EACH(n, &p->busy)
-    {
+    LIST_EACH(n, &p->busy) {
         struct server *sv = OWNER(n, struct server, node);
         if (!sv->exclusive || sv->leak_warned || now - sv->leased_ms < after)
             continue;
         sv->leak_warned = true;
         log_write(p->loop->log, LOG_WARN, "lease_long", "pool=%s server=%u lease=%u held_ms=%llu",
-                  p->ledger->name, sv->id, sv->lease_no,
-                  (unsigned long long)(now - sv->leased_ms));
+                  p->ledger->name, sv->id, sv->lease_no, (unsigned long long)(now - sv->leased_ms));
     }
 }
 
@@ -299,14 +293,12 @@ void pool_kill(struct pool *p)
     p->killing = true;
     struct err err;
     err_set(&err, CAUSE_KILLED, STAGE_EXCHANGE, 0, "carpool has stopped");
-    LIST_EACH(n, &p->busy)
-    {
+    LIST_EACH(n, &p->busy) {
         struct server *sv = OWNER(n, struct server, node);
         if (sv->exclusive && sv->holder_ops)
             sv->holder_ops->on_lost(sv, &err);
     }
-    LIST_EACH(n, &p->closing)
-    {
+    LIST_EACH(n, &p->closing) {
         struct server *sv = OWNER(n, struct server, node);
         loop_timer_set(p->loop, &sv->timer, KILL_GRACE_MS);
     }

@@ -3,9 +3,9 @@
 /*
  * Postgres servers: what driver, dial, cancel and the relay share of one connection.
  *
- * The dial (postgres_dial.c) logs in by libpq and leaves the socket, the cancel key and what the server
- * reported. From then on carpool speaks the protocol itself; the PGconn is kept for its SSL object and
- * freed with the server.
+ * The dial (postgres_dial.c) logs in by libpq and leaves the socket, the cancel key and what the
+ * server reported. From then on carpool speaks the protocol itself; the PGconn is kept for its SSL
+ * object and freed with the server.
  */
 #include "pools/postgres_params.h"
 #include "pools/server.h"
@@ -56,9 +56,9 @@ void pg_dial_abort(struct server *sv, const struct err *err);
 void pg_conn_free(struct pg_conn *conn);
 
 /*
- * Reads what there is behind what was carried over, into the loop's scratch memory. Returns the bytes to
- * look at (in *in), or what io_read said (0, negative) with *in empty. Afterwards pg_carry() keeps what
- * could not be used; false: too much, or no memory.
+ * Reads what there is behind what was carried over, into the loop's scratch memory. Returns the
+ * bytes to look at (in *in), or what io_read said (0, negative) with *in empty. Afterwards
+ * pg_carry() keeps what could not be used; false: too much, or no memory.
  */
 ssize_t pg_fill(struct io *io, struct bufq *carry, struct span *in);
 MUST_USE bool pg_carry(struct loop *loop, struct bufq *carry, struct span rest);

@@ -4,8 +4,9 @@
  *
  *   resolve (uv_getaddrinfo; libpq would block) -> PQconnectStart -> poll, PQconnectPoll -> OK
  *
- * libpq never shows the cancel key nor the list of parameters the server reported; PQtrace writes both,
- * so the dial is traced into memory, which is wiped afterwards because it also holds passwords.
+ * libpq never shows the cancel key nor the list of parameters the server reported; PQtrace writes
+ * both, so the dial is traced into memory, which is wiped afterwards because it also holds
+ * passwords.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -84,7 +85,8 @@ static void dial_free(struct pg_dial *d)
     free(d);
 }
 
-/* Failed: what libpq holds is closed, but the peer's end-of-file is waited for through a duplicate. */
+/* Failed: what libpq holds is closed, but the peer's end-of-file is waited for through a
+ * duplicate. */
 static void fail(struct pg_dial *d, const struct err *err)
 {
     struct server *sv = &d->ps->base;
@@ -132,6 +134,8 @@ static void fail_by_message(struct pg_dial *d)
         cause = CAUSE_UPSTREAM_BUSY;
     else if (strncmp(state, "28", 2) == 0 || strcmp(state, "3D000") == 0)
         cause = CAUSE_UPSTREAM_AUTH;
+    else if (strstr(words, "SSL SYSCALL error"))
+        cause = CAUSE_DIAL_FAILED; /* cut off in the handshake: that heals, a wrong certificate does not */
     else if (strstr(words, "certificate") || strstr(words, "SSL"))
         cause = CAUSE_TLS_FAILED;
     int n = (int)strcspn(words, "\n");

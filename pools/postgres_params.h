@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * Run-time parameters of a Postgres session, as an immutable, counted map. A server has the map of what
- * it is set to, a client the map of what it wants; most of them share one map, and a hash tells at once
- * whether a server must be changed for a client. Changing makes a new map.
+ * Run-time parameters of a Postgres session, as an immutable, counted map. A server has the map of
+ * what it is set to, a client the map of what it wants; most of them share one map, and a hash
+ * tells at once whether a server must be changed for a client. Changing makes a new map.
  *
  * Counted (proxy/core/snapshot.h), so that maps may cross threads with servers.
  */
 #include "proxy/core/snapshot.h"
 #include "proxy/core/span.h"
 
-#define PG_PARAMS_MAX 64       /* names in one map */
-#define PG_PARAMS_BYTES 16384  /* of names and values */
+#define PG_PARAMS_MAX 64      /* names in one map */
+#define PG_PARAMS_BYTES 16384 /* of names and values */
 
 struct pg_params;
 
@@ -24,7 +24,8 @@ struct pg_params *pg_params_of(struct snapshot *snap);
 /* Nulls the caller's pointer. */
 void pg_params_drop(struct pg_params **p);
 
-/* *p becomes a map in which name is value (value.p NULL: without it). False, with *p as it was, if the
+/* *p becomes a map in which name is value (value.p NULL: without it). False, with *p as it was, if
+ * the
    bounds are passed or memory is out. */
 MUST_USE bool pg_params_set(struct pg_params **p, struct span name, struct span value);
 
@@ -37,6 +38,7 @@ bool pg_params_same(const struct pg_params *a, const struct pg_params *b);
 /* Parameters that a client cannot set, only the server reports. */
 bool pg_param_reported_only(struct span name);
 
-/* `given` spelled the way the server spells `known`, if both mean the same: "utf-8" for "UTF8", "ISO"
+/* `given` spelled the way the server spells `known`, if both mean the same: "utf-8" for "UTF8",
+ * "ISO"
    for "ISO, MDY". True: use known. */
 bool pg_param_equivalent(struct span name, struct span given, struct span known);

@@ -241,10 +241,10 @@ void server_adopt(struct server *sv, struct pool *p)
     uint64_t now = loop_now(p->loop);
     if (fresh) {
         sv->born_ms = sv->verified_ms = now;
-        sv->die_ms = p->conf->size.max_lifetime_ms
-                         ? now + lifetime_jitter(p->conf->size.max_lifetime_ms,
-                                                 (uint32_t)uv_hrtime())
-                         : 0;
+        sv->die_ms =
+            p->conf->size.max_lifetime_ms
+                ? now + lifetime_jitter(p->conf->size.max_lifetime_ms, (uint32_t)uv_hrtime())
+                : 0;
         sv->capacity = sv->ops->arrive(sv);
         CHECK(sv->capacity >= 1);
         p->shares = sv->capacity > 1;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * One connection to an upstream. Born with a slot of its pool's bound, dialed on the dialer's thread,
- * used on workers, dead when the peer's end-of-file was read.
+ * One connection to an upstream. Born with a slot of its pool's bound, dialed on the dialer's
+ * thread, used on workers, dead when the peer's end-of-file was read.
  *
  *             dialed            leased            last lease ended
  *   DIALING ---------> IDLE <=========> BUSY ------------------> CHECKING --+
@@ -47,15 +47,15 @@ struct holder_ops {
 
 struct server {
     uint32_t magic;
-    uint32_t id;      /* unique in this process: "server=17" in logs */
+    uint32_t id; /* unique in this process: "server=17" in logs */
     enum server_state state;
     unsigned leases;
     unsigned capacity;
-    unsigned holds;   /* reasons not to reuse or free it yet: cancels under way */
-    bool exclusive;   /* the one lease owns the socket */
-    bool promised;    /* its dial or move fulfils a promise of the ledger */
-    bool leaving;     /* no new leases until it is free: somebody waits for all of it */
-    bool library_fd;  /* the driver's fini closes the descriptor */
+    unsigned holds;      /* reasons not to reuse or free it yet: cancels under way */
+    bool exclusive;      /* the one lease owns the socket */
+    bool promised;       /* its dial or move fulfils a promise of the ledger */
+    bool leaving;        /* no new leases until it is free: somebody waits for all of it */
+    bool library_fd;     /* the driver's fini closes the descriptor */
     enum outcome retire; /* why there are no new leases, OUTCOME_KEEP: not retiring */
     unsigned generation; /* of the pool when dialed; older ones are recycled */
 
@@ -64,9 +64,9 @@ struct server {
     struct pool *pool;     /* the worker's view; NULL while dialing or travelling */
     unsigned home;         /* the worker it is dialed for or moved to */
     struct io io;
-    struct list node;      /* on the list of its state */
+    struct list node; /* on the list of its state */
     struct post_msg msg;
-    struct timer timer;    /* bound of the check or of the close */
+    struct timer timer; /* bound of the check or of the close */
 
     const struct holder_ops *holder_ops; /* while exclusive and its holder knows of it */
     void *holder;
@@ -75,24 +75,24 @@ struct server {
     enum phase check_phase;
     enum outcome check_step; /* OUTCOME_RESET or _VERIFY: which round trip is under way */
 
-    uint64_t born_ms, die_ms;   /* die_ms 0: never */
-    uint64_t idle_ms;           /* since when */
-    uint64_t verified_ms;       /* last proof of life */
+    uint64_t born_ms, die_ms; /* die_ms 0: never */
+    uint64_t idle_ms;         /* since when */
+    uint64_t verified_ms;     /* last proof of life */
     uint64_t leased_us, leased_ms;
-    uint64_t uses;              /* leases so far */
+    uint64_t uses; /* leases so far */
     bool leak_warned;
-    uint32_t lease_no;          /* of the latest lease, in the order of service of the whole pool */
+    uint32_t lease_no; /* of the latest lease, in the order of service of the whole pool */
 
     /* The dial, on the dialer's thread. */
-    struct snapshot *snap;      /* keeps conf alive */
+    struct snapshot *snap; /* keeps conf alive */
     const struct pool_conf *conf;
     const struct endpoint_conf *endpoint;
-    size_t endpoint_at;         /* its place in conf->endpoints */
-    unsigned turn;              /* which address to take, of a name with several */
+    size_t endpoint_at; /* its place in conf->endpoints */
+    unsigned turn;      /* which address to take, of a name with several */
     struct timer dial_timer;
     struct list dial_node;
     bool abandoned;             /* it failed, and the upstream did not close in time */
-    struct dial_linger *linger;      /* waits for the end-of-file of a failed dial */
+    struct dial_linger *linger; /* waits for the end-of-file of a failed dial */
     struct err err;             /* how it ended; cause CAUSE_NONE: well */
 };
 

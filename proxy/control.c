@@ -50,9 +50,10 @@ static void raise_file_limit(struct control *c)
                 cp->front.n_listens * (c->n_workers + 1);
     }
     if (rl.rlim_cur != RLIM_INFINITY && rl.rlim_cur < need)
-        log_write(c->loop.log, LOG_WARN, "few_descriptors",
-                  "limit=%llu wanted=%llu reason=\"limits.clients cannot be reached: raise ulimit -n\"",
-                  (unsigned long long)rl.rlim_cur, (unsigned long long)need);
+        log_write(
+            c->loop.log, LOG_WARN, "few_descriptors",
+            "limit=%llu wanted=%llu reason=\"limits.clients cannot be reached: raise ulimit -n\"",
+            (unsigned long long)rl.rlim_cur, (unsigned long long)need);
 }
 
 static unsigned count_workers(const struct config *config)
@@ -202,8 +203,8 @@ static void init_threads(struct control *c, enum log_level level)
     for (unsigned i = 0; i < c->n_workers; i++) {
         char *name = NULL;
         CHECK(asprintf(&name, "worker %u", i) > 0);
-        worker_init(&c->workers[i], i, c->n_workers, c->fronts,
-                    writer_ring(c->writer, name, level), c);
+        worker_init(&c->workers[i], i, c->n_workers, c->fronts, writer_ring(c->writer, name, level),
+                    c);
         c->workers[i].loop.log->thread = c->workers[i].name;
         c->view_threads[i + 2] = (struct admin_thread){c->workers[i].name, &c->workers[i].loop};
         free(name);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Configurations come into force: at start and at each reload, by the same way. A load that fails in
- * any part changes nothing.
+ * Configurations come into force: at start and at each reload, by the same way. A load that fails
+ * in any part changes nothing.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -40,7 +40,8 @@ struct loaded *loaded_new(const struct control_args *args, struct conf_report *r
 
 /* ---- listening sockets ---- */
 
-/* A socket file that nobody listens on is left over from a crash; one that answers is somebody's. */
+/* A socket file that nobody listens on is left over from a crash; one that answers is
+ * somebody's. */
 static bool clear_stale(const struct sockaddr_un *un, struct err *err)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -133,7 +134,8 @@ static int inherit(const struct entry *e, const char *label)
     return -1;
 }
 
-/* Sockets for every address; those open already are kept, so that no client in the queue is lost. */
+/* Sockets for every address; those open already are kept, so that no client in the queue is
+ * lost. */
 static struct door_socket *open_doors(struct gate *gate, const struct entry *before, size_t *n,
                                       struct err *err)
 {

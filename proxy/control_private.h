@@ -23,14 +23,20 @@ struct entry {
     struct worker_pool *workers; /* one per worker */
     struct pool **pools;         /* the same by kind, for admin */
     struct route **routes;
-    unsigned pending;            /* workers that have not answered the last order */
+    unsigned pending; /* workers that have not answered the last order */
     bool started;
-    bool removed; /* by a reload; goes when its last session and server are gone */
+    bool removed;                  /* by a reload; goes when its last session and server are gone */
     struct door_socket *old_doors; /* closed once every worker has let go of them */
     size_t n_old_doors;
 };
 
-enum control_phase { CONTROL_SERVING, CONTROL_DELAYING, CONTROL_DRAINING, CONTROL_STOPPING, CONTROL_GONE };
+enum control_phase {
+    CONTROL_SERVING,
+    CONTROL_DELAYING,
+    CONTROL_DRAINING,
+    CONTROL_STOPPING,
+    CONTROL_GONE
+};
 
 struct control {
     const struct control_args *args;

@@ -8,7 +8,8 @@
 static void post_all(struct control *c, size_t offset)
 {
     for (unsigned i = 0; i < c->n_workers; i++)
-        post_once(&c->workers[i].loop, (struct post_msg *)(void *)((char *)&c->workers[i] + offset));
+        post_once(&c->workers[i].loop,
+                  (struct post_msg *)(void *)((char *)&c->workers[i] + offset));
 }
 
 static void drain_now(struct control *c)

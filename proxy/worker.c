@@ -49,7 +49,8 @@ static void on_apply(struct post_msg *msg)
     answer(wp);
 }
 
-/* A pool that a reload has removed: sessions, then servers, then (once no worker can have a message on its
+/* A pool that a reload has removed: sessions, then servers, then (once no worker can have a message
+ * on its
    way to another's) the memory. */
 static void on_pool_gone(struct pool *p, void *arg)
 {

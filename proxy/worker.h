@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * A worker: one thread, one loop, the client side of every pool and its share of the servers. Control
- * makes it, gives it orders by post, and hears back by post; everything else happens inside.
+ * A worker: one thread, one loop, the client side of every pool and its share of the servers.
+ * Control makes it, gives it orders by post, and hears back by post; everything else happens
+ * inside.
  *
  *     attach (per pool) ...  apply (per pool, after a reload) ...
  *     detach -> "empty and quiet" -> release (per pool that a reload has removed)

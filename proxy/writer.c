@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define BATCH 4096   /* what a pipe takes without waiting once poll() says it is writable */
+#define BATCH 4096 /* what a pipe takes without waiting once poll() says it is writable */
 #define RETRY_MS 50
 
 struct ring {

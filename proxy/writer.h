@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * Writes the log rings of all threads to a descriptor, from control's thread, without ever waiting for
- * it: a reader that stops reading costs lines (counted), not time.
+ * Writes the log rings of all threads to a descriptor, from control's thread, without ever waiting
+ * for it: a reader that stops reading costs lines (counted), not time.
  */
 #include "proxy/core/log_conf.h"
 #include "proxy/core/loop.h"

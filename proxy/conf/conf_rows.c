@@ -203,9 +203,7 @@ static const struct schema_row upstream_rows[] = {
 /* clang-format on */
 
 #define TABLE(name, list, at, text)                                                                \
-    {                                                                                              \
-        .key = (name), .rows = (list), .n_rows = ARRAY_LEN(list), .offset = (at), .help = (text)   \
-    }
+    {.key = (name), .rows = (list), .n_rows = ARRAY_LEN(list), .offset = (at), .help = (text)}
 
 const struct schema_table conf_top_tables[] = {
     TABLE(NULL, top_rows, 0, "The process"),

@@ -93,8 +93,7 @@ static bool read_url(struct conf_build *b, struct conf_place at, struct span url
     pool->pool.endpoints = e;
     pool->pool.n_endpoints = 1;
     return conf_url(b, at, url, false, scheme.kind, pool->front.kind_name, e) &&
-           listens_from_environment(b, at, pool) &&
-           conf_decide_auth(b, NULL, pool);
+           listens_from_environment(b, at, pool) && conf_decide_auth(b, NULL, pool);
 }
 
 static bool read_urls(struct conf_build *b, const struct span *urls, size_t n)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * A queue of bytes in 4 KiB chunks from the thread's free list: what a peer did not take yet, or what
- * cannot be used yet. It owns no memory while it is empty. Bounds are the caller's: look at `len` before
- * you append. A queue with bytes in it belongs to one thread's chunk pool and must not travel.
+ * A queue of bytes in 4 KiB chunks from the thread's free list: what a peer did not take yet, or
+ * what cannot be used yet. It owns no memory while it is empty. Bounds are the caller's: look at
+ * `len` before you append. A queue with bytes in it belongs to one thread's chunk pool and must not
+ * travel.
  */
 #include <sys/uio.h>
 

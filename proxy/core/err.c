@@ -4,10 +4,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-static const char *const cause_words[CAUSE_COUNT] = {
-    [CAUSE_NONE] = "none",
+static const char *const cause_words[CAUSE_COUNT] = {[CAUSE_NONE] = "none",
 #define X(name, word) [CAUSE_##name] = word,
-    CAUSES(X)
+                                                     CAUSES(X)
 #undef X
 };
 

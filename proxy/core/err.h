@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * Errors are values: a cause (one word, the same in the client's error, the log, the metric label and
- * the admin API), the stage where it happened, errno if any, and a sentence for people.
+ * Errors are values: a cause (one word, the same in the client's error, the log, the metric label
+ * and the admin API), the stage where it happened, errno if any, and a sentence for people.
  */
 #include "proxy/core/base.h"
 

@@ -78,7 +78,8 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     if (!w->io)
         return;
     if (status < 0) {
-        /* libuv has stopped the handle (1.44 says EBADF on a reset), but unread words may remain. */
+        /* libuv has stopped the handle (1.44 says EBADF on a reset), but unread words may
+         * remain. */
         w->hup = true;
         w->events = 0;
         if (w->want_write) {
@@ -207,8 +208,8 @@ static ssize_t write_some(struct io *io, const struct iovec *iov, int n)
                 continue;
             size_t at = 0;
             while (at < iov[i].iov_len) {
-                ssize_t k = tls_write(io->tls, (const char *)iov[i].iov_base + at,
-                                      iov[i].iov_len - at);
+                ssize_t k =
+                    tls_write(io->tls, (const char *)iov[i].iov_base + at, iov[i].iov_len - at);
                 if (k < 0)
                     return done ? done : k;
                 done += k;

@@ -3,12 +3,12 @@
 /*
  * A socket on a loop: plain or TLS, TCP or Unix, towards clients or servers.
  *
- * An io is embedded in the object it serves and may move to another thread with it: io_detach() on one
- * thread, io_attach() on the other. What cannot move, libuv's poll handle, lives in a separately
- * allocated `watch` that is freed in its own close callback.
+ * An io is embedded in the object it serves and may move to another thread with it: io_detach() on
+ * one thread, io_attach() on the other. What cannot move, libuv's poll handle, lives in a
+ * separately allocated `watch` that is freed in its own close callback.
  *
- * Callbacks are thin and last: after one returns, io looks only at its watch, never at the io again, so
- * the callback may close and free everything.
+ * Callbacks are thin and last: after one returns, io looks only at its watch, never at the io
+ * again, so the callback may close and free everything.
  *
  *   on_readable  bytes, end-of-file or an error are waiting: call io_read(). Level-triggered.
  *   on_drained   the queue of unsent bytes has become empty.
@@ -32,11 +32,11 @@ struct io_ops {
 };
 
 struct io {
-    int fd; /* -1: closed */
-    bool paused;     /* the owner does not want to read now */
-    bool truncated;  /* TLS ended without close_notify */
+    int fd;         /* -1: closed */
+    bool paused;    /* the owner does not want to read now */
+    bool truncated; /* TLS ended without close_notify */
     bool sent_fin;
-    int broken;      /* errno of a failed write, 0 while well */
+    int broken; /* errno of a failed write, 0 while well */
     struct watch *watch;
     struct loop *loop; /* while attached */
     struct tls_conn *tls;
@@ -62,7 +62,8 @@ int io_release(struct io *io);
 /* > 0 bytes; 0 end of file; -EAGAIN nothing now; other negative errno: lost. */
 ssize_t io_read(struct io *io, void *buf, size_t cap);
 
-/* Sends, or queues what the peer does not take now. The bytes are copied or gone on return. False: the
+/* Sends, or queues what the peer does not take now. The bytes are copied or gone on return. False:
+ * the
    socket is broken or memory is out; reading will tell. */
 bool io_sendv(struct io *io, const struct iovec *iov, int n);
 bool io_send(struct io *io, const void *p, size_t n);
@@ -85,7 +86,8 @@ void io_shutdown(struct io *io);
 
 enum io_peek { IO_PEEK_QUIET, IO_PEEK_BYTES, IO_PEEK_EOF };
 
-/* Is anything unread? Does not consume. TLS: records without application data (tickets) are quiet. */
+/* Is anything unread? Does not consume. TLS: records without application data (tickets) are
+ * quiet. */
 enum io_peek io_probe(struct io *io);
 
 /*
@@ -95,7 +97,8 @@ enum io_peek io_probe(struct io *io);
 enum io_hs { IO_HS_AGAIN, IO_HS_DONE, IO_HS_FAILED };
 enum io_hs io_handshake(struct io *io, struct err *err);
 
-/* A non-blocking socket, connecting; on_drained fires when connected or failed: ask io_connect_error().
+/* A non-blocking socket, connecting; on_drained fires when connected or failed: ask
+ * io_connect_error().
    Negative errno if it cannot even be tried. */
 int io_dial(const struct sockaddr *addr, socklen_t len);
 /* For an attached io whose fd is still connecting. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
-/* One intrusive doubly linked list. An unlinked node links to itself, so list_linked() can be asserted. */
+/* One intrusive doubly linked list. An unlinked node links to itself, so list_linked() can be
+ * asserted. */
 #include "proxy/core/base.h"
 
 struct list {

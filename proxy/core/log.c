@@ -103,7 +103,8 @@ static void put_json_str(struct out *o, const char *s, size_t n)
     put_str(o, "\"");
 }
 
-/* key=value and key="value with blanks", as members of a JSON object; what does not fit whole is left
+/* key=value and key="value with blanks", as members of a JSON object; what does not fit whole is
+ * left
    out. Values may quote peers: any text must come to an end here. */
 static void put_json_pairs(struct out *o, const char *s)
 {

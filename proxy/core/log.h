@@ -2,11 +2,12 @@
 #pragma once
 /*
  * Logs never make a thread wait. Each thread writes lines into a ring of its own (one writer, one
- * reader); the control thread drains the rings to stdout when it can. A full ring drops the line and
- * counts it.
+ * reader); the control thread drains the rings to stdout when it can. A full ring drops the line
+ * and counts it.
  *
- * A line is an event and key=value pairs: log_write(ring, LOG_INFO, "client_closed", "conn=%u cause=%s",
- * ...). Values with blanks are written "quoted"; JSON output is made from the same pairs.
+ * A line is an event and key=value pairs: log_write(ring, LOG_INFO, "client_closed", "conn=%u
+ * cause=%s", ...). Values with blanks are written "quoted"; JSON output is made from the same
+ * pairs.
  */
 #include <stdatomic.h>
 
@@ -29,7 +30,7 @@ struct log_ring {
     const char *thread;
     /* called after a line was added, on the writer's thread: wakes whoever drains; may be NULL */
     void (*wake)(struct log_ring *ring);
-    void *owner; /* wake's */
+    void *owner;       /* wake's */
     _Atomic int level; /* lines above it are not written */
     _Atomic uint32_t head, tail;
     _Atomic uint64_t dropped;
@@ -52,6 +53,7 @@ const struct log_line *log_ring_peek(struct log_ring *ring);
 void log_ring_pop(struct log_ring *ring);
 
 /* Renders one line with its newline, cut at cap; returns the length. */
-size_t log_render(const struct log_line *line, const char *thread, bool json, char *buf, size_t cap);
+size_t log_render(const struct log_line *line, const char *thread, bool json, char *buf,
+                  size_t cap);
 
 const char *log_level_name(enum log_level level);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * A thread's event loop: libuv, one timing wheel, a mailbox, deferred work, and the scratch memory that
- * everything on the thread shares. Each thread has exactly one; everything here but post() and
+ * A thread's event loop: libuv, one timing wheel, a mailbox, deferred work, and the scratch memory
+ * that everything on the thread shares. Each thread has exactly one; everything here but post() and
  * loop_wake() belongs to that thread.
  *
- * A turn: sleep in poll -> callbacks -> deferred work (flushes, frees) -> timers are armed -> sleep.
+ * A turn: sleep in poll -> callbacks -> deferred work (flushes, frees) -> timers are armed ->
+ * sleep.
  */
 #include <pthread.h>
 #include <uv.h>
@@ -18,7 +19,7 @@
 #include "proxy/core/timers.h"
 
 /* One read() fetches at most this much; what a framer could not use yet is put in front of it. */
-#define LOOP_READ_MAX  ((size_t)64 * 1024)
+#define LOOP_READ_MAX ((size_t)64 * 1024)
 #define LOOP_CARRY_MAX ((size_t)192 * 1024)
 
 /* Work for the end of this turn, before the loop sleeps. */
@@ -42,8 +43,8 @@ struct loop {
     uv_prepare_t prepare;
     struct list deferred;
 
-    uint64_t turn_ns;  /* when this turn's first callback began, 0 while asleep */
-    struct hist lag;   /* how long each turn kept later events waiting */
+    uint64_t turn_ns; /* when this turn's first callback began, 0 while asleep */
+    struct hist lag;  /* how long each turn kept later events waiting */
 
     struct log_ring *log;
     struct chunk_pool chunks;
@@ -56,7 +57,8 @@ void loop_init(struct loop *loop, const char *name, struct log_ring *log);
 /* Runs until loop_stop() and until every handle is closed. */
 void loop_run(struct loop *loop);
 
-/* From a callback of this loop: closes the loop's own handles; loop_run returns when all others are. */
+/* From a callback of this loop: closes the loop's own handles; loop_run returns when all others
+ * are. */
 void loop_stop(struct loop *loop);
 
 /* After loop_run returned; discards messages that came late. */

@@ -94,34 +94,48 @@ struct schema_table {
  * More initialisers may follow the help: .zero_ok, .only, .def[1].
  */
 #define ROW(tag, field, name, kind, text, lo, hi, rule, ...)                                       \
-    {                                                                                              \
-        .key = (name), .type = SCHEMA_##kind, .def[0] = (text), .min = (lo), .max = (hi),          \
-        .offset = SCHEMA_AT(tag, field, SCHEMA_STORE_##kind), .reload = SCHEMA_##rule,             \
-        .help = __VA_ARGS__                                                                        \
-    }
+    {.key = (name),                                                                                \
+     .type = SCHEMA_##kind,                                                                        \
+     .def[0] = (text),                                                                             \
+     .min = (lo),                                                                                  \
+     .max = (hi),                                                                                  \
+     .offset = SCHEMA_AT(tag, field, SCHEMA_STORE_##kind),                                         \
+     .reload = SCHEMA_##rule,                                                                      \
+     .help = __VA_ARGS__}
 #define ROW_ENUM(tag, field, name, list, text, rule, ...)                                          \
-    {                                                                                              \
-        .key = (name), .type = SCHEMA_ENUM, .def[0] = (text),                                      \
-        .offset = SCHEMA_ENUM_AT(tag, field), .words = (list), .reload = SCHEMA_##rule,            \
-        .help = __VA_ARGS__                                                                        \
-    }
+    {.key = (name),                                                                                \
+     .type = SCHEMA_ENUM,                                                                          \
+     .def[0] = (text),                                                                             \
+     .offset = SCHEMA_ENUM_AT(tag, field),                                                         \
+     .words = (list),                                                                              \
+     .reload = SCHEMA_##rule,                                                                      \
+     .help = __VA_ARGS__}
 #define ROW_ENUM_OR_TEXT(tag, field, text_field, name, list, text, rule, ...)                      \
-    {                                                                                              \
-        .key = (name), .type = SCHEMA_ENUM_OR_TEXT, .def[0] = (text),                              \
-        .offset = SCHEMA_ENUM_AT(tag, field), .offset2 = SCHEMA_AT(tag, text_field, const char *), \
-        .words = (list), .reload = SCHEMA_##rule, .help = __VA_ARGS__                              \
-    }
+    {.key = (name),                                                                                \
+     .type = SCHEMA_ENUM_OR_TEXT,                                                                  \
+     .def[0] = (text),                                                                             \
+     .offset = SCHEMA_ENUM_AT(tag, field),                                                         \
+     .offset2 = SCHEMA_AT(tag, text_field, const char *),                                          \
+     .words = (list),                                                                              \
+     .reload = SCHEMA_##rule,                                                                      \
+     .help = __VA_ARGS__}
 #define ROW_RANGE(tag, from, to, name, text, lo, hi, rule, ...)                                    \
-    {                                                                                              \
-        .key = (name), .type = SCHEMA_DURATION_RANGE, .def[0] = (text), .min = (lo), .max = (hi),  \
-        .offset = SCHEMA_AT(tag, from, uint64_t), .offset2 = SCHEMA_AT(tag, to, uint64_t),         \
-        .reload = SCHEMA_##rule, .help = __VA_ARGS__                                               \
-    }
+    {.key = (name),                                                                                \
+     .type = SCHEMA_DURATION_RANGE,                                                                \
+     .def[0] = (text),                                                                             \
+     .min = (lo),                                                                                  \
+     .max = (hi),                                                                                  \
+     .offset = SCHEMA_AT(tag, from, uint64_t),                                                     \
+     .offset2 = SCHEMA_AT(tag, to, uint64_t),                                                      \
+     .reload = SCHEMA_##rule,                                                                      \
+     .help = __VA_ARGS__}
 #define ROW_OWN(name, kind, text, rule, ...)                                                       \
-    {                                                                                              \
-        .key = (name), .type = SCHEMA_##kind, .def[0] = (text), .own = true,                       \
-        .reload = SCHEMA_##rule, .help = __VA_ARGS__                                               \
-    }
+    {.key = (name),                                                                                \
+     .type = SCHEMA_##kind,                                                                        \
+     .def[0] = (text),                                                                             \
+     .own = true,                                                                                  \
+     .reload = SCHEMA_##rule,                                                                      \
+     .help = __VA_ARGS__}
 
 /*
  * Where text values are kept. copy() returns NUL-terminated memory that lives as long as the struct

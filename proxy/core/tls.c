@@ -254,7 +254,8 @@ ssize_t tls_write(struct tls_conn *c, const void *buf, size_t n)
 {
     ERR_clear_error();
     size_t done = 0;
-    /* OpenSSL refuses a second try with fewer bytes than the first; it does not look at them again. */
+    /* OpenSSL refuses a second try with fewer bytes than the first; it does not look at them
+     * again. */
     if (c->begun)
         n = c->begun;
     else if (n > RECORD_MAX)
@@ -298,7 +299,7 @@ enum tls_peeked tls_peek(struct tls_conn *c)
     int code = SSL_get_error(c->ssl, r);
     ERR_clear_error();
     return code == SSL_ERROR_WANT_READ || code == SSL_ERROR_WANT_WRITE ? TLS_PEEK_QUIET
-                                                                      : TLS_PEEK_EOF;
+                                                                       : TLS_PEEK_EOF;
 }
 
 size_t tls_end_point(const struct tls_ctx *ctx, unsigned char *out, size_t cap)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * TLS as io needs it: contexts made from configuration, connections on a non-blocking socket. A context
- * may be shared by threads; a connection belongs to one thread at a time.
+ * TLS as io needs it: contexts made from configuration, connections on a non-blocking socket. A
+ * context may be shared by threads; a connection belongs to one thread at a time.
  */
 #include <sys/types.h>
 
@@ -17,7 +17,8 @@ enum tls_step { TLS_DONE, TLS_WANT_READ, TLS_WANT_WRITE, TLS_FAILED };
 /* How much of the peer's certificate is checked. The names are those of libpq's sslmode. */
 enum tls_verify { TLS_VERIFY_NONE, TLS_VERIFY_CA, TLS_VERIFY_FULL };
 
-/* For a door: presents cert and key; asks clients for a certificate if ca is given. NULL and *err on
+/* For a door: presents cert and key; asks clients for a certificate if ca is given. NULL and *err
+ * on
    failure (unreadable file, key does not fit). */
 struct tls_ctx *tls_ctx_server(const char *cert_file, const char *key_file, const char *ca_file,
                                struct err *err);
@@ -38,7 +39,8 @@ void tls_conn_free(struct tls_conn *conn);
 
 enum tls_step tls_handshake(struct tls_conn *conn, struct err *err);
 ssize_t tls_read(struct tls_conn *conn, void *buf, size_t cap, bool *want_write, bool *truncated);
-/* Sends one record of at most n bytes; -EAGAIN: call again with bytes that begin alike, of which there
+/* Sends one record of at most n bytes; -EAGAIN: call again with bytes that begin alike, of which
+ * there
    must be as many in all. May then return more than n: all of the record that was begun before. */
 ssize_t tls_write(struct tls_conn *conn, const void *buf, size_t n);
 bool tls_pending(const struct tls_conn *conn);

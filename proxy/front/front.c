@@ -113,8 +113,8 @@ static void session_start(struct session *s)
     struct route *r = s->route;
     struct front *f = r->front;
     if (!io_attach(&s->io, f->loop, &session_io_ops)) {
-        log_write(f->loop->log, LOG_ERROR, "client_dropped", "pool=%s conn=%u reason=\"out of memory\"",
-                  pool_ledger(r->pool)->name, s->id);
+        log_write(f->loop->log, LOG_ERROR, "client_dropped",
+                  "pool=%s conn=%u reason=\"out of memory\"", pool_ledger(r->pool)->name, s->id);
         atomic_fetch_sub(&f->clients, 1);
         session_after_nothing(s);
         front_maybe_quiet(f);
@@ -135,8 +135,8 @@ static void session_start(struct session *s)
             return;
         }
         err_set(why, CAUSE_TOO_MANY_CLIENTS, STAGE_CLIENT, 0,
-                "pool %s has its %u clients already (limits.clients)",
-                pool_ledger(r->pool)->name, s->gate->conf->limits.clients);
+                "pool %s has its %u clients already (limits.clients)", pool_ledger(r->pool)->name,
+                s->gate->conf->limits.clients);
     }
     s->gate->ops->open(s);
     if ((f->draining || r->closing) && !s->closed) {
@@ -162,8 +162,7 @@ static void on_discarded(struct post_msg *msg)
 struct route *route_on(const struct route *like, unsigned worker)
 {
     struct front *f = like->front->peers[worker];
-    LIST_EACH(n, &f->routes)
-    {
+    LIST_EACH(n, &f->routes) {
         struct route *r = OWNER(n, struct route, node);
         if (pool_ledger(r->pool) == pool_ledger(like->pool))
             return r;
@@ -304,8 +303,7 @@ void route_maybe_empty(struct route *r)
 
 static void drain_sessions(struct route *r)
 {
-    LIST_EACH(n, &r->sessions)
-    {
+    LIST_EACH(n, &r->sessions) {
         struct session *s = OWNER(n, struct session, node);
         s->draining = true;
         s->gate->ops->drain(s);
@@ -356,8 +354,7 @@ void route_regate(struct route *r, struct gate *gate)
 {
     gate_drop(&r->gate);
     r->gate = gate_take(gate);
-    LIST_EACH(n, &r->doors)
-    {
+    LIST_EACH(n, &r->doors) {
         struct door *d = OWNER(n, struct door, node);
         for (size_t i = 0; i < gate->conf->n_listens; i++) {
             if (strcmp(gate->conf->listens[i].label, d->conf->label) != 0)
@@ -413,8 +410,7 @@ void front_drain(struct front *f, void (*quiet)(struct front *, void *), void *a
     f->draining = true;
     f->on_quiet = quiet;
     f->quiet_arg = arg;
-    LIST_EACH(n, &f->routes)
-    {
+    LIST_EACH(n, &f->routes) {
         struct route *r = OWNER(n, struct route, node);
         route_unlisten(r);
         drain_sessions(r);
@@ -426,8 +422,7 @@ void front_kill(struct front *f)
 {
     struct err err;
     err_set(&err, CAUSE_DRAINING, STAGE_CLIENT, 0, "carpool's drain deadline has passed");
-    LIST_EACH(n, &f->routes)
-    {
+    LIST_EACH(n, &f->routes) {
         route_kill(OWNER(n, struct route, node), &err);
     }
 }

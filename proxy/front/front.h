@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * A worker's client side: for each pool one route (its sessions, its limits), for each listening address
- * one door that accepts.
+ * A worker's client side: for each pool one route (its sessions, its limits), for each listening
+ * address one door that accepts.
  *
  *     listening socket (control's) --polled by every worker--> accept one --> session
  *                                                    \--> post to the worker with fewest clients
@@ -63,7 +63,7 @@ struct route {
     struct list sessions, doors;
     unsigned n_sessions;
     struct counter clients, accepted, refused; /* any thread may read */
-    unsigned in_flight;   /* exchanges admitted and not over */
+    unsigned in_flight;                        /* exchanges admitted and not over */
     uint64_t rate_due_us; /* when the next exchange would be exactly on the rate (GCRA) */
     bool closing;
     void (*on_empty)(struct route *r, void *arg);
@@ -74,7 +74,8 @@ struct route {
 void front_init(struct front *f, struct loop *loop, unsigned worker, unsigned n_workers,
                 struct front **peers);
 
-/* Control's thread before the worker runs, or the worker's thread. Takes a reference of the gate. */
+/* Control's thread before the worker runs, or the worker's thread. Takes a reference of the
+ * gate. */
 struct route *route_new(struct front *f, struct pool *pool, struct gate *gate);
 /* The worker's thread: sessions from now on come in by this gate. */
 void route_regate(struct route *r, struct gate *gate);
@@ -87,7 +88,8 @@ struct route *route_on(const struct route *r, unsigned worker);
 bool route_listen(struct route *r, const struct door_socket *socket);
 void route_unlisten(struct route *r);
 
-/* The worker's thread: stops accepting, lets sessions end as soon as they may; on_empty once, when none is
+/* The worker's thread: stops accepting, lets sessions end as soon as they may; on_empty once, when
+ * none is
    left. route_kill() ends those that remain. */
 void route_close(struct route *r, void (*on_empty)(struct route *r, void *arg), void *arg);
 void route_kill(struct route *r, const struct err *why);

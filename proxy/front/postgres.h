@@ -3,7 +3,7 @@
 /*
  * The Postgres relay. What its files share:
  *
- *     postgres_login.c   from accept to ReadyForQuery: TLS, startup, authentication, cancel requests
+ *     postgres_login.c   from accept to ReadyForQuery: TLS, startup, authentication, cancels
  *     postgres_relay.c   states, leases and deadlines of a session
  *     postgres_client.c  the client's bytes
  *     postgres_server.c  the server's bytes
@@ -56,22 +56,22 @@ struct pg_session {
     struct session base;
     enum pg_state state;
     struct pg_framer framer;
-    struct bufq carry;          /* bytes of the client that cannot be used yet */
-    struct pg_server *server;   /* while SETTING, LINKED */
-    struct waiter waiter; /* its err is also why carpool answers instead of a server */
-    struct pg_params *params;   /* what the client wants its server set to */
+    struct bufq carry;        /* bytes of the client that cannot be used yet */
+    struct pg_server *server; /* while SETTING, LINKED */
+    struct waiter waiter;     /* its err is also why carpool answers instead of a server */
+    struct pg_params *params; /* what the client wants its server set to */
     struct pg_login *login;
-    struct pg_swallow swallow;  /* with refusal: answered by carpool up to Sync */
+    struct pg_swallow swallow; /* with refusal: answered by carpool up to Sync */
     bool swallowing;
-    bool admitted;     /* counted as an exchange */
-    bool pinned;       /* session state lives on the server: keep it */
-    bool loss_untold;  /* FAILED: nothing was asked when the server was lost */
+    bool admitted;       /* counted as an exchange */
+    bool pinned;         /* session state lives on the server: keep it */
+    bool loss_untold;    /* FAILED: nothing was asked when the server was lost */
     bool local_rollback; /* FAILED: an extended ROLLBACK is being answered */
-    bool cancelled;    /* its deadline passed: the server's 57014 is ours to explain */
-    bool dropping_body; /* the rest of a replaced message from the server */
+    bool cancelled;      /* its deadline passed: the server's 57014 is ours to explain */
+    bool dropping_body;  /* the rest of a replaced message from the server */
     bool client_gone;
-    uint8_t deadline;  /* enum pg_deadline */
-    uint32_t permit; /* of the service breaker, for the exchange under way; 0: none */
+    uint8_t deadline; /* enum pg_deadline */
+    uint32_t permit;  /* of the service breaker, for the exchange under way; 0: none */
     uint32_t key_pid;
     uint8_t key[4];
     struct list key_node;
@@ -116,7 +116,8 @@ void pg_want_server(struct pg_session *s);
 /* The server owes nothing and is in no transaction. */
 void pg_transaction_end(struct pg_session *s);
 void pg_give_back(struct pg_session *s);
-/* The exchange counts no more, for limits and breaker; tell_service() first if there was a server. */
+/* The exchange counts no more, for limits and breaker; tell_service() first if there was a
+ * server. */
 void pg_exchange_over(struct pg_session *s);
 void pg_tell_service(struct pg_session *s, bool well);
 

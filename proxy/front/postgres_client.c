@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The client's bytes: messages are looked at where they begin, told to the flow, and forwarded as they
- * come. What cannot be used yet is carried over.
+ * The client's bytes: messages are looked at where they begin, told to the flow, and forwarded as
+ * they come. What cannot be used yet is carried over.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -41,7 +41,8 @@ static enum step linked_one(struct pg_session *s, enum pg_step what, const struc
         break;
     }
     struct err err;
-    err_set(&err, CAUSE_CLIENT_PROTOCOL, STAGE_CLIENT, 0, "message %c is not allowed here", m->type);
+    err_set(&err, CAUSE_CLIENT_PROTOCOL, STAGE_CLIENT, 0, "message %c is not allowed here",
+            m->type);
     pg_refuse(s, &err, NULL);
     return STEP_CLOSED;
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Cancel keys. The "process id" carpool tells a client holds the number of its worker and a counter; the
- * secret is random. A CancelRequest may come in on any worker: it is posted to the one the id names,
- * found there by hash in constant time, compared in constant time, and forwarded to the server that the
- * session has now. Of unknown keys nothing is said, as PostgreSQL does.
+ * Cancel keys. The "process id" carpool tells a client holds the number of its worker and a
+ * counter; the secret is random. A CancelRequest may come in on any worker: it is posted to the one
+ * the id names, found there by hash in constant time, compared in constant time, and forwarded to
+ * the server that the session has now. Of unknown keys nothing is said, as PostgreSQL does.
  */
 #include <stdlib.h>
 
@@ -61,8 +61,7 @@ static void cancel_here(struct route *r, uint32_t pid, struct span key)
 {
     struct keys *k = r->state;
     uint32_t n = pid & ((UINT32_C(1) << WORKER_SHIFT) - 1);
-    LIST_EACH(node, &k->buckets[n % KEY_BUCKETS])
-    {
+    LIST_EACH(node, &k->buckets[n % KEY_BUCKETS]) {
         struct pg_session *s = OWNER(node, struct pg_session, key_node);
         if (s->key_pid != pid || !crypto_equal(span_of(s->key, sizeof s->key), key))
             continue;

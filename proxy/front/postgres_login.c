@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From accept to the first ReadyForQuery. Traps 14, 15 and 17 of the protocol: bounds before memory,
- * nothing in clear between SSLRequest and TLS, unknown users cost what known ones cost.
+ * From accept to the first ReadyForQuery. Traps 14, 15 and 17 of the protocol: bounds before
+ * memory, nothing in clear between SSLRequest and TLS, unknown users cost what known ones cost.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -213,8 +213,8 @@ static void deny(struct pg_session *s)
     pg_refuse(s, &err, NULL);
 }
 
-static enum scram_verdict hear_proof(struct pg_session *s, struct span body, char *reply, size_t cap,
-                                     size_t *n, struct err *err)
+static enum scram_verdict hear_proof(struct pg_session *s, struct span body, char *reply,
+                                     size_t cap, size_t *n, struct err *err)
 {
     struct pg_login *lg = s->login;
     if (lg->proof_sent_first)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a client hears when there is no server behind it: its server was lost in the middle of things, or
- * none could be had. Every request gets the answer a server would give after an error, up to Sync; inside a
- * transaction only its end helps.
+ * What a client hears when there is no server behind it: its server was lost in the middle of
+ * things, or none could be had. Every request gets the answer a server would give after an error,
+ * up to Sync; inside a transaction only its end helps.
  */
 #include <errno.h>
 
@@ -12,8 +12,9 @@
 #include "proxy/wire/postgres_text.h"
 
 /*
- * The server is gone in the middle of things. Every request gets its answer; inside a transaction the
- * client is told 'E' and only ROLLBACK helps: 'I' would commit the second half on another server.
+ * The server is gone in the middle of things. Every request gets its answer; inside a transaction
+ * the client is told 'E' and only ROLLBACK helps: 'I' would commit the second half on another
+ * server.
  */
 void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome outcome)
 {
@@ -99,9 +100,9 @@ void pg_swallow_one(struct pg_session *s, const struct pg_msg *m)
 enum ending { ENDING_NONE, ENDING_ROLLBACK, ENDING_LOST_COMMIT };
 
 /*
- * Does this end the lost transaction? A COMMIT that is the first to hear of the loss ends it with the error:
- * many clients do not look whether COMMIT was answered with ROLLBACK, and none expects that a COMMIT, well
- * or failed, leaves the transaction open.
+ * Does this end the lost transaction? A COMMIT that is the first to hear of the loss ends it with
+ * the error: many clients do not look whether COMMIT was answered with ROLLBACK, and none expects
+ * that a COMMIT, well or failed, leaves the transaction open.
  */
 static enum ending ending_of(const struct pg_session *s, struct span text)
 {

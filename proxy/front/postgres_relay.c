@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sessions of Postgres clients: their states, the lease per transaction (or session), the rule of when a
- * server is free again (proxy/wire/postgres_flow.h), their deadlines and their end.
+ * Sessions of Postgres clients: their states, the lease per transaction (or session), the rule of
+ * when a server is free again (proxy/wire/postgres_flow.h), their deadlines and their end.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -80,9 +80,9 @@ void pg_exchange_over(struct pg_session *s)
 }
 
 /*
- * The service breaker hears of exchanges that show a sick server: it breaks the protocol, or answers not even
- * a cancel. A lost connection is none of them: whether the database is up, the door finds out, and clients
- * can wait for that.
+ * The service breaker hears of exchanges that show a sick server: it breaks the protocol, or
+ * answers not even a cancel. A lost connection is none of them: whether the database is up, the
+ * door finds out, and clients can wait for that.
  */
 void pg_tell_service(struct pg_session *s, bool well)
 {
@@ -224,7 +224,8 @@ static void on_deadline(struct session *base)
             return;
         s->cancelled = true;
         (void)pg_cancel(s->server);
-        pg_set_deadline(s, PG_DEADLINE_CANCEL, pool_conf(session_pool(base))->check.timeout_ms + 1000);
+        pg_set_deadline(s, PG_DEADLINE_CANCEL,
+                        pool_conf(session_pool(base))->check.timeout_ms + 1000);
         return;
     case PG_DEADLINE_CANCEL:
         err_set(&err, CAUSE_REQUEST_TIMEOUT, STAGE_EXCHANGE, 0,
@@ -267,8 +268,7 @@ static void on_open(struct session *base)
         session_close(base, &err);
         return;
     }
-    pg_set_deadline(s, PG_DEADLINE_LOGIN,
-                    pool_conf(session_pool(base))->timeouts.client_login_ms);
+    pg_set_deadline(s, PG_DEADLINE_LOGIN, pool_conf(session_pool(base))->timeouts.client_login_ms);
 }
 
 static void on_drain(struct session *base)

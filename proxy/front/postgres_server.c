@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The server's bytes: every message is told to the flow, what changes the session is noted, and all of it
- * goes on to the client in one write per read; then the server may be free.
+ * The server's bytes: every message is told to the flow, what changes the session is noted, and all
+ * of it goes on to the client in one write per read; then the server may be free.
  */
 #include <errno.h>
 
@@ -56,8 +56,8 @@ static bool replace_cancel_error(struct pg_session *s, const struct pg_msg *m)
 }
 
 /*
- * FATAL is the end of the server's session, not of the client's: it is told as a loss. A parameter of the
- * client's that a server refuses is never FATAL.
+ * FATAL is the end of the server's session, not of the client's: it is told as a loss. A parameter
+ * of the client's that a server refuses is never FATAL.
  */
 static bool said_farewell(const struct pg_session *s, const struct pg_msg *m, struct err *err)
 {
@@ -101,109 +101,135 @@ static void after_ready(struct pg_session *s)
         pg_set_deadline(s, PG_DEADLINE_NONE, 0);
 }
 
-/* Walks a server's bytes. True: *in is what is left of them, to be carried over. */
-static bool walk_server(struct pg_session *s, struct span *in)
+/* One pass over a server's bytes. `from`..`in` was looked at and goes to the client in one write. */
+struct walk {
+    struct span from, in;
+    bool ready;      /* a ReadyForQuery was among them */
+    bool linked_now; /* the settings were answered: the client's bytes may go on */
+};
+
+/* The session is done with this server: what went before is told, then the loss. */
+static bool end_walk(struct pg_session *s, const struct walk *w, const struct err *err,
+                     enum outcome outcome)
 {
-    struct pg_server *ps = s->server;
-    struct span from = *in;
-    bool ready = false, linked_now = false;
+    flush_to_client(s, w->from, w->in);
+    pg_framer_init(&s->server->framer,
+                   PG_SIDE_SERVER); /* nothing half said is left towards the client */
+    pg_lose_server(s, err, outcome);
+    return false;
+}
+
+static void skip(struct walk *w, size_t n, bool drop)
+{
+    w->in = span_skip(w->in, n);
+    if (drop)
+        w->from = w->in;
+}
+
+/* The settings' answer. False: the session has ended over it. */
+static bool walk_setting(struct pg_session *s, struct walk *w, const struct pg_msg *m,
+                         enum pg_flow_step step)
+{
+    bool done = pg_setting_one(s, m, step);
+    skip(w, m->raw.n, true);
+    if (!done)
+        return true;
+    pg_settings_done(s);
+    w->linked_now = true;
+    return !s->base.closed && s->state == PG_LINKED;
+}
+
+/* A message begins. False: the session has let go of the server, or is gone. */
+static bool walk_message(struct pg_session *s, struct walk *w, const struct pg_msg *m)
+{
+    struct err err;
+    if (m->type == 'E' && said_farewell(s, m, &err))
+        return end_walk(s, w, &err, OUTCOME_DROP_CLOSING);
+    enum pg_flow_step step = pg_flow_server(&s->server->flow, m->type, m->body);
+    if (step == PG_FLOW_VIOLATION || step == PG_FLOW_FULL) {
+        err_set(&err, CAUSE_UPSTREAM_PROTOCOL, STAGE_EXCHANGE, 0,
+                "the server sent message %c that answers nothing", m->type);
+        return end_walk(s, w, &err, OUTCOME_DROP_PROTOCOL);
+    }
+    if (s->state == PG_SETTING)
+        return walk_setting(s, w, m, step);
+    if (m->type == 'E' && s->cancelled) {
+        flush_to_client(s, w->from, w->in);
+        w->from = w->in;
+        skip(w, m->raw.n, replace_cancel_error(s, m));
+        return true;
+    }
+    if (m->type == 'S')
+        pg_note_parameter(s, m->body);
+    else if (m->type == 'C')
+        note_complete(s, m->body);
+    w->ready = w->ready || step == PG_FLOW_READY;
+    skip(w, m->raw.n, false);
+    return true;
+}
+
+static void walk_body(struct pg_session *s, struct walk *w, const struct pg_msg *m)
+{
+    skip(w, m->raw.n, s->dropping_body || s->state == PG_SETTING);
+    if (m->whole)
+        s->dropping_body = false;
+}
+
+/* False: the session has let go of the server, or is gone; else w->in is to be carried over. */
+static bool walk_server(struct pg_session *s, struct walk *w)
+{
+    struct pg_framer *framer = &s->server->framer;
     for (;;) {
         struct pg_msg m;
         struct err err;
-        enum pg_step what = pg_next(&ps->framer, &pg_whole_server, *in, &m, &err);
-        if (what == PG_WAIT)
+        switch (pg_next(framer, &pg_whole_server, w->in, &m, &err)) {
+        case PG_WAIT:
+            flush_to_client(s, w->from, w->in);
+            return !s->base.closed;
+        case PG_BAD:
+            flush_to_client(s, w->from, w->in);
+            pg_lose_server(s, &err, OUTCOME_DROP_PROTOCOL);
+            return false;
+        case PG_BODY:
+            walk_body(s, w, &m);
             break;
-        if (what == PG_BAD) {
-            flush_to_client(s, from, *in);
-            pg_lose_server(s, &err, OUTCOME_DROP_PROTOCOL);
-            return false;
-        }
-        if (what == PG_BODY) {
-            bool drop = s->dropping_body || s->state == PG_SETTING;
-            *in = span_skip(*in, m.raw.n);
-            if (drop)
-                from = *in;
-            if (m.whole)
-                s->dropping_body = false;
-            continue;
-        }
-        if (m.type == 'E' && said_farewell(s, &m, &err)) {
-            flush_to_client(s, from, *in);
-            pg_framer_init(&ps->framer, PG_SIDE_SERVER); /* its words end here for the client */
-            pg_lose_server(s, &err, OUTCOME_DROP_CLOSING);
-            return false;
-        }
-        enum pg_flow_step step = pg_flow_server(&ps->flow, m.type, m.body);
-        if (step == PG_FLOW_VIOLATION || step == PG_FLOW_FULL) {
-            err_set(&err, CAUSE_UPSTREAM_PROTOCOL, STAGE_EXCHANGE, 0,
-                    "the server sent message %c that answers nothing", m.type);
-            flush_to_client(s, from, *in);
-            pg_lose_server(s, &err, OUTCOME_DROP_PROTOCOL);
-            return false;
-        }
-        if (s->state == PG_SETTING) {
-            bool done = pg_setting_one(s, &m, step);
-            *in = from = span_skip(*in, m.raw.n);
-            if (!done)
-                continue;
-            pg_settings_done(s);
-            if (s->base.closed || s->state != PG_LINKED)
+        case PG_MESSAGE:
+            if (!walk_message(s, w, &m))
                 return false;
-            linked_now = true;
-            continue;
+            break;
         }
-        if (m.type == 'E' && replace_cancel_error(s, &m)) {
-            struct span rest = *in;
-            *in = span_skip(*in, m.raw.n);
-            flush_to_client(s, from, rest);
-            from = *in;
-            continue;
-        }
-        if (m.type == 'S')
-            pg_note_parameter(s, m.body);
-        else if (m.type == 'C')
-            note_complete(s, m.body);
-        ready = ready || step == PG_FLOW_READY;
-        *in = span_skip(*in, m.raw.n);
     }
-    flush_to_client(s, from, *in);
-    if (s->base.closed)
-        return false;
-    if (linked_now && !in->n) {
-        pg_relay_input(s); /* uses the scratch memory that `in` was in */
-        return false;
-    }
-    if (!in->n && (ready || (!pg_keeps_server(s) && pg_may_release(s)))) {
-        after_ready(s);
-        return false;
-    }
-    return true;
 }
 
 static void on_server_readable(struct server *sv)
 {
     struct pg_session *s = sv->holder;
     struct pg_server *ps = pg_server_of(sv);
+    struct err err;
     struct span in;
     ssize_t n = pg_fill(&sv->io, &ps->carry, &in);
     if (n == -EAGAIN)
         return;
     if (n <= 0) {
-        struct err err;
         server_lost_err(sv, n, &err);
         pg_lose_server(s, &err, OUTCOME_DROP_EOF);
         return;
     }
     server_note_read(sv, (size_t)n);
-    struct span rest = in;
-    if (!walk_server(s, &rest) || !rest.n)
+    struct walk w = {.from = in, .in = in};
+    if (!walk_server(s, &w))
         return;
-    if (!pg_carry(session_loop(&s->base), &ps->carry, rest)) {
-        struct err err;
+    if (w.in.n && !pg_carry(session_loop(&s->base), &ps->carry, w.in)) {
         err_set(&err, CAUSE_UPSTREAM_PROTOCOL, STAGE_EXCHANGE, 0,
                 "the server sent a message too large to look at");
         pg_lose_server(s, &err, OUTCOME_DROP_PROTOCOL);
+        return;
     }
+    /* The scratch memory is free again for the client's bytes. */
+    if (w.linked_now)
+        pg_relay_input(s);
+    else if (!w.in.n && (w.ready || (!pg_keeps_server(s) && pg_may_release(s))))
+        after_ready(s);
 }
 
 static void on_server_drained(struct server *sv)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Parameters follow the client: before a server works for a client, it is set to what the client wants, by
- * one query of ours whose answer the client does not see. Most clients want what the server has already.
+ * Parameters follow the client: before a server works for a client, it is set to what the client
+ * wants, by one query of ours whose answer the client does not see. Most clients want what the
+ * server has already.
  */
 #include "pools/ledger.h"
 #include "proxy/front/postgres.h"
@@ -66,7 +67,8 @@ static bool make_settings(const struct pg_session *s, struct pg_out *o)
         pg_params_at(have, i, &name, &value);
         if (pg_param_reported_only(name) || pg_params_get(want, name, &other))
             continue;
-        put_setting(o, &first, name, pg_params_get(s->server->origin, name, &other) ? &other : NULL);
+        put_setting(o, &first, name,
+                    pg_params_get(s->server->origin, name, &other) ? &other : NULL);
     }
     return !first;
 }

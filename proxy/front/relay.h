@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * What a protocol must say about its clients. One relay per protocol, a const table; `front` accepts
- * connections, makes sessions, and knows nothing else.
+ * What a protocol must say about its clients. One relay per protocol, a const table; `front`
+ * accepts connections, makes sessions, and knows nothing else.
  *
  *   on control's thread   guard_new, guard_free
  *   on a worker           all others
  *
- * A relay's session embeds `struct session` as its first member; zeroed memory is its initial state.
+ * A relay's session embeds `struct session` as its first member; zeroed memory is its initial
+ * state.
  */
 #include "pools/pool.h"
 #include "proxy/core/err.h"
@@ -20,13 +21,15 @@ struct relay_ops {
     const char *name;
     size_t session_size;
 
-    /* What logging in needs beyond the configuration (verifiers), derived once per load and shared by
+    /* What logging in needs beyond the configuration (verifiers), derived once per load and shared
+     * by
        all workers, never changed. NULL and *err on failure; NULL slot: nothing. */
     void *(*guard_new)(const struct front_conf *front, const struct pool_conf *pool,
                        struct err *err);
     void (*guard_free)(void *guard);
 
-    /* What the relay keeps per route (one pool on one worker), in route_state(). May be NULL slots. */
+    /* What the relay keeps per route (one pool on one worker), in route_state(). May be NULL
+     * slots. */
     void *(*state_new)(void);
     void (*state_free)(void *state);
 
@@ -39,7 +42,8 @@ struct relay_ops {
     void (*on_deadline)(struct session *s);
     /* No new exchanges: close as soon as nothing is open, in the protocol's words. */
     void (*drain)(struct session *s);
-    /* The session ends now: say why if it can be said, let go of leases and waiters. The io is closed
+    /* The session ends now: say why if it can be said, let go of leases and waiters. The io is
+     * closed
        and memory freed after this. err NULL: an orderly end. */
     void (*fini)(struct session *s, const struct err *err);
 };

@@ -41,8 +41,9 @@ const char *session_peer(const struct session *s, char *buf, size_t cap)
 void session_error(struct session *s, const struct err *err)
 {
     pool_count_error(s->route->pool, err->cause);
-    log_write(session_loop(s)->log, LOG_INFO, "client_error", "pool=%s conn=%u cause=%s reason=\"%s\"",
-              pool_ledger(s->route->pool)->name, s->id, cause_word(err->cause), err->note);
+    log_write(session_loop(s)->log, LOG_INFO, "client_error",
+              "pool=%s conn=%u cause=%s reason=\"%s\"", pool_ledger(s->route->pool)->name, s->id,
+              cause_word(err->cause), err->note);
 }
 
 static uint32_t share(const struct session *s, uint32_t total)

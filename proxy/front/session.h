@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * A client's connection, as far as every protocol has it. Born at accept, owned by one worker from then
- * on, ended by session_close() from anywhere on that worker; its memory goes at the end of the turn, so
- * that callers up the stack may still look at s->closed.
+ * A client's connection, as far as every protocol has it. Born at accept, owned by one worker from
+ * then on, ended by session_close() from anywhere on that worker; its memory goes at the end of the
+ * turn, so that callers up the stack may still look at s->closed.
  */
 #include <netinet/in.h>
 
@@ -26,8 +26,8 @@ struct session {
     struct list node; /* of the route's sessions */
     struct timer timer;
     struct deferred after;
-    struct post_msg msg; /* on its way from the accepting worker */
-    struct err *refusal; /* set before open(): tell it, then close; NULL: welcome */
+    struct post_msg msg;            /* on its way from the accepting worker */
+    struct err *refusal;            /* set before open(): tell it, then close; NULL: welcome */
     const struct listen_conf *door; /* where it came in; lives as long as gate */
     uint64_t since_ms;
     const struct sockaddr *peer; /* &addr; NULL for Unix sockets */
@@ -48,9 +48,9 @@ void session_deadline(struct session *s, uint64_t in_ms);
 void session_error(struct session *s, const struct err *err);
 
 /*
- * At the start of an exchange: within limits.in_flight and limits.rate? (Per-worker shares: total divided
- * by workers, rounded up; a second's worth may come at once.) False: *err says which. After true,
- * session_exchange_over() once, when the exchange has ended.
+ * At the start of an exchange: within limits.in_flight and limits.rate? (Per-worker shares: total
+ * divided by workers, rounded up; a second's worth may come at once.) False: *err says which. After
+ * true, session_exchange_over() once, when the exchange has ended.
  */
 MUST_USE bool session_admit(struct session *s, struct err *err);
 void session_exchange_over(struct session *s);
