@@ -92,6 +92,7 @@ build_images() { # ours and the servers' side by side; one that fails shows its 
     for one in "${builds[@]}"; do
         wait "${one% *}" || { tail -n 40 "$WORK/image-${one#* }.log" >&2 && return 1; }
     done
+    engine_tidy
 }
 
 build_servers() { # targets of deploy/images/Dockerfile

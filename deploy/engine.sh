@@ -183,6 +183,13 @@ engine_debootstrap() {
         trixie - "deb $archive trixie main"
 }
 
+# The first stage has a name, too, so that what earlier builds have left behind can be told from it
+# and thrown away; in somebody else's engine nothing is.
 engine_carpool() { # tag: the project's own image
-    docker build "${ENGINE_BUILD[@]}" --build-arg "BASE=$BASE" -t "$1" .
+    docker build "${ENGINE_BUILD[@]}" --build-arg "BASE=$BASE" --target build -t "${1%%:*}-build" . &&
+        docker build "${ENGINE_BUILD[@]}" --build-arg "BASE=$BASE" -t "$1" .
+}
+
+engine_tidy() {
+    [ -z "$ENGINE_OWN" ] || docker image prune -f >/dev/null
 }

@@ -29,5 +29,6 @@ fi
 engine_base
 say "building $tag"
 engine_carpool "$tag"
+engine_tidy
 [ -z "$file" ] || docker save -o "$file" "$tag"
 docker image ls "$tag"

@@ -36,10 +36,16 @@ void pool_judge_waiters(struct pool *p)
     if (!look.down || atomic_load(&p->ledger->paused))
         return;
     bool patient = p->conf->on_down == ON_DOWN_WAIT;
+    /* A refused login or certificate does not heal by waiting. */
+    bool refused =
+        look.last_dial.cause == CAUSE_UPSTREAM_AUTH || look.last_dial.cause == CAUSE_TLS_FAILED;
     LIST_EACH(n, &p->waiters) {
         struct waiter *w = OWNER(n, struct waiter, node);
         struct err err;
-        if (patient && now - w->since_ms >= p->conf->timeouts.outage_wait_ms)
+        if (refused)
+            err_set(&err, look.last_dial.cause, look.last_dial.stage, look.last_dial.sys,
+                    "pool %s: %.120s", p->ledger->name, look.last_dial.note);
+        else if (patient && now - w->since_ms >= p->conf->timeouts.outage_wait_ms)
             err_set(&err, CAUSE_OUTAGE, STAGE_WAIT, 0, "pool %s: no server for %llu ms: %.90s",
                     p->ledger->name, (unsigned long long)(now - w->since_ms), look.last_dial.note);
         else if (patient)

@@ -135,7 +135,7 @@ static void fail_by_message(struct pg_dial *d)
     else if (strncmp(state, "28", 2) == 0 || strcmp(state, "3D000") == 0)
         cause = CAUSE_UPSTREAM_AUTH;
     else if (strstr(words, "SSL SYSCALL error"))
-        cause = CAUSE_DIAL_FAILED; /* cut off in the handshake: that heals, a wrong certificate does not */
+        cause = CAUSE_DIAL_FAILED; /* cut off: heals, as a wrong certificate does not */
     else if (strstr(words, "certificate") || strstr(words, "SSL"))
         cause = CAUSE_TLS_FAILED;
     int n = (int)strcspn(words, "\n");

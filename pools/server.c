@@ -324,6 +324,8 @@ void server_checked(struct server *sv, bool well, enum outcome why_not)
     struct pool *p = sv->pool;
     loop_timer_stop(p->loop, &sv->timer);
     if (!well) {
+        log_write(p->loop->log, LOG_WARN, "check_failed", "pool=%s server=%u phase=%s outcome=%s",
+                  p->ledger->name, sv->id, phase_word(sv->check_phase), outcome_word(why_not));
         server_verdict(sv, sv->check_phase, why_not);
         server_close(sv, why_not, false);
         return;

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include "proxy/control.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -234,6 +236,28 @@ static _Noreturn void cannot_start(const struct err *err)
     _exit(1); /* half a daemon is not taken apart piece by piece */
 }
 
+/*
+ * A default socket that cannot be made (an ordinary user, no /run/carpool) is no reason not to
+ * pool; one that somebody asked for is.
+ */
+static bool open_admin(struct control *c, const struct admin_conf *conf,
+                       const struct admin_hooks *hooks, struct err *err)
+{
+    c->admin = admin_open(&c->loop, conf, hooks, err);
+    if (c->admin)
+        return true;
+    if (!conf->socket || strcmp(conf->socket, ADMIN_SOCKET_DEFAULT) != 0 || err->sys == EADDRINUSE)
+        return false;
+    struct admin_conf without = *conf;
+    without.socket = NULL;
+    log_write(c->loop.log, LOG_WARN, "admin_socket_missing",
+              "reason=\"%.200s\" hint=\"set admin.socket or CARPOOL_ADMIN_SOCKET\"", err->note);
+    if (!conf->http)
+        return true; /* without any admin: signals still work */
+    c->admin = admin_open(&c->loop, &without, hooks, err);
+    return c->admin != NULL;
+}
+
 int control_run(const struct control_args *args)
 {
     struct conf_report *issues = conf_report_new();
@@ -272,8 +296,7 @@ int control_run(const struct control_args *args)
     };
     if (!control_apply(c, loaded, &err))
         cannot_start(&err);
-    c->admin = admin_open(&c->loop, &loaded->config->admin, &hooks, &err);
-    if (!c->admin)
+    if (!open_admin(c, &loaded->config->admin, &hooks, &err))
         cannot_start(&err);
     raise_file_limit(c);
     catch_signal(c, &c->hup, SIGHUP);

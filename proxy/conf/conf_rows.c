@@ -37,11 +37,11 @@ static const struct schema_row log_rows[] = {
              "nothing finer than this is written"),
     ROW_ENUM(log_conf, format, "format", log_format_words, "text", RELOADS, "form of a line"),
     ROW_ENUM(log_conf, access, "access", log_access_words, "off", RELOADS,
-             "a line per exchange: none, only failed ones, all"),
+             "a line per exchange; accepted, but nothing writes such lines yet"),
 };
 
 static const struct schema_row admin_rows[] = {
-    ROW(admin_conf, socket, "socket", STRING, "/run/carpool/admin.sock", 0, 107, NEEDS_RESTART,
+    ROW(admin_conf, socket, "socket", STRING, ADMIN_SOCKET_DEFAULT, 0, 107, NEEDS_RESTART,
         "Unix socket of the admin API (mode 0600); empty means none"),
     ROW(admin_conf, http, "http", STRING, NULL, 0, 0, NEEDS_RESTART,
         "TCP address of the admin API, like 127.0.0.1:9601"),
@@ -146,7 +146,7 @@ static const struct schema_row retry_rows[] = {
     ROW(retry_conf, attempts, "attempts", COUNT, "3", 1, 20, RELOADS,
         "tries in all where trying again is safe; 1 never tries again"),
     ROW_RANGE(retry_conf, backoff_min_ms, backoff_max_ms, "backoff", "25ms..250ms", 1, MINUTE,
-              RELOADS, "pause before the next try, growing, with full jitter"),
+              RELOADS, "pause before the next try; accepted, but tries follow one another at once yet"),
     ROW(retry_conf, budget, "budget", PERCENT, "20%", 0, 100, RELOADS,
         "share of requests that may be second tries"),
 };

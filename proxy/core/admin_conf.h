@@ -6,6 +6,8 @@
  */
 #include <stdint.h>
 
+#define ADMIN_SOCKET_DEFAULT "/run/carpool/admin.sock"
+
 struct admin_conf {
     const char *socket; /* Unix socket path; NULL: none */
     const char *http;   /* "127.0.0.1:9601" as written; NULL: no TCP */

@@ -16,7 +16,8 @@ struct watch {
     struct deferred kick;
     int events;
     bool want_write; /* on_drained is due, or TLS waits for room */
-    bool hup;        /* libuv stopped polling on an error: read until it shows */
+    bool told_hangup;
+    bool hup; /* libuv stopped polling on an error: read until it shows */
 };
 
 #define IOV_BATCH 64
@@ -30,7 +31,11 @@ static void watch_arm(struct watch *w)
     struct io *io = w->io;
     if (w->hup)
         return;
-    int events = (io->paused && !io->broken ? 0 : UV_READABLE) | (w->want_write ? UV_WRITABLE : 0);
+    int events = w->want_write ? UV_WRITABLE : 0;
+    if (!io->paused || io->broken)
+        events |= UV_READABLE;
+    else if (io->ops->on_hangup && !w->told_hangup)
+        events |= UV_DISCONNECT;
     if (events == w->events)
         return;
     w->events = events;
@@ -71,6 +76,17 @@ static void on_writable(struct watch *w)
         io->ops->on_drained(io);
 }
 
+/* Level-triggered for good: told once, then not watched any more. */
+static void tell_hangup(struct watch *w)
+{
+    if (w->told_hangup || !w->io->paused)
+        return;
+    w->told_hangup = true;
+    watch_arm(w);
+    if (w->io->ops->on_hangup)
+        w->io->ops->on_hangup(w->io);
+}
+
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct watch *w = poll->data;
@@ -90,12 +106,16 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         }
         if (w->io && !w->io->paused)
             deliver(w);
+        else if (w->io)
+            tell_hangup(w);
         return;
     }
     if ((events & UV_WRITABLE) && w->want_write)
         on_writable(w);
     if (w->io && (events & UV_READABLE) && (!w->io->paused || w->io->broken))
         deliver(w);
+    else if (w->io && (events & UV_DISCONNECT))
+        tell_hangup(w);
 }
 
 static void on_watch_closed(uv_handle_t *handle)

@@ -12,6 +12,8 @@
  *
  *   on_readable  bytes, end-of-file or an error are waiting: call io_read(). Level-triggered.
  *   on_drained   the queue of unsent bytes has become empty.
+ *   on_hangup    once, while reading is paused: the peer has sent its end-of-file or a reset,
+ *                behind whatever is still unread. NULL: not of interest.
  *
  * A failed write is not reported where it happens: the peer's last words may still be readable. The
  * queue is dropped, io->broken is set, reading is forced on, and io_read() brings the news.
@@ -29,6 +31,7 @@ struct watch;
 struct io_ops {
     void (*on_readable)(struct io *io);
     void (*on_drained)(struct io *io);
+    void (*on_hangup)(struct io *io);
 };
 
 struct io {

@@ -47,6 +47,9 @@ void log_write(struct log_ring *ring, enum log_level level, const char *event, c
     va_start(ap, fmt);
     vsnprintf(line->text, sizeof line->text, fmt, ap);
     va_end(ap);
+    for (char *c = line->text; *c; c++)
+        if ((unsigned char)*c < 0x20)
+            *c = ' '; /* one record is one line */
     atomic_store(&ring->head, head + 1);
     if (ring->wake)
         ring->wake(ring);

@@ -92,7 +92,18 @@ static void on_drained(struct io *io)
     s->gate->ops->on_drained(s);
 }
 
-static const struct io_ops session_io_ops = {.on_readable = on_readable, .on_drained = on_drained};
+static void on_hangup(struct io *io)
+{
+    struct session *s = OWNER(io, struct session, io);
+    if (s->gate->ops->on_hangup)
+        s->gate->ops->on_hangup(s);
+}
+
+static const struct io_ops session_io_ops = {
+    .on_readable = on_readable,
+    .on_drained = on_drained,
+    .on_hangup = on_hangup,
+};
 
 static void session_after_nothing(struct session *s)
 {

@@ -30,6 +30,8 @@ void hr_become(struct hr_session *s, enum hr_state to)
 {
     CHECK(sm_allows(rows, s->state, to));
     s->state = to;
+    if (s->base.in_flight && to != HR_HEAD && to != HR_WAITING && to != HR_LINKED)
+        session_exchange_over(&s->base);
 }
 
 void hr_set_deadline(struct hr_session *s, enum hr_deadline kind, uint64_t ms)

@@ -194,6 +194,16 @@ void hr_on_lease(struct waiter *w)
     hr_advance(s);
 }
 
+/* limits.rate and limits.in_flight; over again in hr_become(). */
+static bool admit(struct hr_session *s)
+{
+    struct err err;
+    if (session_admit(&s->base, &err))
+        return true;
+    hr_refuse(s, &err, 0, 1000);
+    return false;
+}
+
 static bool service_allows(struct hr_session *s)
 {
     struct ledger *l = pool_ledger(session_pool(&s->base));
@@ -311,7 +321,7 @@ static void on_head(struct hr_session *s, struct hr_batch *b, const struct http_
     }
     pool_request(session_pool(&s->base));
     hr_set_deadline(s, HR_DEADLINE_REQUEST, hr_timeouts(s)->request_ms);
-    if (!service_allows(s) || !want_server(s))
+    if (!admit(s) || !service_allows(s) || !want_server(s))
         return;
     hr_batch_wrote(b, out.n);
     b->redo = out.n;

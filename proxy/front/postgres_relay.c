@@ -165,9 +165,13 @@ void pg_want_server(struct pg_session *s)
     uint64_t wait_ms;
     if (!ledger_service_allows(pool_ledger(p), loop_now(session_loop(&s->base)), &s->permit,
                                &wait_ms)) {
-        err_set(&err, CAUSE_BREAKER_OPEN, STAGE_WAIT, 0,
-                "pool %s: its breaker is open, for %llu ms more", pool_ledger(p)->name,
-                (unsigned long long)wait_ms);
+        if (wait_ms)
+            err_set(&err, CAUSE_BREAKER_OPEN, STAGE_WAIT, 0,
+                    "pool %s: its breaker is open, for %llu ms more", pool_ledger(p)->name,
+                    (unsigned long long)wait_ms);
+        else
+            err_set(&err, CAUSE_BREAKER_OPEN, STAGE_WAIT, 0,
+                    "pool %s: its breaker was opened by hand", pool_ledger(p)->name);
         refuse_exchange(s, &err);
         return;
     }

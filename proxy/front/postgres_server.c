@@ -101,7 +101,7 @@ static void after_ready(struct pg_session *s)
         pg_set_deadline(s, PG_DEADLINE_NONE, 0);
 }
 
-/* One pass over a server's bytes. `from`..`in` was looked at and goes to the client in one write. */
+/* One pass over a server's bytes. `from`..`in` was looked at; it goes out in one write. */
 struct walk {
     struct span from, in;
     bool ready;      /* a ReadyForQuery was among them */

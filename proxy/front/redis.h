@@ -76,6 +76,7 @@ struct redis_request {
     uint8_t cause; /* FAILED */
     uint8_t fate;  /* FAILED: enum redis_fate */
     bool ill;      /* the server's answer counts against it */
+    bool admitted; /* counted by limits.in_flight */
     uint32_t text_n;
     uint32_t size;   /* bytes of the command */
     uint32_t permit; /* of the service breaker */

@@ -65,6 +65,9 @@ void redis_request_free(struct redis_client *c, struct redis_request *r)
     list_remove(&r->node);
     c->n_requests--;
     c->bytes -= r->size;
+    if (r->admitted && !c->base.closed)
+        session_exchange_over(&c->base);
+    r->admitted = false;
     if (route->n_free >= FREE_REQUESTS) {
         free(r);
         return;

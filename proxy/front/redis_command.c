@@ -68,14 +68,19 @@ static struct redis_request *request_new(struct redis_client *c, const struct re
     return r;
 }
 
-/* The service breaker. False: the request has failed. */
+/* Limits and the service breaker. False: the request has failed. */
 static bool admit(struct redis_client *c, struct redis_request *r)
 {
     struct ledger *l = pool_ledger(session_pool(&c->base));
     uint64_t wait_ms;
+    struct err err;
+    r->admitted = session_admit(&c->base, &err);
+    if (!r->admitted) {
+        redis_fail(c, r, &err);
+        return false;
+    }
     if (ledger_service_allows(l, loop_now(redis_loop(c)), &r->permit, &wait_ms))
         return true;
-    struct err err;
     err_set(&err, CAUSE_BREAKER_OPEN, STAGE_WAIT, 0,
             "pool %s: requests fail for now, the next one is tried in %llu ms", l->name,
             (unsigned long long)wait_ms);

@@ -251,8 +251,15 @@ static void read_client(struct redis_client *c)
         io_pause(&c->base.io);
         return;
     }
+    /* What is carried and what comes must fit into the carry again, if nothing is used. */
+    size_t room = LOOP_CARRY_MAX - c->carry.len;
+    if (room == 0) {
+        redis_wake(c);
+        return;
+    }
     size_t had = walk ? bufq_peek(&c->carry, loop->scratch, c->carry.len) : 0;
-    ssize_t n = io_read(&c->base.io, loop->scratch + had, LOOP_READ_MAX);
+    ssize_t n =
+        io_read(&c->base.io, loop->scratch + had, room < LOOP_READ_MAX ? room : LOOP_READ_MAX);
     if (n == -EAGAIN)
         return;
     if (n <= 0) {
@@ -455,6 +462,19 @@ static void on_fini(struct session *base, const struct err *err)
     bufq_clear(chunks, &c->answers);
 }
 
+/* A server of its own is not kept for a client that has left: BLPOP may never end. Whoever shares
+   has its replies soon. */
+static void on_hangup(struct session *base)
+{
+    struct redis_client *c = redis_client_of(base);
+    if (c->state != REDIS_OWN && !c->hold)
+        return;
+    struct err err;
+    err_set(&err, CAUSE_CLIENT_GONE, STAGE_CLIENT, 0,
+            "the client left without a word (%u requests under way)", c->n_requests);
+    session_close(base, &err);
+}
+
 const struct relay_ops redis_relay = {
     .name = "redis",
     .session_size = sizeof(struct redis_client),
@@ -465,6 +485,7 @@ const struct relay_ops redis_relay = {
     .open = on_open,
     .on_readable = on_readable,
     .on_drained = on_drained,
+    .on_hangup = on_hangup,
     .on_deadline = on_deadline,
     .drain = on_drain,
     .fini = on_fini,

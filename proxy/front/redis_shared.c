@@ -302,6 +302,8 @@ void redis_time_out(struct redis_client *c, struct redis_request *r)
     list_insert_between(&failed->node, &c->requests, c->requests.next);
     failed->slot = r->slot;
     failed->call.replies = r->call.replies;
+    failed->admitted = r->admitted;
+    r->admitted = false;
     failed->fate = r->slot.retryable ? REDIS_FATE_NONE : REDIS_FATE_UNKNOWN;
     redis_fail(c, failed, &err);
     list_remove(&r->node);

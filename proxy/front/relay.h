@@ -38,6 +38,8 @@ struct relay_ops {
     void (*open)(struct session *s);
     void (*on_readable)(struct session *s);
     void (*on_drained)(struct session *s);
+    /* Once, while it is not read from: the client sent end-of-file, or is gone. May be NULL. */
+    void (*on_hangup)(struct session *s);
     /* Its deadline (session_deadline) has passed. */
     void (*on_deadline)(struct session *s);
     /* No new exchanges: close as soon as nothing is open, in the protocol's words. */

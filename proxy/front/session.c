@@ -77,12 +77,14 @@ bool session_admit(struct session *s, struct err *err)
                        "pool %s: more than %u exchanges a second (limits.rate)", name,
                        limits->rate);
     r->in_flight++;
+    s->in_flight++;
     return true;
 }
 
 void session_exchange_over(struct session *s)
 {
-    CHECK(s->route->in_flight > 0);
+    CHECK(s->in_flight > 0 && s->route->in_flight > 0);
+    s->in_flight--;
     s->route->in_flight--;
 }
 
@@ -119,6 +121,9 @@ void session_close(struct session *s, const struct err *err)
     }
     loop_timer_stop(loop, &s->timer);
     s->gate->ops->fini(s, err);
+    CHECK(r->in_flight >= s->in_flight);
+    r->in_flight -= s->in_flight;
+    s->in_flight = 0;
     io_close(&s->io);
     list_remove(&s->node);
     r->n_sessions--;

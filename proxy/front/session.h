@@ -20,6 +20,7 @@ struct session {
     uint32_t id; /* "conn=17" in logs and error texts */
     bool closed;
     bool draining;
+    uint32_t in_flight; /* exchanges admitted and not over; a session that ends gives them back */
     struct route *route;
     struct gate *gate; /* the settings it came in by; one reference */
     struct io io;

@@ -40,6 +40,8 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=3, help="times each is measured (3)")
     parser.add_argument("--seconds", type=int,
                         help="length of a full run (4 for one kind, 3 for several)")
+    parser.add_argument("--patience", type=int, default=0, metavar="SECONDS",
+                        help="may be spent on waiting while other work takes the cores (0)")
     parser.add_argument("--only", default="", metavar="REGEX", help="only workloads that match")
     parser.add_argument("--write", metavar="FILE", help="put the tables into this page")
     args = parser.parse_args()
@@ -59,7 +61,7 @@ def tell(text):
     print(f"   {text}", file=sys.stderr, flush=True)
 
 
-def bench(kind, args, binary, servers):
+def bench(kind, args, binary, servers, patience):
     """The table of one kind as Markdown, or None when this carpool cannot do it."""
     module = KINDS[kind]
     with contextlib.ExitStack() as stack:
@@ -69,8 +71,10 @@ def bench(kind, args, binary, servers):
             print(f"\n== skipped: {kind}: {e}\n", flush=True)
             return None
         workloads = [w for w in one.workloads() if re.search(args.only, w.name)]
-        table = measure.rounds(workloads, args.rounds, args.seconds, tell)
+        table = measure.rounds(workloads, args.rounds, args.seconds, patience, tell)
     command = f"./dev bench {kind} --rounds {args.rounds} --seconds {args.seconds}"
+    if args.patience:
+        command += f" --patience {args.patience}"
     if args.only:
         command += f" --only {shlex.quote(args.only)}"
     return report.markdown(kind, one.title, one.notes, table, command)
@@ -83,11 +87,12 @@ def main():
         raise SystemExit("bench: no carpool binary: ./dev build release, or set CARPOOL_BIN")
     for signo in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signo, lambda *_: sys.exit(1))
+    patience = measure.Patience(args.patience)
     begun = time.monotonic()
     with contextlib.closing(Servers()) as servers:
         for kind in args.kinds:
             tell(f"{kind}: starting servers")
-            text = bench(kind, args, binary, servers)
+            text = bench(kind, args, binary, servers, patience)
             if text:
                 print(f"\n{text}", flush=True)
                 if args.write:

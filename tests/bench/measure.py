@@ -21,6 +21,7 @@ from harness.base import clean_env, die_with_parent
 
 TICKS = os.sysconf("SC_CLK_TCK")
 CORES = os.cpu_count()
+QUIET = 0.1  # part of the cores that may go to strangers before a figure is called disturbed
 
 
 class LoadFailed(Exception):
@@ -158,22 +159,63 @@ def warm_up(cell):
         cell.failed = str(e)
 
 
-def rounds(workloads, count, seconds, tell):
+class Patience:
+    """Seconds that may be spent on waiting for a quiet machine and on repeating disturbed rounds."""
+
+    def __init__(self, seconds):
+        self.left = seconds
+
+    def wait_for_quiet(self):
+        while self.left > 0:
+            before, begun = _machine(), time.monotonic()
+            time.sleep(1)
+            busy = (_machine() - before) / ((time.monotonic() - begun) * CORES)
+            if busy < QUIET:
+                return
+            self.left -= 1
+
+    def spent_on(self, samples, seconds):
+        """True: these are to be measured again, since others had taken part of the cores."""
+        if self.left <= 0 or max((s.strangers for s in samples), default=0.0) < QUIET:
+            return False
+        self.left -= seconds
+        return True
+
+
+def one_round(cells, seconds, tell):
+    """A sample of each cell that can; a cell that fails gets none any more."""
+    samples = []
+    for cell in cells:
+        if cell.failed:
+            continue
+        tell(cell.target.name)
+        try:
+            sample = measured(cell.target,
+                              lambda: cell.workload.run(cell.target, cell.workload.weight * seconds))
+            samples.append((cell, sample))
+        except LoadFailed as e:
+            cell.failed = str(e)
+    return samples
+
+
+def rounds(workloads, count, seconds, patience, tell):
     """Measure everything; a list of cells by workload. `tell(text)` says what is going on."""
     table = []
     for workload in workloads:
         cells = [Cell(workload, t) for t in workload.targets]
         for cell in cells:
             warm_up(cell)
-        for n in range(count):
-            for cell in cells:
-                if cell.failed:
-                    continue
-                tell(f"{workload.name}, round {n + 1} of {count}: {cell.target.name}")
-                try:
-                    cell.samples.append(measured(
-                        cell.target, lambda: workload.run(cell.target, seconds * workload.weight)))
-                except LoadFailed as e:
-                    cell.failed = str(e)
+        done = 0
+        while done < count:
+            patience.wait_for_quiet()
+            begun = time.monotonic()
+            samples = one_round(cells, seconds, lambda name: tell(
+                f"{workload.name}, round {done + 1} of {count}: {name}"))
+            if patience.spent_on([s for _, s in samples], time.monotonic() - begun):
+                tell("others were busy: once more")
+                continue
+            for cell, sample in samples:
+                cell.samples.append(sample)
+            done += 1
         table.append(cells)
     return table

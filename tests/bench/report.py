@@ -7,7 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
-QUIET = 0.10  # part of the cores that may go to strangers before the figures are called disturbed
+from measure import QUIET
 
 PACKAGES = {
     "postgres": ("postgresql-15", "postgresql-17", "pgbouncer"),

@@ -440,3 +440,12 @@ def test_a_slow_reader_is_not_a_stuck_one(web, nginx):
             time.sleep(0.1)
         assert got == pattern(3_000_000)
     assert daemon.all_errors("web") == {}
+
+
+def test_rate_limit(web, nginx):
+    daemon = web(nginx.url(), limits={"rate": 2})
+    with Http(daemon.port("web")) as c:
+        answers = [c.get() for _ in range(4)]
+        assert answers[0].status == 200
+        assert refused(answers[-1], 429, "rate_limited")
+    assert daemon.saw("rate_limited", "web")

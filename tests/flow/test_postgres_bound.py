@@ -68,7 +68,9 @@ class Bound:
         self.daemon.change(size={"max": to})
         self.daemon.reload()
         if to < self.now:
-            wait_for(lambda: self.pg.connections("bounded") <= to, 20, f"the pool to shrink to {to}")
+            # Both: a dial that was under way is a slot before the server knows whose it is.
+            wait_for(lambda: self.daemon.metric("carpool_pool_open", pool="orders") <= to
+                     and self.pg.connections("bounded") <= to, 20, f"the pool to shrink to {to}")
             self.pg.set_bound(to)
         self.now = to
 

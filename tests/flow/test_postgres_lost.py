@@ -7,6 +7,7 @@ without the first. A COMMIT on its way: 08007, nobody knows.
 """
 
 import subprocess
+import random
 import threading
 import time
 
@@ -312,13 +313,13 @@ def test_no_transaction_is_torn_under_random_cuts(through_gate, pg, table):
     """Pairs of rows, each in a transaction, while the servers' connections are cut at random."""
     daemon, relay = through_gate(size={"max": 3, "acquire_timeout": "30s"})
     end = threading.Event()
-    states, committed = set(), []
+    states, committed, finished = set(), [], []
 
     def rider(n):
         with daemon.connect() as conn:
             for i in range(1000):
                 if end.is_set():
-                    return
+                    break
                 pair = n * 1000 + i
                 try:
                     conn.execute("begin")
@@ -328,20 +329,25 @@ def test_no_transaction_is_torn_under_random_cuts(through_gate, pg, table):
                     committed.append(pair)
                 except psycopg.Error as e:
                     states.add(e.sqlstate)
-                    conn.execute("rollback")
+                    if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                        conn.execute("rollback")  # answered by carpool itself: nothing can cut it
+            finished.append(n)
 
     riders = [threading.Thread(target=rider, args=(n,)) for n in range(6)]
     for thread in riders:
         thread.start()
     for i in range(15):
-        time.sleep(0.1)  # the moment is left to chance on purpose
+        before = len(committed)
+        wait_for(lambda: len(committed) > before, 20, "a transaction between two cuts")
+        time.sleep(random.random() * 0.1)  # the moment is left to chance on purpose
         relay.cut(reset=i % 2 == 0)
     end.set()
     for thread in riders:
         thread.join(30)
+    assert len(finished) == len(riders), "every client stays connected"
     torn = pg.query(f"select n, count(*) from {table} group by n having count(*) <> 2", db="orders")
     assert torn == []
     stored = {r[0] for r in pg.query(f"select distinct n from {table}", db="orders")}
     assert set(committed) <= stored, "what was said to be committed is there"
     assert states <= {"08006", "08007", "25P02"}, states
-    assert len(committed) > 20
+    assert len(committed) >= 15

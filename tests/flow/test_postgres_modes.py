@@ -167,19 +167,19 @@ def test_users_file_changes_by_reload(carpool, pg):
 
 # -- what a client set travels with it
 
-def both_servers(daemon, pg):
-    """Holds one of two servers, so that the next transaction runs on the other; yields its pid."""
-    @contextlib.contextmanager
-    def hold(pid):
-        with daemon.wire() as wire:
-            for _ in range(20):
-                wire.run("begin")
-                if wire.run("select pg_backend_pid()")[0] == [[str(pid)]]:
-                    break
-                wire.run("commit")
-            yield
-            wire.run("commit")
-    return hold
+@contextlib.contextmanager
+def occupied(daemon, pid):
+    """Holds that one of two servers, so that the next transaction runs on the other."""
+    with daemon.wire() as one, daemon.wire() as two:
+        for wire in (one, two):
+            wire.run("begin")
+        mine, other = one, two
+        if one.run("select pg_backend_pid()")[0] != [[pid]]:
+            mine, other = two, one
+        other.run("commit")
+        assert mine.run("select pg_backend_pid()")[0] == [[pid]]
+        yield
+        mine.run("commit")
 
 
 SETTINGS = {"application_name": ("rider", "select current_setting('application_name')"),
@@ -201,7 +201,7 @@ def test_startup_parameters_follow_the_client(orders, pg, name, workers):
             pid, got = wire.run(f"select pg_backend_pid()::text; {ask}")[0]
             assert got == [want]
             seen.add(pid[0])
-            with both_servers(daemon, pg)(pid[0]):
+            with occupied(daemon, pid[0]):
                 other, got = wire.run(f"select pg_backend_pid()::text; {ask}")[0]
                 assert got == [want]
                 seen.add(other[0])

@@ -255,6 +255,24 @@ def test_silence_while_logging_in(orders, when):
         half.close()
 
 
+@pytest.mark.parametrize("when", ["at once", "in the login"])
+@pytest.mark.parametrize("ssl", [b"N", b"S"], ids=["plain", "tls"])
+def test_hanging_up_while_logging_in(orders, when, ssl):
+    """An upstream that goes down in the middle of a login or of a TLS handshake is down, and waited for:
+    only a certificate that is wrong does not heal by waiting."""
+    half = Half(*({"at once": (), "in the login": (ssl,)}[when]), leaves=True)
+    try:
+        daemon = orders(upstream=f"postgres://app:x@{LOOPBACK}:{half.port}/orders",
+                        size={"max": 1, "acquire_timeout": "200ms"}, timeouts={"outage_wait": "800ms"})
+        begun = time.monotonic()
+        error = daemon.first_error()
+        assert error.code == "08001" and "outage" in error.fields["M"], error
+        assert time.monotonic() - begun > 0.7
+        assert set(daemon.all_errors()) == {"dial_failed", "outage"}
+    finally:
+        half.close()
+
+
 ANSWER = (pgwire.message("T", b"\0\1n\0" + b"\0" * 6 + b"\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0") +
           pgwire.message("D", b"\0\1\0\0\0\x017") + pgwire.message("C", b"SELECT 1\0") +
           pgwire.message("Z", b"I"))

@@ -420,3 +420,32 @@ def test_upstream_login(carpool, servers, client):
         daemon.saw("upstream_auth" if error.cause == "upstream_auth" else "breaker_open", "cache")
         assert daemon.log_lines("dial_failed", "cause=upstream_auth")
     servers.forget(server)
+
+
+def test_a_client_that_leaves_with_a_backlog_frees_its_server(cache, key):
+    """Blocked for ever, so much sent behind it that it is not read any more, then gone."""
+    daemon = cache(**ONE)
+    gone = Resp(daemon.port("cache"))
+    gone.write(encode("BLPOP", key, "0"))
+    wait_for(lambda: daemon.leases("cache") == 1, what="the blocking call to have its server")
+    gone.sock.settimeout(1)
+    try:
+        gone.write(encode("SET", key + "x", "x" * 200_000) * 20)
+    except OSError:
+        pass  # as much as fits
+    gone.close()
+    wait_for(lambda: daemon.leases("cache") == 0, what="the server to be free again")
+    with Resp(daemon.port("cache")) as next_one:
+        assert next_one.cmd("SET", key, "1") == "OK"
+
+
+@pytest.mark.parametrize("limit,word", [({"rate": 2}, "rate_limited"),
+                                        ({"in_flight": 1}, "overloaded")])
+def test_limits_of_exchanges(cache, key, limit, word):
+    daemon = cache(limits=limit)
+    with Resp(daemon.port("cache")) as c:
+        c.write(encode("SET", key, "1") * 4)
+        replies = [c.read() for _ in range(4)]
+        assert replies[0] == "OK"
+        assert replies[-1].cause == word
+    assert daemon.saw(word, "cache")

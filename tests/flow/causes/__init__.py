@@ -54,5 +54,8 @@ class World:
         self._kept.callback(what.close)
         return what
 
+    def at_end(self, do):
+        self._kept.callback(do)
+
     def close(self):
         self._kept.close()

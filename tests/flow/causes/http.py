@@ -2,7 +2,7 @@
 """HTTP: how each cause comes about, and the status that goes with it; the word is in Proxy-Status."""
 
 from harness.base import LOOPBACK, free_port
-from harness.httpwire import Http, refused, reply, request
+from harness.httpwire import Http, refused, request
 
 from . import Table
 
@@ -44,7 +44,7 @@ def acquire_timeout(world):
 
 @case("queue_full", 503)
 def queue_full(world):
-    daemon, other = busy(world, size={"max": 1, "waiters": 0})
+    daemon, other = busy(world, size={"min": 1, "max": 1, "waiters": 0})
     return daemon, other.get()
 
 
@@ -132,7 +132,6 @@ def client_timeout(world):
 
 @case("tls_failed", 502)
 def tls_failed(world):
-    world.raw.accepted  # a listener that speaks no TLS
     daemon = world.web(world.nginx.url().replace("http:", "https:"))
     return daemon, client(world, daemon).get()
 
@@ -187,6 +186,3 @@ def paused(world):
     daemon = world.web(size={"acquire_timeout": "200ms"})
     daemon.cli("pause", "web")
     return daemon, client(world, daemon).get()
-
-
-__all__ = ["TABLE", "reply"]

@@ -250,6 +250,10 @@ class Carpool:
         """Clients that wait for a server now."""
         return int(self.pools()[pool]["waiting"])
 
+    def leases(self, pool="orders"):
+        """Leases held now."""
+        return int(self.pools()[pool]["leases"])
+
     def servers(self, pool="orders", state=None):
         """Servers that count against the bound now, or those of one state."""
         states = self.pools()[pool]["servers"]

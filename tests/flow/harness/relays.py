@@ -160,10 +160,11 @@ class BlackHole:
 
 
 class Half:
-    """A server that says the given words, one after each packet it gets, and then nothing more."""
+    """A server that says the given words, one after each packet it gets, and then nothing more, or (with
+    `leaves`) closes at the next packet."""
 
-    def __init__(self, *words):
-        self.words = words
+    def __init__(self, *words, leaves=False):
+        self.words, self.leaves = words, leaves
         self.host, self.port = LOOPBACK, free_port()
         self.accepted = 0
         self._conns = []
@@ -186,7 +187,7 @@ class Half:
                 if not conn.recv(CHUNK):
                     return
                 conn.sendall(word)
-            while conn.recv(CHUNK):
+            while conn.recv(CHUNK) and not self.leaves:
                 pass
 
     def close(self):
