@@ -146,7 +146,7 @@ static const struct schema_row retry_rows[] = {
     ROW(retry_conf, attempts, "attempts", COUNT, "3", 1, 20, RELOADS,
         "tries in all where trying again is safe; 1 never tries again"),
     ROW_RANGE(retry_conf, backoff_min_ms, backoff_max_ms, "backoff", "25ms..250ms", 1, MINUTE,
-              RELOADS, "pause before the next try; accepted, but tries follow one another at once yet"),
+              RELOADS, "pause before the next try; accepted, but without effect yet"),
     ROW(retry_conf, budget, "budget", PERCENT, "20%", 0, 100, RELOADS,
         "share of requests that may be second tries"),
 };
