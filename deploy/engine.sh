@@ -191,5 +191,5 @@ engine_carpool() { # tag: the project's own image
 }
 
 engine_tidy() {
-    [ -z "$ENGINE_OWN" ] || docker image prune -f >/dev/null
+    [ -z "$ENGINE_OWN" ] || docker system prune -f >/dev/null
 }
