@@ -18,13 +18,14 @@ container() { # service
     printf '%s\n' "$id"
 }
 
-address() {
-    case $server in
-        postgres) echo "$net.11" ;;
-        redis) echo "$net.12" ;;
-        http) echo "$net.13" ;;
-    esac
-}
+case $server in
+    postgres) address=$net.11 port=5432 ;;
+    redis) address=$net.12 port=6379 ;;
+    http) address=$net.13 port=80 ;;
+    *) echo "fault.sh: no such server: $server" >&2; exit 2 ;;
+esac
+
+listens() { timeout 1 bash -c "exec 3<>/dev/tcp/$address/$port" 2>/dev/null; }
 
 id=$(container "$server")
 is() { [ "$(docker inspect -f '{{.State.Status}}' "$id")" = "$1" ]; }
@@ -37,7 +38,8 @@ harm() {
         kill)
             if is running || is paused; then
                 docker kill "$id"
-                timeout 20 "${DOCKER:-docker}" wait "$id" # dead for everybody
+                timeout 20 "${DOCKER:-docker}" wait "$id"
+                while listens; do sleep 0.05; done # dead for everybody
             fi
             ;;
         pause) is paused || docker pause "$id" ;;
@@ -48,7 +50,7 @@ harm() {
                 [ "$verb" = connect ] || docker network disconnect -f "${project}_flow" "$holder"
             else
                 [ "$verb" = disconnect ] ||
-                    docker network connect --ip "$(address)" "${project}_flow" "$holder"
+                    docker network connect --ip "$address" "${project}_flow" "$holder"
             fi
             ;;
         *) echo "fault.sh: no such verb: $verb" >&2; exit 2 ;;

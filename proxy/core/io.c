@@ -3,10 +3,12 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -341,6 +343,14 @@ void io_flush(struct io *io)
             return;
         }
     }
+}
+
+size_t io_untaken(const struct io *io)
+{
+    int held = 0;
+    if (ioctl(io->fd, SIOCOUTQ, &held) != 0 || held < 0)
+        held = 0;
+    return io->out.len + (size_t)held;
 }
 
 void io_pause(struct io *io)

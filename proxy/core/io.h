@@ -80,6 +80,10 @@ static inline size_t io_unsent(const struct io *io)
     return io->out.len;
 }
 
+/* What the peer has not taken yet, the kernel's part included: shrinks while it takes any.
+   A system call: for clocks that are about to run out. */
+size_t io_untaken(const struct io *io);
+
 /* Stops and starts reading. A broken io ignores the pause. */
 void io_pause(struct io *io);
 void io_resume(struct io *io);

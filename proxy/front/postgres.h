@@ -70,8 +70,9 @@ struct pg_session {
     bool cancelled;      /* its deadline passed: the server's 57014 is ours to explain */
     bool dropping_body;  /* the rest of a replaced message from the server */
     bool client_gone;
-    uint8_t deadline; /* enum pg_deadline */
-    uint32_t permit;  /* of the service breaker, for the exchange under way; 0: none */
+    uint8_t deadline;                  /* enum pg_deadline */
+    size_t stall_client, stall_server; /* untaken when the stall clock was set: less is progress */
+    uint32_t permit; /* of the service breaker, for the exchange under way; 0: none */
     uint32_t key_pid;
     uint8_t key[4];
     struct list key_node;
@@ -105,6 +106,8 @@ void pg_guard_free(void *guard);
 const char *pg_state_name(enum pg_state state);
 void pg_become(struct pg_session *s, enum pg_state to);
 void pg_set_deadline(struct pg_session *s, enum pg_deadline kind, uint64_t ms);
+/* A side takes nothing now: in write_stall at the latest something must have moved. */
+void pg_watch_stall(struct pg_session *s);
 /* Bytes a peer may leave unsent before the other side is not read any more. */
 size_t pg_high_water(const struct pg_session *s);
 /* Session mode, or session state that lives on the server. */

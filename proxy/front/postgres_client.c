@@ -53,8 +53,11 @@ static void forward_to_server(struct pg_session *s, struct span from, struct spa
     if (!n || !s->server)
         return;
     server_send(&s->server->base, from.p, n);
-    if (io_unsent(&s->server->base.io) > pg_high_water(s))
-        io_pause(&s->base.io);
+    if (io_unsent(&s->server->base.io) <= pg_high_water(s))
+        return;
+    io_pause(&s->base.io);
+    if (s->deadline == PG_DEADLINE_NONE)
+        pg_watch_stall(s);
 }
 
 /* Late words of a COPY that has failed, Flush, and a Sync that ends nothing. */

@@ -208,6 +208,43 @@ static void on_drained(struct session *base)
         io_resume(&s->server->base.io);
 }
 
+/* Towards a peer that leaves anything unsent: what it has not taken. */
+static size_t untaken(const struct io *io)
+{
+    return io_unsent(io) ? io_untaken(io) : 0;
+}
+
+static size_t untaken_by_server(const struct pg_session *s)
+{
+    return s->server ? untaken(&s->server->base.io) : 0;
+}
+
+void pg_watch_stall(struct pg_session *s)
+{
+    s->stall_client = untaken(&s->base.io);
+    s->stall_server = untaken_by_server(s);
+    pg_set_deadline(s, PG_DEADLINE_STALL,
+                    pool_conf(session_pool(&s->base))->timeouts.write_stall_ms);
+}
+
+static void on_stall(struct pg_session *s)
+{
+    unsigned long long ms = pool_conf(session_pool(&s->base))->timeouts.write_stall_ms;
+    size_t client = untaken(&s->base.io), server = untaken_by_server(s);
+    struct err err;
+    if (client && client >= s->stall_client) {
+        err_set(&err, CAUSE_WRITE_STALL, STAGE_CLIENT, 0,
+                "the client took nothing for %llu ms (timeouts.write_stall)", ms);
+        session_close(&s->base, &err);
+    } else if (server && server >= s->stall_server) {
+        err_set(&err, CAUSE_WRITE_STALL, STAGE_EXCHANGE, 0,
+                "the server took nothing for %llu ms (timeouts.write_stall)", ms);
+        pg_lose_server(s, &err, OUTCOME_DROP_TIMEOUT);
+    } else if (client || server) {
+        pg_watch_stall(s);
+    }
+}
+
 static void on_deadline(struct session *base)
 {
     struct pg_session *s = pg_session_of(base);
@@ -226,6 +263,10 @@ static void on_deadline(struct session *base)
     case PG_DEADLINE_REQUEST:
         if (!s->server || !pg_flow_is_busy(&s->server->flow))
             return;
+        if (io_unsent(&base->io) > pg_high_water(s)) {
+            pg_watch_stall(s); /* it is the client that holds things up */
+            return;
+        }
         s->cancelled = true;
         (void)pg_cancel(s->server);
         pg_set_deadline(s, PG_DEADLINE_CANCEL,
@@ -249,10 +290,7 @@ static void on_deadline(struct session *base)
         pg_refuse(s, &err, NULL);
         return;
     case PG_DEADLINE_STALL:
-        err_set(&err, CAUSE_WRITE_STALL, STAGE_CLIENT, 0,
-                "the client took nothing for %llu ms (timeouts.write_stall)",
-                (unsigned long long)t->write_stall_ms);
-        session_close(base, &err);
+        on_stall(s);
         return;
     }
 }

@@ -80,8 +80,7 @@ static void flush_to_client(struct pg_session *s, struct span from, struct span 
         return;
     io_pause(&s->server->base.io);
     if (s->deadline == PG_DEADLINE_NONE)
-        pg_set_deadline(s, PG_DEADLINE_STALL,
-                        pool_conf(session_pool(&s->base))->timeouts.write_stall_ms);
+        pg_watch_stall(s);
 }
 
 static void after_ready(struct pg_session *s)

@@ -70,18 +70,24 @@ def test_slow_reader_is_not_a_stalled_one(orders):
     wire.close()
 
 
-def test_stalled_client_with_a_request_deadline(orders, pg):
-    """Both clocks run: whichever rings first, the client does not keep the only server."""
-    daemon = orders(size={"max": 1, "acquire_timeout": "20s"},
+def test_stalled_clients_with_a_request_deadline(orders):
+    """Both clocks run: whichever rings first, the clients do not keep the servers, nor stay themselves; and
+    since it is none of the server's fault, the breaker does not hear of it."""
+    daemon = orders(size={"max": 6, "acquire_timeout": "20s"}, breaker={"consecutive": 5},
                     timeouts={"request": "500ms", "write_stall": "1s", "close": "500ms"})
-    stalled = daemon.wire()
-    stalled.send(query(BIG))
+    stalled = [daemon.wire() for _ in range(6)]
+    for wire in stalled:
+        wire.send(query(BIG))
     with daemon.wire() as other:
         assert other.run("select 1")[0] == [["1"]]
+        wait_for(lambda: daemon.metric("carpool_clients", pool="orders") == 1, 10,
+                 "the stalled clients to be closed")
+        for _ in range(10):
+            assert other.run("select 1")[0] == [["1"]]
     assert set(daemon.all_errors()) <= {"write_stall", "request_timeout"}
-    wait_for(lambda: daemon.metric("carpool_clients", pool="orders") == 0, 10,
-             "the stalled client to be closed")
-    stalled.abort()
+    assert daemon.metric("carpool_breaker_state", breaker="service", state="closed") == 1
+    for wire in stalled:
+        wire.abort()
 
 
 def test_stalled_client_over_tls(orders, servers):
