@@ -115,10 +115,13 @@ static const struct admin_view *admin_see(void *arg)
     c->view_pools = realloc(c->view_pools, (c->n_entries + 1) * sizeof *c->view_pools);
     CHECK(c->view_pools != NULL);
     bool bound = true;
+    size_t n = 0;
     for (size_t i = 0; i < c->n_entries; i++) {
         struct entry *e = c->entries[i];
         bound = bound && e->started;
-        c->view_pools[i] = (struct admin_pool){
+        if (e->released || c->phase == CONTROL_GONE)
+            continue; /* its routes are gone, or about to go */
+        c->view_pools[n++] = (struct admin_pool){
             .ledger = e->ledger,
             .kind = e->kind->name,
             .n_workers = c->n_workers,
@@ -133,7 +136,7 @@ static const struct admin_view *admin_see(void *arg)
         .started_unix_ms = c->started_unix_ms,
         .n_workers = c->n_workers,
         .pools = c->view_pools,
-        .n_pools = c->n_entries,
+        .n_pools = n,
         .threads = c->view_threads,
         .n_threads = c->n_workers + 2,
         .bound = bound,

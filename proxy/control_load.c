@@ -383,6 +383,7 @@ void control_on_attached(struct worker_pool *wp)
         if (c->phase != CONTROL_SERVING)
             return; /* everything goes now: the end frees it */
         if (wp->last == WORKER_DETACH) {
+            e->released = true;
             order(c, e, WORKER_RELEASE);
             return;
         }

@@ -25,6 +25,7 @@ struct entry {
     struct route **routes;
     unsigned pending; /* workers that have not answered the last order */
     bool started;
+    bool released;                 /* its workers let go of its memory: nobody may look any more */
     bool removed;                  /* by a reload; goes when its last session and server are gone */
     struct door_socket *old_doors; /* closed once every worker has let go of them */
     size_t n_old_doors;
