@@ -126,7 +126,7 @@ def test_commit_is_the_first_to_hear_of_the_loss(through_gate, pg, table, extend
         wire.run("begin")
         wire.run(f"insert into {table} (n) values (1)")
         relay.cut()
-        wait_for(lambda: relay.open == 0, what="the connection to be gone")
+        wait_for(lambda: daemon.errors("upstream_closed") == 1, what="the loss to be noticed")
         if extended:
             wire.send(pgwire.parse("commit"), pgwire.bind(), pgwire.execute(), pgwire.SYNC)
         else:
