@@ -6,6 +6,7 @@
  *   reset    ROLLBACK if a transaction is open, DISCARD ALL after a session
  *   idle     notices and parameter changes are read and noted; an error is the server's last word
  */
+#include "pools/dial.h"
 #include "pools/postgres.h"
 
 #include <stdlib.h>
@@ -92,6 +93,7 @@ static bool on_ready(struct pg_server *ps, bool last)
         /* DISCARD ALL brought back what it had at login, also what it does not report. */
         pg_params_drop(&ps->params);
         ps->params = pg_params_take(ps->origin);
+        pg_prepared_forget(ps->prepared);
     }
     server_checked(&ps->base, last, OUTCOME_DROP_UNREAD);
     return false;
@@ -179,6 +181,7 @@ static void fini(struct server *sv)
     struct pg_server *ps = pg_server_of(sv);
     bufq_clear(&sv->ledger->workers[sv->home].loop->chunks, &ps->carry);
     pg_flow_fini(&ps->flow);
+    pg_prepared_free(&ps->prepared);
     pg_params_drop(&ps->params);
     pg_params_drop(&ps->origin);
     if (ps->conn)
@@ -190,7 +193,7 @@ const struct driver_ops postgres_driver = {
     .name = "postgres",
     .server_size = sizeof(struct pg_server),
     .dial = pg_dial,
-    .dial_abort = pg_dial_abort,
+    .dial_abort = dial_abort,
     .arrive = arrive,
     .settle = settle,
     .verify = verify,

@@ -8,13 +8,13 @@
  * object and freed with the server.
  */
 #include "pools/postgres_params.h"
+#include "pools/postgres_prepared.h"
 #include "pools/server.h"
 #include "proxy/wire/postgres.h"
 #include "proxy/wire/postgres_flow.h"
 
 #define PG_CARRY_MAX (96 * 1024) /* an incomplete message that must be seen whole */
 
-struct pg_dial;
 struct pg_conn; /* libpq's PGconn */
 struct pg_check;
 
@@ -25,6 +25,8 @@ struct pg_server {
     struct pg_params *params; /* what it is set to now */
     struct pg_params *origin; /* what it reported at login */
     struct bufq carry;        /* an incomplete message; empty while idle */
+    struct pg_prepared_cache *prepared;
+    uint32_t unnamed_of, unnamed_id; /* whose unnamed statement it has, and which; 0: nobody's */
     bool reset_needed;        /* a session used it: DISCARD ALL before anybody else */
     bool check_failed;
     uint32_t pid;
@@ -32,7 +34,6 @@ struct pg_server {
     uint8_t key[32];
     struct sockaddr_storage addr; /* the peer's, for cancels */
     socklen_t addr_n;
-    struct pg_dial *dial;
     struct pg_conn *conn;
 };
 
@@ -52,7 +53,6 @@ bool pg_cancel(struct pg_server *ps);
 
 /* postgres_dial.c */
 void pg_dial(struct server *sv, struct loop *loop);
-void pg_dial_abort(struct server *sv, const struct err *err);
 void pg_conn_free(struct pg_conn *conn);
 
 /*

@@ -2,23 +2,20 @@
 /*
  * Logging in to Postgres by libpq, on the dialer's thread.
  *
- *   resolve (uv_getaddrinfo; libpq would block) -> PQconnectStart -> poll, PQconnectPoll -> OK
+ *   an address (dial.h; libpq would block) -> PQconnectStart -> poll, PQconnectPoll -> OK
  *
  * libpq never shows the cancel key nor the list of parameters the server reported; PQtrace writes
  * both, so the dial is traced into memory, which is wiped afterwards because it also holds
  * passwords.
  */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <libpq-fe.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "pools/dialer.h"
-#include "pools/ledger.h"
+#include "pools/dial.h"
 #include "pools/postgres.h"
 #include "proxy/core/crypto.h"
 
@@ -26,98 +23,49 @@
 #define SYSTEM_ROOTS "/etc/ssl/certs/ca-certificates.crt"
 
 struct pg_dial {
-    struct pg_server *ps;
-    struct loop *loop;
-    uv_getaddrinfo_t resolving;
-    bool is_resolving;
-    bool orphaned; /* aborted while resolving: only the callback is left */
-    char hostaddr[INET6_ADDRSTRLEN];
+    struct dial base;
     PGconn *conn;
-    struct poller *poller;
     FILE *trace;
     char *trace_text;
     size_t trace_n;
 };
 
-/* libpq may close one socket and open another under the same number: watch each step afresh. */
-struct poller {
-    uv_poll_t poll;
-    struct pg_dial *dial;
-};
-
-static void on_poller_closed(uv_handle_t *h)
+static struct pg_dial *pg_dial_of(struct dial *d)
 {
-    free(h->data);
+    return OWNER(d, struct pg_dial, base);
 }
 
-static void unwatch(struct pg_dial *d)
+static void end_trace(struct pg_dial *pd)
 {
-    if (!d->poller)
+    if (!pd->trace)
         return;
-    d->poller->dial = NULL;
-    uv_poll_stop(&d->poller->poll);
-    uv_close((uv_handle_t *)&d->poller->poll, on_poller_closed);
-    d->poller = NULL;
+    if (pd->conn)
+        PQuntrace(pd->conn);
+    fclose(pd->trace);
+    pd->trace = NULL;
 }
 
-static void end_trace(struct pg_dial *d)
+/* What libpq holds is closed; the peer's end-of-file will be waited for through a duplicate. */
+static void stop(struct dial *d)
 {
-    if (!d->trace)
+    struct pg_dial *pd = pg_dial_of(d);
+    end_trace(pd);
+    if (pd->trace_text)
+        crypto_wipe(pd->trace_text, pd->trace_n);
+    free(pd->trace_text);
+    pd->trace_text = NULL;
+    if (!pd->conn)
         return;
-    if (d->conn)
-        PQuntrace(d->conn);
-    fclose(d->trace);
-    d->trace = NULL;
-}
-
-static void dial_free(struct pg_dial *d)
-{
-    unwatch(d);
-    end_trace(d);
-    if (d->trace_text)
-        crypto_wipe(d->trace_text, d->trace_n);
-    free(d->trace_text);
-    if (d->is_resolving) {
-        d->orphaned = true;
-        uv_cancel((uv_req_t *)&d->resolving);
-        return;
-    }
-    free(d);
-}
-
-/* Failed: what libpq holds is closed, but the peer's end-of-file is waited for through a
- * duplicate. */
-static void fail(struct pg_dial *d, const struct err *err)
-{
-    struct server *sv = &d->ps->base;
-    struct loop *loop = d->loop;
-    struct err copy = *err;
-    int fd = -1;
-    end_trace(d);
-    unwatch(d);
-    if (d->conn) {
-        int sock = PQsocket(d->conn);
-        if (sock >= 0)
-            fd = dup(sock);
-        PQfinish(d->conn);
-        d->conn = NULL;
-    }
-    d->ps->dial = NULL;
-    dial_free(d);
-    dialer_linger(sv, loop, fd, &copy);
-}
-
-void pg_dial_abort(struct server *sv, const struct err *err)
-{
-    struct pg_dial *d = pg_server_of(sv)->dial;
-    CHECK(d != NULL);
-    fail(d, err);
+    int sock = PQsocket(pd->conn);
+    io_init(&d->sv->io, sock >= 0 ? dup(sock) : -1, NULL);
+    PQfinish(pd->conn);
+    pd->conn = NULL;
 }
 
 /* "FATAL:  53300: sorry, too many clients already" and lines that do not matter. */
-static void fail_by_message(struct pg_dial *d)
+static void fail_by_message(struct dial *d)
 {
-    const char *text = PQerrorMessage(d->conn);
+    const char *text = PQerrorMessage(pg_dial_of(d)->conn);
     const char *words = text ? text : "";
     const char *at = strstr(words, "FATAL:  ");
     char state[6] = "";
@@ -139,11 +87,8 @@ static void fail_by_message(struct pg_dial *d)
     else if (strstr(words, "certificate") || strstr(words, "SSL"))
         cause = CAUSE_TLS_FAILED;
     int n = (int)strcspn(words, "\n");
-    struct err err;
-    err_set(&err, cause, state[0] ? STAGE_LOGIN : STAGE_CONNECT, 0, "%s: %.*s%s%s%s",
-            d->ps->base.endpoint->label, n > 110 ? 110 : n, words, state[0] ? " (" : "", state,
-            state[0] ? ")" : "");
-    fail(d, &err);
+    dial_fail(d, cause, state[0] ? STAGE_LOGIN : STAGE_CONNECT, 0, "%.*s%s%s%s", n > 110 ? 110 : n,
+              words, state[0] ? " (" : "", state, state[0] ? ")" : "");
 }
 
 /* ---- what the trace says ---- */
@@ -165,13 +110,12 @@ static bool read_parameter(struct pg_server *ps, const char *line, size_t n)
                          span_of(v, (size_t)(last - 1 - v)));
 }
 
-static bool read_trace(struct pg_dial *d)
+static bool read_trace(const struct pg_dial *pd, struct pg_server *ps)
 {
-    struct pg_server *ps = d->ps;
     ps->params = pg_params_new();
     if (!ps->params)
         return false;
-    for (char *line = d->trace_text, *end; line && *line; line = end ? end + 1 : NULL) {
+    for (char *line = pd->trace_text, *end; line && *line; line = end ? end + 1 : NULL) {
         end = strchr(line, '\n');
         size_t n = end ? (size_t)(end - line) : strlen(line);
         char *what = memmem(line, n, "\tParameterStatus\t", 17);
@@ -191,23 +135,22 @@ static bool read_trace(struct pg_dial *d)
     return true;
 }
 
-static void logged_in(struct pg_dial *d)
+static void logged_in(struct dial *d)
 {
-    struct pg_server *ps = d->ps;
-    struct server *sv = &ps->base;
-    struct err err;
-    end_trace(d);
-    unwatch(d);
-    PQsetnonblocking(d->conn, 1);
-    int fd = PQsocket(d->conn);
-    struct tls_conn *tls = NULL;
-    if (PQgetssl(d->conn)) {
-        tls = tls_adopt(PQgetssl(d->conn));
-        if (!tls)
-            goto no_memory;
+    struct pg_dial *pd = pg_dial_of(d);
+    struct server *sv = d->sv;
+    struct pg_server *ps = pg_server_of(sv);
+    void *ssl = PQgetssl(pd->conn);
+    struct tls_conn *tls = ssl ? tls_adopt(ssl) : NULL;
+    end_trace(pd);
+    if ((ssl && !tls) || !read_trace(pd, ps)) {
+        tls_conn_free(tls);
+        pg_params_drop(&ps->params);
+        dial_no_memory(d);
+        return;
     }
-    if (!read_trace(d))
-        goto no_memory;
+    PQsetnonblocking(pd->conn, 1);
+    int fd = PQsocket(pd->conn);
     ps->addr_n = sizeof ps->addr;
     if (getpeername(fd, (struct sockaddr *)&ps->addr, &ps->addr_n) != 0)
         ps->addr_n = 0;
@@ -216,17 +159,9 @@ static void logged_in(struct pg_dial *d)
     pg_flow_init(&ps->flow);
     io_init(&sv->io, fd, tls);
     sv->library_fd = true;
-    ps->conn = (struct pg_conn *)d->conn;
-    d->conn = NULL;
-    ps->dial = NULL;
-    dial_free(d);
-    server_dialed(sv, NULL);
-    return;
-no_memory:
-    tls_conn_free(tls);
-    pg_params_drop(&ps->params);
-    err_set(&err, CAUSE_INTERNAL, STAGE_LOGIN, ENOMEM, "out of memory");
-    fail(d, &err);
+    ps->conn = (struct pg_conn *)pd->conn;
+    pd->conn = NULL;
+    dial_well(d);
 }
 
 void pg_conn_free(struct pg_conn *conn)
@@ -236,45 +171,36 @@ void pg_conn_free(struct pg_conn *conn)
 
 /* ---- stepping through the login ---- */
 
-static void step(struct pg_dial *d);
+static void step(struct dial *d, int fd, int status, int events);
 
-static void on_poll(uv_poll_t *poll, int status, int events)
+static void poll_login(struct dial *d)
 {
-    (void)status; /* PQconnectPoll finds out and says it better */
-    (void)events;
-    struct poller *p = poll->data;
-    loop_turn(OWNER(poll->loop, struct loop, uv));
-    if (p->dial)
-        step(p->dial);
-}
-
-static bool watch(struct pg_dial *d, int events)
-{
-    struct poller *p = calloc(1, sizeof *p);
-    if (!p)
-        return false;
-    if (uv_poll_init(&d->loop->uv, &p->poll, PQsocket(d->conn)) != 0) {
-        free(p);
-        return false;
-    }
-    p->poll.data = p;
-    p->dial = d;
-    d->poller = p;
-    return uv_poll_start(&p->poll, events, on_poll) == 0;
-}
-
-static void step(struct pg_dial *d)
-{
-    PostgresPollingStatusType status = PQconnectPoll(d->conn);
-    unwatch(d);
+    PGconn *conn = pg_dial_of(d)->conn;
+    PostgresPollingStatusType status = PQconnectPoll(conn);
+    dial_unwatch(d);
     if (status == PGRES_POLLING_OK) {
         logged_in(d);
         return;
     }
-    if ((status == PGRES_POLLING_READING && watch(d, UV_READABLE)) ||
-        (status == PGRES_POLLING_WRITING && watch(d, UV_WRITABLE)))
+    if ((status == PGRES_POLLING_READING && dial_watch(d, PQsocket(conn), UV_READABLE, step)) ||
+        (status == PGRES_POLLING_WRITING && dial_watch(d, PQsocket(conn), UV_WRITABLE, step)))
         return;
     fail_by_message(d);
+}
+
+static void step(struct dial *d, int fd, int status, int events)
+{
+    (void)status; /* PQconnectPoll finds out and says it better */
+    (void)events;
+    int refused = 0;
+    socklen_t n = sizeof refused;
+    if (d->stage == STAGE_CONNECT && getsockopt(fd, SOL_SOCKET, SO_ERROR, &refused, &n) == 0 &&
+        refused) {
+        dial_refused(d, refused);
+        return;
+    }
+    d->stage = STAGE_LOGIN;
+    poll_login(d);
 }
 
 static const char *sslmode_word(enum endpoint_tls tls)
@@ -312,9 +238,10 @@ static void add(struct keywords *kw, const char *k, const char *v)
 }
 
 /* Starts the login at an address; a Unix socket's directory stands in for the host. */
-static void start(struct pg_dial *d)
+static void start(struct dial *d)
 {
-    const struct endpoint_conf *e = d->ps->base.endpoint;
+    struct pg_dial *pd = pg_dial_of(d);
+    const struct endpoint_conf *e = d->sv->endpoint;
     struct keywords kw = {0};
     char port[8], dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
     snprintf(port, sizeof port, "%u", e->port);
@@ -324,7 +251,7 @@ static void start(struct pg_dial *d)
         add(&kw, "host", dir);
     } else {
         add(&kw, "host", e->host);
-        add(&kw, "hostaddr", d->hostaddr);
+        add(&kw, "hostaddr", d->host);
     }
     add(&kw, "port", port);
     add(&kw, "user", e->user);
@@ -340,85 +267,30 @@ static void start(struct pg_dial *d)
     add(&kw, "fallback_application_name", "carpool");
     for (size_t i = 0; i < e->n_options; i++)
         add(&kw, e->options[i].name, e->options[i].value);
-    d->conn = PQconnectStartParams(kw.k, kw.v, 0);
-    d->trace = open_memstream(&d->trace_text, &d->trace_n);
-    struct err err;
-    if (!d->conn || !d->trace) {
-        err_set(&err, CAUSE_INTERNAL, STAGE_CONNECT, ENOMEM, "out of memory");
-        fail(d, &err);
+    pd->conn = PQconnectStartParams(kw.k, kw.v, 0);
+    pd->trace = open_memstream(&pd->trace_text, &pd->trace_n);
+    if (!pd->conn || !pd->trace) {
+        dial_no_memory(d);
         return;
     }
-    if (PQstatus(d->conn) == CONNECTION_BAD) {
+    if (PQstatus(pd->conn) == CONNECTION_BAD) {
         fail_by_message(d);
         return;
     }
-    PQsetErrorVerbosity(d->conn, PQERRORS_VERBOSE);
-    PQtrace(d->conn, d->trace);
-    PQsetTraceFlags(d->conn, PQTRACE_SUPPRESS_TIMESTAMPS);
-    if (!watch(d, UV_WRITABLE)) {
-        err_set(&err, CAUSE_INTERNAL, STAGE_CONNECT, ENOMEM, "out of memory");
-        fail(d, &err);
-    }
+    PQsetErrorVerbosity(pd->conn, PQERRORS_VERBOSE);
+    PQtrace(pd->conn, pd->trace);
+    PQsetTraceFlags(pd->conn, PQTRACE_SUPPRESS_TIMESTAMPS);
+    if (!dial_watch(d, PQsocket(pd->conn), UV_WRITABLE, step))
+        dial_no_memory(d);
 }
 
-static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *found)
-{
-    struct pg_dial *d = req->data;
-    loop_turn(d->loop);
-    d->is_resolving = false;
-    if (d->orphaned) {
-        uv_freeaddrinfo(found);
-        free(d);
-        return;
-    }
-    struct server *sv = &d->ps->base;
-    struct err err;
-    if (status != 0 || !found) {
-        err_set(&err, CAUSE_DIAL_FAILED, STAGE_RESOLVE, 0, "%s: cannot resolve the name: %s",
-                sv->endpoint->label, uv_strerror(status));
-        uv_freeaddrinfo(found);
-        fail(d, &err);
-        return;
-    }
-    /* One dial, one socket: names with several addresses are walked through dial by dial. */
-    unsigned n = 0;
-    for (struct addrinfo *a = found; a; a = a->ai_next)
-        n++;
-    struct addrinfo *pick = found;
-    for (unsigned i = sv->turn % n; i > 0; i--)
-        pick = pick->ai_next;
-    getnameinfo(pick->ai_addr, pick->ai_addrlen, d->hostaddr, sizeof d->hostaddr, NULL, 0,
-                NI_NUMERICHOST);
-    uv_freeaddrinfo(found);
-    start(d);
-}
+static const struct dial_ops ops = {
+    .size = sizeof(struct pg_dial),
+    .start = start,
+    .stop = stop,
+};
 
 void pg_dial(struct server *sv, struct loop *loop)
 {
-    struct pg_server *ps = pg_server_of(sv);
-    const struct endpoint_conf *e = sv->endpoint;
-    struct err err;
-    struct pg_dial *d = calloc(1, sizeof *d);
-    if (!d) {
-        err_set(&err, CAUSE_INTERNAL, STAGE_CONNECT, ENOMEM, "out of memory");
-        server_dialed(sv, &err);
-        return;
-    }
-    d->ps = ps;
-    d->loop = loop;
-    ps->dial = d;
-    if (e->unix_path || e->literal) {
-        if (e->host)
-            snprintf(d->hostaddr, sizeof d->hostaddr, "%s", e->host);
-        start(d);
-        return;
-    }
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
-    d->resolving.data = d;
-    d->is_resolving = true;
-    if (uv_getaddrinfo(&loop->uv, &d->resolving, on_resolved, e->host, NULL, &hints) != 0) {
-        d->is_resolving = false;
-        err_set(&err, CAUSE_INTERNAL, STAGE_RESOLVE, 0, "%s: cannot start resolving", e->label);
-        fail(d, &err);
-    }
+    dial_begin(sv, loop, &ops);
 }

@@ -6,6 +6,7 @@
 struct pg_params {
     struct snapshot snap;
     uint64_t hash;
+    uint64_t planning;
     uint32_t n, bytes;
     uint32_t at[PG_PARAMS_MAX * 2 + 1]; /* name and value i begin at [2i], [2i + 1]; names sorted */
     uint8_t data[];
@@ -110,8 +111,12 @@ static void append(struct pg_params *p, struct span name, struct span value)
     p->n++;
     p->at[2 * p->n] = p->bytes;
     /* A client cannot change these: two maps that differ in them only are the same to set. */
-    if (!pg_param_reported_only(name))
-        p->hash += fnv(fnv(UINT64_C(0xcbf29ce484222325), name, true), value, false);
+    if (pg_param_reported_only(name))
+        return;
+    uint64_t h = fnv(fnv(UINT64_C(0xcbf29ce484222325), name, true), value, false);
+    p->hash += h;
+    if (!span_ieq(name, SPAN_LIT("application_name")))
+        p->planning += h;
 }
 
 bool pg_params_set(struct pg_params **pp, struct span name, struct span value)
@@ -151,6 +156,11 @@ bool pg_params_set(struct pg_params **pp, struct span name, struct span value)
 bool pg_params_same(const struct pg_params *a, const struct pg_params *b)
 {
     return a == b || a->hash == b->hash;
+}
+
+uint64_t pg_params_planning(const struct pg_params *p)
+{
+    return p->planning;
 }
 
 bool pg_param_reported_only(struct span name)

@@ -35,6 +35,10 @@ void pg_params_at(const struct pg_params *p, size_t i, struct span *name, struct
 /* Hash-equal maps are equal for all purposes. */
 bool pg_params_same(const struct pg_params *a, const struct pg_params *b);
 
+/* Equal for maps under which the same text is parsed to the same statement: literals of dates and
+ * strings depend on settings. All but application_name count. */
+uint64_t pg_params_planning(const struct pg_params *p);
+
 /* Parameters that a client cannot set, only the server reports. */
 bool pg_param_reported_only(struct span name);
 

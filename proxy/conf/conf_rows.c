@@ -20,7 +20,8 @@ static const char *const log_format_words[] = {"text", "json", NULL};
 static const char *const log_access_words[] = {"off", "errors", "all", NULL};
 static const char *const mode_words[] = {"session", "transaction", "statement", NULL};
 static const char *const on_down_words[] = {"wait", "fail", NULL};
-static const char *const auth_words[] = {"auto", "trust", "scram", "password", NULL};
+static const char *const auth_words[] = {"auto", "trust", "scram", "password",
+                                         "md5",  "peer",  "cert",  NULL};
 static const char *const return_words[] = {"fast", "verified", "clean", NULL};
 const char *const conf_kind_words[] = {"postgres", "redis", "http", NULL};
 
@@ -79,6 +80,13 @@ static const struct schema_row auth_rows[] = {
              "how clients prove who they are; see Who may log in", .only = ONLY_LOGINS),
     ROW(auth_conf, users_file, "users_file", PATH, NULL, 0, 0, NEW_CONNECTIONS,
         "file of names and secrets; see Who may log in", .only = ONLY_LOGINS),
+    ROW_OWN("map", LIST, "none", NEW_CONNECTIONS,
+            "for peer and cert, a mapping: a name of the system or in a certificate, and the user "
+            "or list of users it may log in as; without it both names must be the same",
+            .only = ONLY_POSTGRES),
+    ROW(auth_conf, failures, "failures", COUNT, "30", 0, 60000, NEW_CONNECTIONS,
+        "failed logins a minute from one address before more are refused unheard; 0 no limit",
+        .only = ONLY_POSTGRES),
 };
 
 static const struct schema_row tls_rows[] = {
@@ -96,7 +104,12 @@ static const struct schema_row size_rows[] = {
     ROW(size_conf, max, "max", COUNT, "20", 1, 100000, RELOADS,
         "upper bound of servers, dialing and closing ones included, over all workers"),
     ROW(size_conf, waiters, "waiters", COUNT, "1024", 0, 1000000, RELOADS,
-        "clients that may wait for a server; 0 refuses instead of waiting"),
+        "clients that may wait while all servers are taken; 0 refuses them. Who waits for a server "
+        "that is being opened within max does not count"),
+    ROW(size_conf, statements, "statements", COUNT, "500", 0, 100000, RELOADS,
+        "transaction and statement mode: prepared statements kept on each server for all clients, "
+        "least recently used first out; 0 keeps a client that prepares on its server instead",
+        .only = ONLY_POSTGRES),
     ROW(size_conf, acquire_timeout_ms, "acquire_timeout", DURATION, "3s", 1, HOUR, RELOADS,
         "longest wait for a busy pool"),
     ROW(size_conf, idle_timeout_ms, "idle_timeout", DURATION, "10m", 10, 30 * (uint64_t)DAY,
@@ -169,6 +182,10 @@ static const struct schema_row limits_rows[] = {
         "exchanges at once, waiting ones included; 0 no limit"),
     ROW(limits_conf, rate, "rate", COUNT, "0", 0, 10000000, RELOADS,
         "exchanges a second; 0 no limit"),
+    ROW(limits_conf, statements, "statements", COUNT, "5000", 1, 1000000, NEW_CONNECTIONS,
+        "prepared statements of one client, where clients share them", .only = ONLY_POSTGRES),
+    ROW(limits_conf, statement_bytes, "statement_bytes", SIZE, "16MiB", 64 * KIB, 1024 * MIB,
+        NEW_CONNECTIONS, "their names and texts together", .only = ONLY_POSTGRES),
     ROW(limits_conf, buffer, "buffer", SIZE, "256KiB", 16 * KIB, 64 * MIB, NEW_CONNECTIONS,
         "bytes held for a slow peer before the other side is paused"),
 };

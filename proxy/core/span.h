@@ -39,6 +39,11 @@ static inline uint8_t ascii_lower(uint8_t c)
     return c >= 'A' && c <= 'Z' ? (uint8_t)(c | 0x20) : c;
 }
 
+static inline bool span_starts(struct span s, struct span with)
+{
+    return s.n >= with.n && (with.n == 0 || memcmp(s.p, with.p, with.n) == 0);
+}
+
 /* ASCII case-insensitive equality. */
 static inline bool span_ieq(struct span a, struct span b)
 {

@@ -19,14 +19,23 @@ enum front_mode { FRONT_SESSION, FRONT_TRANSACTION, FRONT_STATEMENT };
 enum auth_method {
     AUTH_AUTO,     /* decided per address; never in a listen_conf */
     AUTH_TRUST,    /* whoever reaches the address: loopback, Unix sockets, and HTTP anywhere */
-    AUTH_SCRAM,    /* Postgres: SCRAM-SHA-256 */
-    AUTH_PASSWORD, /* Redis: AUTH, HELLO AUTH */
+    AUTH_SCRAM,    /* Postgres: SCRAM-SHA-256, over TLS also -PLUS */
+    AUTH_PASSWORD, /* Redis: AUTH, HELLO AUTH. Postgres: the password itself, where nobody listens */
+    AUTH_MD5,      /* Postgres: md5, or SCRAM where the secret is a verifier */
+    AUTH_PEER,     /* Postgres, Unix sockets: the process' user */
+    AUTH_CERT,     /* Postgres, TLS: a name in the client's certificate */
 };
 
 /* Who may log in. */
 struct user_conf {
-    const char *name;   /* Redis without users_file and user: "default" */
-    const char *secret; /* plain, or a verifier "SCRAM-SHA-256$..." (Postgres); never printed */
+    const char *name; /* Redis without users_file and user: "default" */
+    /* plain, or (Postgres) "SCRAM-SHA-256$...", "md5...", NULL for peer and cert; never printed */
+    const char *secret;
+};
+
+/* Whoever is called `from` elsewhere (system, certificate) may log in as `to`. */
+struct name_map {
+    const char *from, *to;
 };
 
 struct auth_conf {
@@ -35,6 +44,9 @@ struct auth_conf {
     const struct user_conf
         *users; /* sorted by name (bytes); from users_file, else the upstream's own */
     size_t n_users;
+    const struct name_map *map; /* for peer and cert; empty: both names are the same */
+    size_t n_map;
+    uint32_t failures; /* failed logins a minute from one address; 0: no limit */
 };
 
 /* One address. `localhost` and `*` were expanded to one entry for IPv4 and one for IPv6. */
@@ -68,10 +80,12 @@ struct tls_conf {
 };
 
 struct limits_conf {
-    uint32_t clients;   /* connections of clients; >= 1 */
-    uint32_t in_flight; /* exchanges at once, waiting ones included; 0: no limit */
-    uint32_t rate;      /* exchanges a second; 0: no limit */
-    uint64_t buffer;    /* bytes a client or server may have buffered before its peer is paused */
+    uint32_t clients;         /* connections of clients; >= 1 */
+    uint32_t in_flight;       /* exchanges at once, waiting ones included; 0: no limit */
+    uint32_t rate;            /* exchanges a second; 0: no limit */
+    uint32_t statements;      /* Postgres: prepared statements of one client; >= 1 */
+    uint64_t statement_bytes; /* and their names and texts */
+    uint64_t buffer; /* bytes a client or server may have buffered before its peer is paused */
 };
 
 struct front_conf {

@@ -3,13 +3,17 @@
 /*
  * The Postgres relay. What its files share:
  *
- *     postgres_login.c   from accept to ReadyForQuery: TLS, startup, authentication, cancels
+ *     postgres_login.h   from accept to ReadyForQuery: TLS, startup, parameters, cancels
+ *     postgres_auth.h    how a client proves who it is
  *     postgres_relay.c   states, leases and deadlines of a session
  *     postgres_client.c  the client's bytes
  *     postgres_server.c  the server's bytes
+ *     postgres_rename.c  prepared statements that follow the client from server to server
+ *     postgres_statements.c  what they say, and what each client calls them
  *     postgres_settings.c  parameters that follow the client from server to server
  *     postgres_lost.c    what the client hears when its server is lost, or none could be had
  *     postgres_answer.c  what carpool itself says to a client
+ *     postgres_outbox.c  pieces of what was read and of our own, on their way in one write
  *     postgres_keys.c    cancel keys: from the key a client shows to its session
  *
  *     STARTUP -> (TLS) -> STARTUP -> (LOGIN) -> (WELCOME) -> IDLE
@@ -25,7 +29,6 @@
 #include "proxy/front/front.h"
 #include "proxy/wire/postgres_startup.h"
 #include "proxy/wire/postgres_write.h"
-#include "proxy/wire/scram.h"
 
 enum pg_state {
     PG_STARTUP, /* untyped packets */
@@ -40,17 +43,8 @@ enum pg_state {
     PG_STATES
 };
 
-/* Needed until logged in, then freed. */
-struct pg_login {
-    struct pg_startup_seen seen;
-    bool negotiate; /* the client asked for more than 3.0 */
-    bool proof_sent_first;
-    struct scram scram;
-    struct scram_verifier mock;
-    struct pg_params *wants; /* startup parameters */
-    char user[128];
-    size_t user_n;
-};
+struct pg_login; /* needed until logged in, then freed */
+#define PG_KEY_MAX 32 /* a cancel key of protocol 3.2; 4 bytes before */
 
 struct pg_session {
     struct session base;
@@ -60,11 +54,15 @@ struct pg_session {
     struct pg_server *server; /* while SETTING, LINKED */
     struct waiter waiter;     /* its err is also why carpool answers instead of a server */
     struct pg_params *params; /* what the client wants its server set to */
+    struct pg_client_statements *statements; /* NULL until it has any */
+    uint32_t renaming;  /* what its statements wait for: names not confirmed, answers of ours */
+    const char *pinned; /* why it keeps its server: state of its own lives there; NULL: it does not */
     struct pg_login *login;
     struct pg_swallow swallow; /* with refusal: answered by carpool up to Sync */
     bool swallowing;
+    bool held;           /* a message of the client's waits for answers of the server */
     bool admitted;       /* counted as an exchange */
-    bool pinned;         /* session state lives on the server: keep it */
+    bool renames;        /* prepared statements are shared, under names of ours */
     bool loss_untold;    /* FAILED: nothing was asked when the server was lost */
     bool local_rollback; /* FAILED: an extended ROLLBACK is being answered */
     bool cancelled;      /* its deadline passed: the server's 57014 is ours to explain */
@@ -74,7 +72,8 @@ struct pg_session {
     size_t stall_client, stall_server; /* untaken when the stall clock was set: less is progress */
     uint32_t permit; /* of the service breaker, for the exchange under way; 0: none */
     uint32_t key_pid;
-    uint8_t key[4];
+    uint8_t key_n;
+    uint8_t key[PG_KEY_MAX];
     struct list key_node;
 };
 
@@ -88,6 +87,13 @@ enum pg_deadline {
     PG_DEADLINE_STALL,
 };
 
+/* A pool on one worker. */
+struct pg_route {
+    void *keys;
+    struct pg_statements *statements;
+    struct pg_failures *failures; /* of logins; NULL until there is one */
+};
+
 extern const struct relay_ops postgres_relay;
 
 static inline struct pg_session *pg_session_of(struct session *s)
@@ -96,11 +102,10 @@ static inline struct pg_session *pg_session_of(struct session *s)
 }
 
 /* login */
+bool pg_login_new(struct pg_session *s);
 void pg_login_readable(struct pg_session *s);
 void pg_login_lease(struct pg_session *s); /* the waiter of WELCOME has settled */
 void pg_login_free(struct pg_session *s);
-void *pg_guard_new(const struct front_conf *front, const struct pool_conf *pool, struct err *err);
-void pg_guard_free(void *guard);
 
 /* relay: states, leases, deadlines */
 const char *pg_state_name(enum pg_state state);
@@ -110,6 +115,8 @@ void pg_set_deadline(struct pg_session *s, enum pg_deadline kind, uint64_t ms);
 void pg_watch_stall(struct pg_session *s);
 /* Bytes a peer may leave unsent before the other side is not read any more. */
 size_t pg_high_water(const struct pg_session *s);
+/* From now on it keeps its server: `why` is a literal that completes "keeps its server: ". */
+void pg_pin(struct pg_session *s, const char *why);
 /* Session mode, or session state that lives on the server. */
 bool pg_keeps_server(const struct pg_session *s);
 /* Neither side has sent anything that is not answered, not even half. */
@@ -123,6 +130,54 @@ void pg_give_back(struct pg_session *s);
  * server. */
 void pg_exchange_over(struct pg_session *s);
 void pg_tell_service(struct pg_session *s, bool well);
+
+/* outbox */
+enum { PG_OUTBOX_PIECES = 32, PG_OUTBOX_OWN = 1024 };
+/* On the stack of who walks over what was read: the pieces must stay where they are until flush. */
+struct pg_outbox {
+    struct pg_session *session;
+    bool to_server;
+    int n;
+    size_t own_n;
+    struct iovec iov[PG_OUTBOX_PIECES];
+    uint8_t own[PG_OUTBOX_OWN];
+};
+void pg_outbox_init(struct pg_outbox *o, struct pg_session *s, bool to_server);
+void pg_outbox_add(struct pg_outbox *o, struct span piece);
+/* n bytes to be filled by the caller at once; at most PG_OUTBOX_OWN. */
+uint8_t *pg_outbox_own(struct pg_outbox *o, size_t n);
+/* What is in it is sent, or dropped if there is nobody to send it to. */
+void pg_outbox_flush(struct pg_outbox *o);
+
+/* rename */
+enum pg_named {
+    PG_NAMED_PASS,     /* forward it as it is, and tell the flow */
+    PG_NAMED_SENT,     /* done: what is to go out instead is in the outbox, the flow knows */
+    PG_NAMED_FULL,     /* not now, as PG_FLOW_FULL: ask again after answers */
+    PG_NAMED_TOO_MANY, /* refuse: the client's statements are at their bound */
+    PG_NAMED_TOO_LONG, /* refuse: names that are too long to be looked at */
+    PG_NAMED_NO_MEMORY,
+    PG_NAMED_OTHER
+};
+/* A client's message begins, of a session that renames; what precedes it is in the outbox. */
+enum pg_named pg_rename(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o);
+/* Answers of carpool's own whose turn it is, into an outbox to the client; did it add any? Ask
+ * after each message of either side while `renaming` is not 0. */
+bool pg_rename_local(struct pg_session *s, struct pg_outbox *to_client);
+/* The flow was told of a server's message. True: it answers one of ours, the client must not see
+ * it. */
+bool pg_rename_told(struct pg_session *s, const struct pg_msg *m);
+static inline bool pg_rename_answer(struct pg_session *s, const struct pg_msg *m)
+{
+    bool matters = s->renaming > 0 || m->type == 'C' || m->type == 'E';
+    return s->renames && matters && pg_rename_told(s, m);
+}
+/* An ErrorResponse that names a statement as the server does; before pg_rename_answer(). True: it
+ * is in the outbox in the client's words, what precedes it must be there. */
+bool pg_rename_error(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *to_client);
+/* The session lets its server go. */
+void pg_rename_unlink(struct pg_session *s);
+void pg_rename_free(struct pg_session *s);
 
 /* client */
 void pg_client_readable(struct session *base);
@@ -159,7 +214,9 @@ void pg_refuse(struct pg_session *s, const struct err *err, const char *sqlstate
 /* keys */
 void *pg_keys_new(void);
 void pg_keys_free(void *keys);
-bool pg_keys_add(struct pg_session *s);
+/* Bytes of the secret that a client of this protocol version gets. */
+uint8_t pg_keys_size(uint32_t version);
+bool pg_keys_add(struct pg_session *s); /* s->key_n is set */
 void pg_keys_remove(struct pg_session *s);
 /* Any worker: finds the session the key belongs to and cancels what it runs. */
 void pg_keys_cancel(struct route *r, uint32_t pid, struct span key);

@@ -12,28 +12,43 @@
 
 /* ---- from the client ---- */
 
-/* SQL that leaves something behind in the server's session keeps the client there. */
-static void note_client(struct pg_session *s, const struct pg_msg *m)
-{
-    /* Parse with a name: prepared statements live on one server. */
-    if (m->type == 'P' && m->body.n && m->body.p[0] != 0)
-        s->pinned = true;
-}
-
 enum step { STEP_ON, STEP_STOP, STEP_CLOSED };
 
-/* One message or piece while LINKED. */
-static enum step linked_one(struct pg_session *s, enum pg_step what, const struct pg_msg *m)
+/* One pass over a client's bytes: `from`..`in` was looked at and goes out as it is. */
+struct walk {
+    struct span from, in;
+    struct pg_outbox out;
+};
+
+/* What was looked at is on its way. */
+static void forward(struct pg_session *s, struct walk *w)
 {
-    if (what == PG_BODY)
-        return STEP_ON;
-    note_client(s, m);
-    if (m->type == 'X')
-        return STEP_CLOSED;
+    pg_outbox_add(&w->out, span_of(w->from.p, w->from.n - w->in.n));
+    w->from = w->in;
+    pg_outbox_flush(&w->out);
+    if (!s->server || io_unsent(&s->server->base.io) <= pg_high_water(s))
+        return;
+    io_pause(&s->base.io);
+    if (s->deadline == PG_DEADLINE_NONE)
+        pg_watch_stall(s);
+}
+
+static enum step refuse(struct pg_session *s, enum cause cause, const char *what)
+{
+    struct err err;
+    err_set(&err, cause, STAGE_CLIENT, 0, "%s", what);
+    pg_refuse(s, &err, NULL);
+    return STEP_CLOSED;
+}
+
+/* A message that the server gets as the client said it. */
+static enum step pass_one(struct pg_session *s, struct walk *w, const struct pg_msg *m)
+{
     switch (pg_flow_client(&s->server->flow, m->type, m->body)) {
     case PG_FLOW_OK:
     case PG_FLOW_READY:
     case PG_FLOW_ASYNC:
+        w->in = span_skip(w->in, m->raw.n);
         return STEP_ON;
     case PG_FLOW_FULL:
         return STEP_STOP;
@@ -47,17 +62,65 @@ static enum step linked_one(struct pg_session *s, enum pg_step what, const struc
     return STEP_CLOSED;
 }
 
-static void forward_to_server(struct pg_session *s, struct span from, struct span rest)
+/* Answers of ours that nothing of the server's goes before. They may free what is in the outbox. */
+static void answer_locally(struct pg_session *s, struct walk *w)
 {
-    size_t n = from.n - rest.n;
-    if (!n || !s->server)
-        return;
-    server_send(&s->server->base, from.p, n);
-    if (io_unsent(&s->server->base.io) <= pg_high_water(s))
-        return;
-    io_pause(&s->base.io);
-    if (s->deadline == PG_DEADLINE_NONE)
-        pg_watch_stall(s);
+    struct pg_outbox out;
+    pg_outbox_flush(&w->out);
+    pg_outbox_init(&out, s, false);
+    if (pg_rename_local(s, &out))
+        pg_outbox_flush(&out);
+}
+
+/* A message that may name a prepared statement. */
+static enum step rename_one(struct pg_session *s, struct walk *w, const struct pg_msg *m)
+{
+    pg_outbox_add(&w->out, span_of(w->from.p, w->from.n - w->in.n));
+    w->from = w->in;
+    switch (pg_rename(s, m, &w->out)) {
+    case PG_NAMED_PASS:
+    case PG_NAMED_OTHER:
+        return pass_one(s, w, m);
+    case PG_NAMED_SENT:
+        w->from = w->in = span_skip(w->in, m->raw.n);
+        if (m->type == 'P' || m->type == 'C')
+            answer_locally(s, w);
+        return STEP_ON;
+    case PG_NAMED_FULL:
+        return STEP_STOP;
+    case PG_NAMED_TOO_MANY:
+        return refuse(s, CAUSE_TOO_LARGE,
+                      "too many prepared statements, or too long ones, for one client "
+                      "(limits.statements, limits.statement_bytes)");
+    case PG_NAMED_TOO_LONG:
+        return refuse(s, CAUSE_TOO_LARGE, "the names of portal and statement are too long");
+    case PG_NAMED_NO_MEMORY:
+        break;
+    }
+    return refuse(s, CAUSE_INTERNAL, "out of memory");
+}
+
+/* Does the message speak of prepared statements, or end the unnamed one? */
+static bool speaks_of_statements(uint8_t type)
+{
+    return type == 'P' || type == 'B' || type == 'D' || type == 'C' || type == 'Q';
+}
+
+/* One message or piece while LINKED. */
+static enum step linked_one(struct pg_session *s, struct walk *w, enum pg_step what,
+                            const struct pg_msg *m)
+{
+    if (what == PG_BODY) {
+        w->in = span_skip(w->in, m->raw.n);
+        return STEP_ON;
+    }
+    if (m->type == 'X')
+        return STEP_CLOSED;
+    if (speaks_of_statements(m->type) && s->renames)
+        return rename_one(s, w, m);
+    if (m->type == 'P' && m->body.n && m->body.p[0] != 0)
+        pg_pin(s, "a prepared statement");
+    return pass_one(s, w, m);
 }
 
 /* Late words of a COPY that has failed, Flush, and a Sync that ends nothing. */
@@ -68,69 +131,67 @@ static bool needs_no_server(struct pg_session *s, const struct pg_msg *m)
     return m->type == 'S' || m->type == 'H' || m->type == 'd' || m->type == 'c' || m->type == 'f';
 }
 
-/* Walks the client's bytes; returns what could not be used yet. */
-static struct span walk_client(struct pg_session *s, struct span in)
+/* One message or piece without a server: the framer stands behind it, so anything that is not used
+ * must be un-framed. */
+static enum step unlinked_one(struct pg_session *s, struct walk *w, enum pg_step what,
+                              const struct pg_msg *m)
 {
-    struct span from = in;
-    while (!s->base.closed) {
+    if (what == PG_BODY || s->state == PG_FAILED || s->swallowing) {
+        if (what == PG_MESSAGE && s->state == PG_FAILED)
+            pg_failed_one(s, m);
+        else if (what == PG_MESSAGE)
+            pg_swallow_one(s, m);
+    } else if (m->type == 'X') {
+        session_close(&s->base, NULL);
+        return STEP_STOP;
+    } else if (!needs_no_server(s, m)) {
+        pg_framer_init(&s->framer, PG_SIDE_CLIENT);
+        pg_want_server(s);
+        return STEP_ON;
+    }
+    w->from = w->in = span_skip(w->in, m->raw.n);
+    return STEP_ON;
+}
+
+/* Walks the client's bytes; what could not be used yet stays in w->in. */
+static void walk_client(struct pg_session *s, struct walk *w)
+{
+    enum step step = STEP_ON;
+    while (!s->base.closed && step == STEP_ON) {
         struct pg_msg m;
         struct err err;
         if (s->state == PG_WAITING || s->state == PG_SETTING)
-            return in;
-        enum pg_step what = pg_next(&s->framer, &pg_whole_client, in, &m, &err);
+            return;
+        enum pg_step what = pg_next(&s->framer, &pg_whole_client, w->in, &m, &err);
         if (what == PG_WAIT)
             break;
         if (what == PG_BAD) {
-            forward_to_server(s, from, in);
+            forward(s, w);
             pg_refuse(s, &err, NULL);
-            break;
+            return;
         }
-        if (s->state == PG_LINKED) {
-            enum step step = linked_one(s, what, &m);
-            if (step == STEP_CLOSED) {
-                forward_to_server(s, from, in);
-                session_close(&s->base, NULL);
-                break;
-            }
-            if (step == STEP_STOP) {
-                pg_framer_init(&s->framer, PG_SIDE_CLIENT);
-                io_pause(&s->base.io);
-                break;
-            }
-            in = span_skip(in, m.raw.n);
-            continue;
-        }
-        /* No server: the framer stands behind the piece, so anything not used must be un-framed. */
-        if (what == PG_BODY || s->state == PG_FAILED || s->swallowing) {
-            if (what == PG_MESSAGE && s->state == PG_FAILED)
-                pg_failed_one(s, &m);
-            else if (what == PG_MESSAGE)
-                pg_swallow_one(s, &m);
-            in = from = span_skip(in, m.raw.n);
-            continue;
-        }
-        if (m.type == 'X') {
-            session_close(&s->base, NULL);
-            break;
-        }
-        if (needs_no_server(s, &m)) {
-            in = from = span_skip(in, m.raw.n);
-            continue;
-        }
+        step = s->state == PG_LINKED ? linked_one(s, w, what, &m) : unlinked_one(s, w, what, &m);
+    }
+    s->held = step == STEP_STOP && !s->base.closed;
+    if (s->held) {
         pg_framer_init(&s->framer, PG_SIDE_CLIENT);
-        pg_want_server(s);
-        from = in;
+        io_pause(&s->base.io);
     }
     if (s->state == PG_LINKED)
-        forward_to_server(s, from, in);
-    return in;
+        forward(s, w);
+    if (step == STEP_CLOSED)
+        session_close(&s->base, NULL);
 }
 
 static void take_input(struct pg_session *s, struct span in)
 {
     struct loop *loop = session_loop(&s->base);
     bool was_linked = s->state == PG_LINKED && !pg_keeps_server(s);
-    struct span rest = walk_client(s, in);
+    struct walk w;
+    w.from = w.in = in;
+    pg_outbox_init(&w.out, s, true);
+    walk_client(s, &w);
+    struct span rest = w.in;
     if (s->base.closed)
         return;
     if (s->carry.len + rest.n > LOOP_CARRY_MAX / 2 && s->state == PG_WAITING)

@@ -22,7 +22,8 @@ struct errand {
     struct post_msg msg;
     struct route *route;
     uint32_t pid;
-    uint8_t key[4];
+    uint8_t key_n;
+    uint8_t key[PG_KEY_MAX];
 };
 
 void *pg_keys_new(void)
@@ -40,11 +41,16 @@ void pg_keys_free(void *keys)
     free(keys);
 }
 
+uint8_t pg_keys_size(uint32_t version)
+{
+    return version >= PG_PROTOCOL_3_2 ? PG_KEY_MAX : 4;
+}
+
 bool pg_keys_add(struct pg_session *s)
 {
     struct route *r = s->base.route;
-    struct keys *k = r->state;
-    if (!crypto_random(s->key, sizeof s->key))
+    struct keys *k = ((struct pg_route *)r->state)->keys;
+    if (!crypto_random(s->key, s->key_n))
         return false;
     uint32_t n = ++k->next & ((UINT32_C(1) << WORKER_SHIFT) - 1);
     s->key_pid = r->front->worker << WORKER_SHIFT | n;
@@ -59,11 +65,11 @@ void pg_keys_remove(struct pg_session *s)
 
 static void cancel_here(struct route *r, uint32_t pid, struct span key)
 {
-    struct keys *k = r->state;
+    struct keys *k = ((struct pg_route *)r->state)->keys;
     uint32_t n = pid & ((UINT32_C(1) << WORKER_SHIFT) - 1);
     LIST_EACH(node, &k->buckets[n % KEY_BUCKETS]) {
         struct pg_session *s = OWNER(node, struct pg_session, key_node);
-        if (s->key_pid != pid || !crypto_equal(span_of(s->key, sizeof s->key), key))
+        if (s->key_pid != pid || !crypto_equal(span_of(s->key, s->key_n), key))
             continue;
         /* Only its own statement may be hit: not our SET before it. */
         if (s->state == PG_LINKED && pg_flow_is_busy(&s->server->flow))
@@ -75,7 +81,7 @@ static void cancel_here(struct route *r, uint32_t pid, struct span key)
 static void on_errand(struct post_msg *msg)
 {
     struct errand *e = OWNER(msg, struct errand, msg);
-    cancel_here(e->route, e->pid, span_of(e->key, sizeof e->key));
+    cancel_here(e->route, e->pid, span_of(e->key, e->key_n));
     free(e);
 }
 
@@ -87,7 +93,7 @@ static void on_errand_discarded(struct post_msg *msg)
 void pg_keys_cancel(struct route *r, uint32_t pid, struct span key)
 {
     unsigned worker = pid >> WORKER_SHIFT;
-    if (key.n != 4 || worker >= r->front->n_workers)
+    if (key.n > PG_KEY_MAX || worker >= r->front->n_workers)
         return;
     if (worker == r->front->worker) {
         cancel_here(r, pid, key);
@@ -99,7 +105,8 @@ void pg_keys_cancel(struct route *r, uint32_t pid, struct span key)
         return;
     e->route = there;
     e->pid = pid;
-    memcpy(e->key, key.p, sizeof e->key);
+    e->key_n = (uint8_t)key.n;
+    memcpy(e->key, key.p, key.n);
     post_init(&e->msg, on_errand, on_errand_discarded);
     post(there->front->loop, &e->msg);
 }

@@ -43,6 +43,7 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
     bool torn = !pg_at_boundary(&ps->framer) || ps->flow.copy == PG_COPY_BOTH || s->dropping_body;
     struct pg_swallow swallow = {0};
     enum pg_swallow_step step;
+    pg_rename_unlink(s);
     s->server = NULL;
     s->loss_untold = true;
     while (!torn && pg_flow_abandon(&ps->flow, &swallow, &step)) {

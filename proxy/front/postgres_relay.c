@@ -9,6 +9,8 @@
 #include "pools/ledger.h"
 #include "proxy/core/sm.h"
 #include "proxy/front/postgres.h"
+#include "proxy/front/postgres_auth.h"
+#include "proxy/front/postgres_statements.h"
 
 static const struct sm_row rows[PG_STATES] = {
 #define TO(s) SM_TO(PG_##s)
@@ -62,6 +64,12 @@ bool pg_may_release(const struct pg_session *s)
            pg_at_boundary(&s->server->framer) && !s->server->carry.len;
 }
 
+void pg_pin(struct pg_session *s, const char *why)
+{
+    if (!s->pinned)
+        s->pinned = why;
+}
+
 bool pg_keeps_server(const struct pg_session *s)
 {
     return s->pinned || s->base.gate->conf->mode == FRONT_SESSION;
@@ -96,6 +104,7 @@ void pg_give_back(struct pg_session *s)
     pg_exchange_over(s);
     struct pg_server *ps = s->server;
     struct server *sv = &ps->base;
+    pg_rename_unlink(s);
     s->server = NULL;
     if (pg_keeps_server(s))
         ps->reset_needed = true;
@@ -300,12 +309,13 @@ static void on_open(struct session *base)
     struct pg_session *s = pg_session_of(base);
     struct err err;
     list_init(&s->key_node);
+    s->renames = base->gate->conf->mode != FRONT_SESSION &&
+                 pool_conf(session_pool(base))->size.statements > 0;
     s->waiter.exclusive = true;
     s->waiter.holder_ops = &pg_holder_ops;
     s->waiter.holder = s;
     s->waiter.on_lease = on_lease;
-    s->login = calloc(1, sizeof *s->login);
-    if (!s->login) {
+    if (!pg_login_new(s)) {
         err_set(&err, CAUSE_INTERNAL, STAGE_CLIENT, ENOMEM, "out of memory");
         session_close(base, &err);
         return;
@@ -339,16 +349,40 @@ static void on_fini(struct session *base, const struct err *err)
     pg_keys_remove(s);
     pg_login_free(s);
     pg_params_drop(&s->params);
+    pg_rename_free(s);
     bufq_clear(&session_loop(base)->chunks, &s->carry);
+}
+
+static void pool_state_free(void *state)
+{
+    struct pg_route *r = state;
+    pg_keys_free(r->keys);
+    pg_statements_free(r->statements);
+    pg_failures_free(r->failures);
+    free(r);
+}
+
+static void *pool_state_new(void)
+{
+    struct pg_route *r = calloc(1, sizeof *r);
+    if (!r)
+        return NULL;
+    r->keys = pg_keys_new();
+    r->statements = pg_statements_new();
+    if (r->keys && r->statements)
+        return r;
+    pool_state_free(r);
+    return NULL;
 }
 
 const struct relay_ops postgres_relay = {
     .name = "postgres",
+    .alpn = "postgresql",
     .session_size = sizeof(struct pg_session),
     .guard_new = pg_guard_new,
     .guard_free = pg_guard_free,
-    .state_new = pg_keys_new,
-    .state_free = pg_keys_free,
+    .state_new = pool_state_new,
+    .state_free = pool_state_free,
     .open = on_open,
     .on_readable = pg_client_readable,
     .on_drained = on_drained,

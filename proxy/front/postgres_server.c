@@ -17,7 +17,10 @@ void pg_note_parameter(struct pg_session *s, struct span body)
     struct span name, value;
     if (!pg_read_parameter(body, &name, &value))
         return;
+    uint64_t before = pg_params_planning(ps->params);
     bool fits = pg_params_set(&ps->params, name, value);
+    if (before != pg_params_planning(ps->params)) /* who can tell which came first */
+        pg_prepared_unsettled(ps->prepared, ps->flow.ends_seen, NULL, NULL);
     if (s->state == PG_SETTING)
         return;
     if (!fits || !pg_params_set(&s->params, name, value)) {
@@ -33,8 +36,10 @@ static void note_complete(struct pg_session *s, struct span body)
     struct span tag;
     if (!pg_read_complete(body, &tag))
         return;
-    if (span_eq(tag, SPAN_LIT("PREPARE")) || span_eq(tag, SPAN_LIT("LISTEN")))
-        s->pinned = true;
+    if (span_eq(tag, SPAN_LIT("PREPARE")))
+        pg_pin(s, "a statement prepared in SQL");
+    else if (span_eq(tag, SPAN_LIT("LISTEN")))
+        pg_pin(s, "LISTEN");
 }
 
 /* The server's answer to our cancel: said in our words, since the deadline was ours. */
@@ -70,19 +75,6 @@ static bool said_farewell(const struct pg_session *s, const struct pg_msg *m, st
     return true;
 }
 
-static void flush_to_client(struct pg_session *s, struct span from, struct span rest)
-{
-    size_t n = from.n - rest.n;
-    if (!n || s->base.closed)
-        return;
-    io_send(&s->base.io, from.p, n);
-    if (!s->server || io_unsent(&s->base.io) <= pg_high_water(s))
-        return;
-    io_pause(&s->server->base.io);
-    if (s->deadline == PG_DEADLINE_NONE)
-        pg_watch_stall(s);
-}
-
 static void after_ready(struct pg_session *s)
 {
     const struct timeouts_conf *t = &pool_conf(session_pool(&s->base))->timeouts;
@@ -100,18 +92,37 @@ static void after_ready(struct pg_session *s)
         pg_set_deadline(s, PG_DEADLINE_NONE, 0);
 }
 
-/* One pass over a server's bytes. `from`..`in` was looked at; it goes out in one write. */
+/* One pass over a server's bytes: `from`..`in` was looked at and goes out as it is. */
 struct walk {
     struct span from, in;
+    struct pg_outbox out;
     bool ready;      /* a ReadyForQuery was among them */
     bool linked_now; /* the settings were answered: the client's bytes may go on */
 };
 
+/* What was looked at goes into the outbox. */
+static void collect(struct walk *w)
+{
+    pg_outbox_add(&w->out, span_of(w->from.p, w->from.n - w->in.n));
+    w->from = w->in;
+}
+
+static void flush_to_client(struct pg_session *s, struct walk *w)
+{
+    collect(w);
+    pg_outbox_flush(&w->out);
+    if (s->base.closed || !s->server || io_unsent(&s->base.io) <= pg_high_water(s))
+        return;
+    io_pause(&s->server->base.io);
+    if (s->deadline == PG_DEADLINE_NONE)
+        pg_watch_stall(s);
+}
+
 /* The session is done with this server: what went before is told, then the loss. */
-static bool end_walk(struct pg_session *s, const struct walk *w, const struct err *err,
+static bool end_walk(struct pg_session *s, struct walk *w, const struct err *err,
                      enum outcome outcome)
 {
-    flush_to_client(s, w->from, w->in);
+    flush_to_client(s, w);
     pg_framer_init(&s->server->framer,
                    PG_SIDE_SERVER); /* nothing half said is left towards the client */
     pg_lose_server(s, err, outcome);
@@ -138,6 +149,17 @@ static bool walk_setting(struct pg_session *s, struct walk *w, const struct pg_m
     return !s->base.closed && s->state == PG_LINKED;
 }
 
+/* An error that is told in other words than the server's. True: it has been. */
+static bool replace_error(struct pg_session *s, struct walk *w, const struct pg_msg *m)
+{
+    if (s->renames && pg_rename_error(s, m, &w->out))
+        return true;
+    if (!s->cancelled)
+        return false;
+    flush_to_client(s, w);
+    return replace_cancel_error(s, m);
+}
+
 /* A message begins. False: the session has let go of the server, or is gone. */
 static bool walk_message(struct pg_session *s, struct walk *w, const struct pg_msg *m)
 {
@@ -152,18 +174,25 @@ static bool walk_message(struct pg_session *s, struct walk *w, const struct pg_m
     }
     if (s->state == PG_SETTING)
         return walk_setting(s, w, m, step);
-    if (m->type == 'E' && s->cancelled) {
-        flush_to_client(s, w->from, w->in);
-        w->from = w->in;
-        skip(w, m->raw.n, replace_cancel_error(s, m));
-        return true;
-    }
     if (m->type == 'S')
         pg_note_parameter(s, m->body);
     else if (m->type == 'C')
         note_complete(s, m->body);
+    bool drop = false;
+    if (m->type == 'E') {
+        collect(w);
+        drop = replace_error(s, w, m);
+    }
+    if (pg_rename_answer(s, m)) {
+        collect(w);
+        drop = true;
+    }
     w->ready = w->ready || step == PG_FLOW_READY;
-    skip(w, m->raw.n, false);
+    skip(w, m->raw.n, drop);
+    if (s->renaming > 0) {
+        collect(w);
+        (void)pg_rename_local(s, &w->out);
+    }
     return true;
 }
 
@@ -183,10 +212,10 @@ static bool walk_server(struct pg_session *s, struct walk *w)
         struct err err;
         switch (pg_next(framer, &pg_whole_server, w->in, &m, &err)) {
         case PG_WAIT:
-            flush_to_client(s, w->from, w->in);
+            flush_to_client(s, w);
             return !s->base.closed;
         case PG_BAD:
-            flush_to_client(s, w->from, w->in);
+            flush_to_client(s, w);
             pg_lose_server(s, &err, OUTCOME_DROP_PROTOCOL);
             return false;
         case PG_BODY:
@@ -215,7 +244,10 @@ static void on_server_readable(struct server *sv)
         return;
     }
     server_note_read(sv, (size_t)n);
-    struct walk w = {.from = in, .in = in};
+    struct walk w;
+    w.from = w.in = in;
+    w.ready = w.linked_now = false;
+    pg_outbox_init(&w.out, s, false);
     if (!walk_server(s, &w))
         return;
     if (w.in.n && !pg_carry(session_loop(&s->base), &ps->carry, w.in)) {
@@ -225,7 +257,7 @@ static void on_server_readable(struct server *sv)
         return;
     }
     /* The scratch memory is free again for the client's bytes. */
-    if (w.linked_now)
+    if (w.linked_now || s->held)
         pg_relay_input(s);
     else if (!w.in.n && (w.ready || (!pg_keeps_server(s) && pg_may_release(s))))
         after_ready(s);

@@ -29,6 +29,7 @@ const struct pg_whole pg_whole_client = {
     .types = {{0,
         PG_BIT('C') | PG_BIT('D') | PG_BIT('E') | PG_BIT('H') | PG_BIT('S') | PG_BIT('X') |
         PG_BIT('c')}},
+    .fitting = {{0, PG_BIT('P')}},
     .max = PG_CLIENT_WHOLE_MAX,
     .peek = PG_CLIENT_PEEK,
 };
@@ -90,6 +91,7 @@ enum pg_step pg_next_slow(struct pg_framer *f, const struct pg_whole *whole, str
     bool must_be_whole = pg_set_has(&whole->types, type);
     if (must_be_whole && len > whole->max)
         return bad(f, err, CAUSE_TOO_LARGE, type, length, "message too large");
+    must_be_whole |= len <= whole->max && pg_set_has(&whole->fitting, type);
     uint32_t want = must_be_whole || len < whole->peek ? len : whole->peek;
     size_t have = in.n - PG_HEADER;
     if (have < want)

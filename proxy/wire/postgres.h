@@ -50,14 +50,15 @@ static inline bool pg_set_has(const struct pg_set *s, uint8_t type)
 /* Which messages the caller wants complete, and how much of the others it wants to see. */
 struct pg_whole {
     struct pg_set types;
-    uint32_t max;  /* body bytes; a longer message of these types is PG_BAD (too_large) */
+    struct pg_set fitting; /* these only if they are not longer than max */
+    uint32_t max;  /* body bytes; a longer message of `types` is PG_BAD (too_large) */
     uint32_t peek; /* of any other message the first piece has at least min(len, peek) body bytes */
 };
 
 /* What carpool looks at. Everything else streams with a peek, for it may be of any size: queries,
  * rows, copy data, but also errors and notices (RAISE NOTICE takes megabytes). */
 extern const struct pg_whole pg_whole_login; /* whole: p */
-/* whole: Close Describe Execute Flush Sync Terminate CopyDone */
+/* whole: Close Describe Execute Flush Sync Terminate CopyDone, and Parse if it fits */
 extern const struct pg_whole pg_whole_client;
 /* whole: R K S Z C I 1 2 3 n s v c G H W */
 extern const struct pg_whole pg_whole_server;

@@ -43,8 +43,11 @@ void pg_flow_fini(struct pg_flow *f)
 
 enum {
     ENDS = SET(QUERY) | SET(FUNCTION) | SET(SYNC), /* answered by ReadyForQuery */
+    LOCAL = SET(PARSE_LOCAL) | SET(CLOSE_LOCAL),
+    OWN = SET(PARSE_OWN) | SET(CLOSE_OWN), /* no client waits for their answer */
+    RENAMED = LOCAL | OWN | SET(PARSE_NAMED),
     EXTENDED = SET(PARSE) | SET(BIND) | SET(CLOSE) | SET(DESCRIBE_PORTAL) |
-               SET(DESCRIBE_STATEMENT) | SET(EXECUTE)
+               SET(DESCRIBE_STATEMENT) | SET(EXECUTE) | RENAMED
 };
 
 static bool token_in(enum pg_token token, unsigned set)
@@ -68,6 +71,15 @@ static void drop_front(struct pg_flow *f)
     pg_queue_pop(&f->queue);
 }
 
+/* The front token will not be answered. */
+static void lose_front(struct pg_flow *f)
+{
+    enum pg_token token = pg_queue_front(&f->queue);
+    f->renamed_lost += token_in(token, RENAMED);
+    f->parse_lost |= token == PG_TOKEN_PARSE;
+    drop_front(f);
+}
+
 /* Is a ReadyForQuery due for what is in the cells from `from` on? */
 static bool any_end_due(const struct pg_flow *f, uint32_t from)
 {
@@ -84,8 +96,11 @@ static void drop_maybes(struct pg_flow *f)
         drop_front(f);
 }
 
+/* Nothing is known of what is in the queue. */
 static void lose_track(struct pg_flow *f)
 {
+    for (enum pg_token t; (t = pg_queue_pop_any(&f->queue)) != PG_TOKEN_NONE;)
+        f->renamed_lost += token_in(t, RENAMED);
     pg_queue_fini(&f->queue);
     f->copy = PG_COPY_NONE;
     f->lost = true;
@@ -131,8 +146,7 @@ static void note_commit(struct pg_flow *f, enum pg_token token, struct span pref
     enum pg_verb verb = pg_text_look(text).verb;
     if (verb != PG_VERB_COMMIT && verb != PG_VERB_PREPARE)
         return;
-    f->commit_sent = true;
-    f->commit_end = f->ends_sent + 1; /* its own ReadyForQuery, or that of the Sync to come */
+    pg_flow_note_commit(f); /* ends with its own ReadyForQuery, or that of the Sync to come */
 }
 
 /* A message that asks for an answer, and one that the server may look for in COPY. */
@@ -168,6 +182,42 @@ enum pg_flow_step pg_flow_client(struct pg_flow *f, uint8_t type, struct span pr
     if (type == 'X')
         f->terminated = true;
     return type == 'X' || type == 'H' || type == 'd' ? PG_FLOW_OK : PG_FLOW_VIOLATION;
+}
+
+bool pg_flow_room(struct pg_flow *f)
+{
+    return pg_queue_reserve(&f->queue, PG_QUEUE_HERE / 2);
+}
+
+void pg_flow_renamed(struct pg_flow *f, enum pg_token token)
+{
+    CHECK(token_in(token, RENAMED) && !pg_flow_discards(f));
+    CHECK(pg_queue_push(&f->queue, token)); /* there was room */
+    f->batch = true;
+    f->requests++;
+}
+
+enum pg_token pg_flow_local(struct pg_flow *f)
+{
+    enum pg_token token = pg_queue_front(&f->queue);
+    if (!token_in(token, LOCAL) || f->copy != PG_COPY_NONE)
+        return PG_TOKEN_NONE;
+    drop_front(f);
+    return token;
+}
+
+bool pg_flow_is_settled(const struct pg_flow *f)
+{
+    for (uint32_t i = 0; i < pg_queue_cells(&f->queue); i++)
+        if (pg_queue_cell(&f->queue, i) != PG_TOKEN_SYNC)
+            return false;
+    return !f->errored;
+}
+
+void pg_flow_note_commit(struct pg_flow *f)
+{
+    f->commit_sent = true;
+    f->commit_end = f->ends_sent + 1;
 }
 
 /* --- the server's messages --- */
@@ -236,9 +286,9 @@ static bool server_complete(struct pg_flow *f, uint8_t type, struct span prefix)
 /* An extended message failed: everything up to the next Sync is discarded. */
 static void discard_to_sync(struct pg_flow *f)
 {
-    drop_front(f);
+    lose_front(f);
     while (f->queue.due > 0 && pg_queue_front(&f->queue) != PG_TOKEN_SYNC)
-        drop_front(f);
+        lose_front(f);
     f->skipping = f->queue.due == 0;
     f->errored = true;
 }
@@ -336,11 +386,11 @@ static unsigned fitting(const struct pg_flow *f, uint8_t type)
 {
     switch (type) {
     case '1':
-        return SET(PARSE);
+        return SET(PARSE) | SET(PARSE_NAMED) | SET(PARSE_OWN);
     case '2':
         return SET(BIND);
     case '3':
-        return SET(CLOSE);
+        return SET(CLOSE) | SET(CLOSE_OWN);
     case 't':
         return f->described ? 0 : SET(DESCRIBE_STATEMENT);
     case 'T':
@@ -401,6 +451,8 @@ static enum pg_flow_step server_answer(struct pg_flow *f, uint8_t type, struct s
     case '2':
     case '3':
     case 'n':
+        f->renamed_done = token_in(pg_queue_front(&f->queue), RENAMED);
+        f->own_done = token_in(pg_queue_front(&f->queue), OWN);
         drop_front(f);
         break;
     case 'C':
@@ -424,6 +476,7 @@ static enum pg_flow_step server_answer(struct pg_flow *f, uint8_t type, struct s
 
 enum pg_flow_step pg_flow_server(struct pg_flow *f, uint8_t type, struct span prefix)
 {
+    f->renamed_done = f->own_done = f->parse_lost = false;
     if (f->lost && type != 'Z')
         return PG_FLOW_OK;
     switch (type) {
@@ -474,6 +527,8 @@ bool pg_flow_commit_in_flight(const struct pg_flow *f)
 static enum pg_swallow_step abandon_token(struct pg_swallow *s, enum pg_token token, bool told)
 {
     bool batch_told = told || s->till_sync;
+    if (token_in(token, OWN))
+        return PG_SWALLOW_NOTHING; /* what it was added for follows */
     if (token_in(token, EXTENDED))
         return pg_swallow_next(s, 'E');
     if (token == PG_TOKEN_SYNC) {

@@ -55,6 +55,11 @@ struct pg_flow {
     bool commit_sent;
     uint32_t ends_sent, ends_seen, commit_end;
     uint64_t requests; /* messages that ask for something, since init */
+    uint32_t renamed_lost; /* tokens of pg_flow_renamed() that will not be answered; the caller
+                              counts them down */
+    bool renamed_done;     /* the message just told answered such a token ... */
+    bool own_done;         /* ... of a message of ours: no client sees it */
+    bool parse_lost;       /* a Parse of the unnamed statement failed or was discarded just now */
 };
 
 void pg_flow_init(struct pg_flow *f); /* a server right after login: idle, 'I' */
@@ -67,6 +72,32 @@ MUST_USE enum pg_flow_step pg_flow_client(struct pg_flow *f, uint8_t type, struc
 /* A server's message began. `prefix`: its body as far as it is there (ReadyForQuery must be
  * complete, CommandComplete should). A run of rows or copy data may be told once. */
 MUST_USE enum pg_flow_step pg_flow_server(struct pg_flow *f, uint8_t type, struct span prefix);
+
+/*
+ * Prepared statements under names of the relay's: it says what it sends, adds or answers itself,
+ * instead of pg_flow_client() for a client's Parse or Close, before it for messages of its own. All
+ * tokens here come to an end in the order of these calls: answered (pg_flow_server() sets
+ * renamed_done; pg_flow_local() returns it), or lost with their batch (renamed_lost counts up).
+ *
+ * Not to be called while pg_flow_discards(): pass such messages on as they are.
+ */
+void pg_flow_renamed(struct pg_flow *f, enum pg_token token);
+/* Before anything of a client's message is forwarded or pushed: false: PG_FLOW_FULL. */
+MUST_USE bool pg_flow_room(struct pg_flow *f);
+/* The server discards what comes now, or nobody can follow it. */
+static inline bool pg_flow_discards(const struct pg_flow *f)
+{
+    return f->skipping || f->doubt_open || f->lost || f->copy == PG_COPY_IN ||
+           f->copy == PG_COPY_BOTH;
+}
+/* Is a _LOCAL token in front? It is taken out, and its answer is due to the client now. NONE: no.
+ * Ask after every pg_flow_server() and pg_flow_renamed(). */
+enum pg_token pg_flow_local(struct pg_flow *f);
+/* Can nothing that was asked so far fail any more? Then `tx` is how the server will find its
+ * transaction when it reads what is sent now. */
+bool pg_flow_is_settled(const struct pg_flow *f);
+/* A statement prepared earlier, that commits, is about to run. */
+void pg_flow_note_commit(struct pg_flow *f);
 
 /*
  * The release rule: the server said 'I', owes no answer, and the client sent nothing since. The

@@ -31,6 +31,8 @@ static void count(struct pg_queue *q, uint16_t cell, uint32_t n)
         q->maybe += n;
 }
 
+_Static_assert(PG_TOKENS <= TOKEN_BITS + 1, "a token fits into its bits");
+
 void pg_queue_init(struct pg_queue *q)
 {
     *q = (struct pg_queue){.cap = PG_QUEUE_HERE};
@@ -56,6 +58,11 @@ static bool grow(struct pg_queue *q)
     q->head = 0;
     q->cap *= 2;
     return true;
+}
+
+bool pg_queue_reserve(struct pg_queue *q, uint32_t n)
+{
+    return q->used + n <= q->cap || grow(q);
 }
 
 bool pg_queue_push(struct pg_queue *q, enum pg_token token)

@@ -30,7 +30,14 @@ enum pg_token {
     PG_TOKEN_DESCRIBE_PORTAL,
     PG_TOKEN_DESCRIBE_STATEMENT,
     PG_TOKEN_EXECUTE,
-    PG_TOKEN_COPY_END /* CopyDone or CopyFail */
+    PG_TOKEN_COPY_END, /* CopyDone or CopyFail */
+    /* Prepared statements that many clients share: what the relay adds, or answers itself. */
+    PG_TOKEN_PARSE_NAMED, /* a client's Parse, under a name of ours */
+    PG_TOKEN_PARSE_OWN,   /* a Parse of ours, whose answer no client sees */
+    PG_TOKEN_CLOSE_OWN,   /* a Close of ours, likewise */
+    PG_TOKEN_PARSE_LOCAL, /* a client's Parse that no server sees: answered when it is in front */
+    PG_TOKEN_CLOSE_LOCAL, /* a client's Close, likewise */
+    PG_TOKENS
 };
 
 struct pg_queue {
@@ -44,6 +51,9 @@ struct pg_queue {
 void pg_queue_init(struct pg_queue *q);
 void pg_queue_fini(struct pg_queue *q);
 
+/* Room for n more tokens (at most PG_QUEUE_HERE), whatever they are? False if the bound or memory
+ * is exhausted. */
+MUST_USE bool pg_queue_reserve(struct pg_queue *q, uint32_t n);
 /* False if the bound or memory is exhausted; nothing changed then. */
 MUST_USE bool pg_queue_push(struct pg_queue *q, enum pg_token token);
 /* Puts back what was just popped, in front of everything. It must not have been a maybe. */

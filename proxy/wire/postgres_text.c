@@ -154,3 +154,42 @@ bool pg_text_is(struct span text, const char *word)
     struct scan s = scan_of(text);
     return accept(&s, word);
 }
+
+/* A name behind a keyword: quoted, or folded as the server folds plain letters. */
+static size_t take_name(struct scan *s, uint8_t *name, size_t cap)
+{
+    size_t n = 0;
+    skip_blanks(s);
+    if (s->p == s->end || *s->p != '"') {
+        struct span w = next_word(s);
+        if (w.n > cap)
+            return 0;
+        for (; n < w.n; n++)
+            name[n] = ascii_lower(w.p[n]);
+        return n;
+    }
+    for (s->p++; s->p < s->end; s->p++) {
+        if (*s->p == '"' && !looking_at(s, '"', '"')) {
+            s->p++;
+            return n;
+        }
+        s->p += *s->p == '"';
+        if (n == cap)
+            return 0;
+        name[n++] = *s->p;
+    }
+    return 0;
+}
+
+size_t pg_text_deallocate(struct span text, uint8_t *name, size_t cap)
+{
+    struct scan s = scan_of(text);
+    if (!accept(&s, "DEALLOCATE"))
+        return 0;
+    (void)accept(&s, "PREPARE");
+    if (accept(&s, "ALL"))
+        return 0;
+    size_t n = take_name(&s, name, cap);
+    skip_semicolons(&s);
+    return s.p == s.end ? n : 0;
+}

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/* What a startup packet asks for: a database that is served, parameters that can be understood. */
+#include "proxy/front/postgres_login.h"
+
+/* ---- options ---- */
+
+struct word {
+    char text[512];
+    size_t n;
+};
+
+/* "name=value", dashes of the name as underscores. */
+static bool take_pair(struct pg_params **wants, char *pair)
+{
+    char *eq = strchr(pair, '=');
+    if (!eq || eq == pair)
+        return false;
+    for (char *p = pair; p < eq; p++)
+        if (*p == '-')
+            *p = '_';
+    return pg_params_set(wants, span_of(pair, (size_t)(eq - pair)), span_str(eq + 1));
+}
+
+/* "-c" (its pair is the next word), "-cname=value", "--name=value". */
+static bool take_word(struct pg_params **wants, struct word *w, bool *want_pair)
+{
+    w->text[w->n] = 0;
+    bool is_pair = *want_pair;
+    *want_pair = !is_pair && strcmp(w->text, "-c") == 0;
+    if (is_pair)
+        return take_pair(wants, w->text);
+    if (*want_pair)
+        return true;
+    return (strncmp(w->text, "--", 2) == 0 || strncmp(w->text, "-c", 2) == 0) &&
+           take_pair(wants, w->text + 2);
+}
+
+/* options: "-c name=value --name=value", with backslashes before blanks. */
+static bool read_options(struct pg_params **wants, struct span options)
+{
+    struct word w = {.n = 0};
+    bool want_pair = false;
+    for (size_t i = 0; i <= options.n; i++) {
+        uint8_t c = i < options.n ? options.p[i] : ' ';
+        bool blank = c == ' ' || c == '\t' || c == '\n';
+        if (blank && w.n > 0) {
+            if (!take_word(wants, &w, &want_pair))
+                return false;
+            w.n = 0;
+        }
+        if (blank)
+            continue;
+        if (c == '\\' && i + 1 < options.n)
+            c = options.p[++i];
+        if (w.n + 1 >= sizeof w.text)
+            return false;
+        w.text[w.n++] = (char)c;
+    }
+    return !want_pair;
+}
+
+static bool read_wants(struct pg_login *lg, const struct pg_startup *st)
+{
+    static const char *const ours[] = {"user", "database", "options", "replication"};
+    lg->wants = pg_params_new();
+    if (!lg->wants || (st->options.n && !read_options(&lg->wants, st->options)))
+        return false;
+    struct span rest = st->params, name, value;
+    while (pg_param_next(&rest, &name, &value)) {
+        bool skip = pg_param_is_protocol_option(name);
+        for (size_t i = 0; i < ARRAY_LEN(ours); i++)
+            skip = skip || span_eq(name, span_str(ours[i]));
+        if (!skip && !pg_params_set(&lg->wants, name, value))
+            return false;
+    }
+    return true;
+}
+
+/* ---- the packet ---- */
+
+bool pg_login_read(struct pg_session *s, const struct pg_startup *st, struct err *err,
+                   const char **sqlstate)
+{
+    const struct pg_guard *g = s->base.gate->guard;
+    struct pg_login *lg = s->login;
+    *sqlstate = NULL;
+    if (s->base.refusal) {
+        *err = *s->base.refusal;
+        return false;
+    }
+    if (s->base.gate->conf->tls.required && !s->base.io.tls) {
+        *sqlstate = "28000";
+        return err_set(err, CAUSE_DENIED, STAGE_CLIENT, 0, "this door wants TLS (sslmode=require)");
+    }
+    if (st->replication != PG_REPLICATION_NO)
+        return err_set(err, CAUSE_UNSUPPORTED, STAGE_CLIENT, 0,
+                       "replication connections cannot be pooled: connect to the server itself");
+    if (!pg_guard_serves(g, st->database))
+        return err_set(err, CAUSE_NO_ROUTE, STAGE_CLIENT, 0,
+                       "database \"%.*s\" is not served here, only \"%s\"",
+                       (int)(st->database.n > 63 ? 63 : st->database.n),
+                       (const char *)st->database.p, pg_guard_database(g));
+    if (!read_wants(lg, st))
+        return err_set(err, CAUSE_CLIENT_PROTOCOL, STAGE_CLIENT, 0,
+                       "startup options that cannot be understood");
+    lg->user_n = st->user.n < sizeof lg->user ? st->user.n : sizeof lg->user - 1;
+    memcpy(lg->user, st->user.p, lg->user_n);
+    return true;
+}

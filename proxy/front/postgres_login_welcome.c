@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The welcome: AuthenticationOk, the server's parameters with the client's wishes on top, a cancel
+ * key, ReadyForQuery. One write, together with what the authentication had to say last.
+ */
+#include "pools/ledger.h"
+#include "proxy/front/postgres_login.h"
+
+/* The server's parameters with the client's wishes on top. */
+static bool make_params(struct pg_session *s, struct pg_params *welcome)
+{
+    const struct pg_params *wants = s->login->wants;
+    s->params = pg_params_take(welcome);
+    for (size_t i = 0; i < pg_params_count(wants); i++) {
+        struct span name, value, known;
+        pg_params_at(wants, i, &name, &value);
+        if (pg_param_reported_only(name))
+            continue;
+        if (pg_params_get(welcome, name, &known) && pg_param_equivalent(name, value, known))
+            continue;
+        if (!pg_params_set(&s->params, name, value))
+            return false;
+    }
+    return true;
+}
+
+static void welcome(struct pg_session *s, struct pg_params *known, struct span said)
+{
+    uint8_t buf[PG_PARAMS_BYTES + PG_AUTH_OUT + 2048];
+    struct pg_out out = pg_out_of(buf, sizeof buf);
+    struct err err;
+    if (!make_params(s, known) || !pg_keys_add(s)) {
+        err_set(&err, CAUSE_TOO_LARGE, STAGE_CLIENT, 0, "too many startup parameters");
+        pg_refuse(s, &err, NULL);
+        return;
+    }
+    CHECK(said.n <= PG_AUTH_OUT);
+    if (said.n)
+        memcpy(buf, said.p, said.n);
+    out.n = said.n;
+    pg_put_auth_ok(&out);
+    for (size_t i = 0; i < pg_params_count(s->params); i++) {
+        struct span name, value, reported;
+        pg_params_at(s->params, i, &name, &value);
+        if (pg_params_get(known, name, &reported))
+            pg_put_parameter(&out, name, value);
+    }
+    pg_put_backend_key(&out, s->key_pid, span_of(s->key, s->key_n));
+    pg_put_ready(&out, PG_TX_IDLE);
+    pg_login_free(s);
+    pg_say(s, &out);
+    if (s->base.closed)
+        return;
+    pg_framer_init(&s->framer, PG_SIDE_CLIENT);
+    pg_become(s, PG_IDLE);
+    if (s->base.draining) {
+        s->base.gate->ops->drain(&s->base);
+        return;
+    }
+    pg_relay_input(s);
+}
+
+static bool recall_welcome(struct pg_session *s, struct span said)
+{
+    struct snapshot *memo = ledger_recall(pool_ledger(session_pool(&s->base)));
+    if (!memo)
+        return false;
+    struct pg_params *known = pg_params_of(memo);
+    welcome(s, known, said);
+    pg_params_drop(&known);
+    return true;
+}
+
+/* The first client of all waits for the first server: only a server knows its parameters. */
+void pg_login_welcome(struct pg_session *s, struct span said)
+{
+    if (recall_welcome(s, said))
+        return;
+    io_send(&s->base.io, said.p, said.n);
+    pg_become(s, PG_WELCOME);
+    switch (pool_lease(session_pool(&s->base), &s->waiter)) {
+    case LEASE_GRANTED:
+    case LEASE_REFUSED:
+        pg_login_lease(s);
+        return;
+    case LEASE_WAITING:
+        return;
+    }
+}
+
+void pg_login_lease(struct pg_session *s)
+{
+    if (!s->waiter.server) {
+        struct err err = s->waiter.err;
+        pg_refuse(s, &err, NULL);
+        return;
+    }
+    pool_give_back(&s->waiter.server);
+    if (!recall_welcome(s, span_of(NULL, 0))) {
+        struct err err;
+        err_set(&err, CAUSE_INTERNAL, STAGE_CLIENT, 0, "no parameters of a server");
+        pg_refuse(s, &err, NULL);
+    }
+}

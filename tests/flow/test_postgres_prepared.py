@@ -1,0 +1,483 @@
+# SPDX-License-Identifier: MIT
+"""Prepared statements in transaction mode: a client's statements follow it from server to server.
+
+Most tests use a pool of one server and several clients: whatever would stay behind on the server, or
+be missed on it, meets somebody else there.
+"""
+
+import asyncio
+
+import asyncpg
+import pytest
+from harness.carpool import postgres_pool
+from harness.pgwire import (FLUSH, SYNC, bind, close, describe, execute, parse, query, row)
+
+
+@pytest.fixture
+def one(carpool, pg):
+    """A pool of one server, with more settings for it if asked."""
+    def make(**over):
+        size = {"min": 0, "max": 1, "acquire_timeout": "3s", **over.pop("size", {})}
+        return carpool(postgres_pool(pg.url(), size=size, **over))
+    return make
+
+
+def answers(wire):
+    """Types of the messages up to ReadyForQuery, with the errors' codes."""
+    out = []
+    for kind, body in wire.until("Z"):
+        out.append("E" + wire_code(body) if kind == "E" else kind)
+    return " ".join(k for k in out if k not in ("S", "N"))
+
+
+def wire_code(body):
+    return next(part[1:].decode() for part in body.split(b"\0") if part[:1] == b"C")
+
+
+def message_of(body):
+    return next(part[1:].decode() for part in body.split(b"\0") if part[:1] == b"M")
+
+
+def rows(wire):
+    return [row(body) for kind, body in wire.until("Z") if kind == "D"]
+
+
+def names_on_server(wire):
+    wire.send(query("select name from pg_prepared_statements order by name"))
+    return [r[0] for r in rows(wire)]
+
+
+def test_two_clients_with_the_same_name_and_different_texts(one):
+    daemon = one()
+    a, b = daemon.wire(), daemon.wire()
+    a.send(parse("select 'a' || $1::text", "get"), SYNC)
+    assert answers(a) == "1 Z"
+    b.send(parse("select 'b' || $1::text", "get"), SYNC)
+    assert answers(b) == "1 Z"
+    for _ in range(3):
+        a.send(bind("get", values=["1"]), execute(), SYNC)
+        b.send(bind("get", values=["2"]), execute(), SYNC)
+        assert rows(a) == [["a1"]]
+        assert rows(b) == [["b2"]]
+    daemon.stop()
+
+
+def test_clients_share_one_statement_on_the_server(one):
+    daemon = one()
+    wires = [daemon.wire() for _ in range(5)]
+    for n, wire in enumerate(wires):
+        wire.send(parse("select $1::int + 1", f"name{n}"), describe("S", f"name{n}"), SYNC)
+        assert answers(wire) == "1 t T Z"
+        wire.send(bind(f"name{n}", values=[str(n)]), execute(), SYNC)
+        assert rows(wire) == [[str(n + 1)]]
+    assert len(names_on_server(wires[0])) == 1
+    daemon.stop()
+
+
+def test_a_statement_reaches_every_server(carpool, pg, workers):
+    daemon = carpool(postgres_pool(pg.url(), size={"min": 0, "max": 4}), workers=workers)
+    wires = [daemon.wire() for _ in range(4)]
+    for n, wire in enumerate(wires):
+        wire.send(parse("select pg_backend_pid(), $1::int", "q"), SYNC)
+        assert answers(wire) == "1 Z"
+    for wire in wires:  # all four servers in use at once
+        wire.send(query("begin"))
+        assert answers(wire) == "C Z"
+    pids = set()
+    for n, wire in enumerate(wires):
+        wire.send(bind("q", values=[str(n)]), execute(), SYNC)
+        [(pid, value)] = rows(wire)
+        pids.add(pid)
+        assert value == str(n)
+    assert len(pids) == 4
+    daemon.stop()
+
+
+def test_errors_speak_of_the_clients_own_names(one):
+    daemon = one()
+    wire = daemon.wire()
+    wire.send(parse("select 1", "mine"), SYNC)
+    assert answers(wire) == "1 Z"
+    wire.send(parse("select 2", "mine"), SYNC)
+    kinds = wire.until("Z")
+    assert wire_code(kinds[0][1]) == "42P05"
+    assert message_of(kinds[0][1]) == 'prepared statement "mine" already exists'
+    wire.send(bind("nobody's"), execute(), SYNC)
+    kinds = wire.until("Z")
+    assert message_of(kinds[0][1]) == 'prepared statement "nobody\'s" does not exist'
+    wire.send(bind("mine", values=["1"]), execute(), SYNC)
+    kinds = wire.until("Z")
+    assert (wire_code(kinds[0][1]), message_of(kinds[0][1])) == (
+        "08P01",
+        'bind message supplies 1 parameters, but prepared statement "mine" requires 0')
+    wire.send(parse("selec", "other"), SYNC)
+    assert answers(wire) == "E42601 Z"
+    wire.send(bind("other"), execute(), SYNC)
+    kinds = wire.until("Z")
+    assert message_of(kinds[0][1]) == 'prepared statement "other" does not exist'
+    daemon.stop()
+
+
+def test_names_of_ours_cannot_be_guessed_into(one):
+    daemon = one()
+    a, b = daemon.wire(), daemon.wire()
+    a.send(parse("select 'secret'", "x"), SYNC)
+    assert answers(a) == "1 Z"
+    [ours] = names_on_server(a)
+    b.send(bind(ours), execute(), SYNC)
+    assert answers(b) == "E26000 Z"
+    b.send(close("S", ours), SYNC)
+    assert answers(b) == "3 Z"
+    a.send(bind("x"), execute(), SYNC)
+    assert rows(a) == [["secret"]]
+    b.send(parse("select 'mine'", ours), bind(ours), execute(), SYNC)
+    assert rows(b) == [["mine"]]
+    daemon.stop()
+
+
+def test_close_is_the_clients_alone(one):
+    daemon = one()
+    a, b = daemon.wire(), daemon.wire()
+    for wire in (a, b):
+        wire.send(parse("select 7", "s"), SYNC)
+        assert answers(wire) == "1 Z"
+    a.send(close("S", "s"), SYNC)
+    assert answers(a) == "3 Z"
+    a.send(bind("s"), execute(), SYNC)
+    assert answers(a) == "E26000 Z"
+    b.send(bind("s"), execute(), SYNC)
+    assert rows(b) == [["7"]]
+    a.send(parse("select 8", "s"), bind("s"), execute(), SYNC)
+    assert rows(a) == [["8"]]
+    daemon.stop()
+
+
+@pytest.mark.parametrize("extended", [False, True], ids=["query", "extended"])
+@pytest.mark.parametrize("name, spelled", [("s", "s"), ("s", "S"), ("S x", '"S x"')])
+def test_deallocate_in_sql(one, name, spelled, extended):
+    daemon = one()
+    a, b = daemon.wire(), daemon.wire()
+    for wire in (a, b):
+        wire.send(parse("select 7", name), SYNC)
+        assert answers(wire) == "1 Z"
+    sql = f"deallocate {spelled}"
+    a.send(*([parse(sql), bind(), execute(), SYNC] if extended else [query(sql)]))
+    assert answers(a) == ("1 2 C Z" if extended else "C Z")
+    a.send(bind(name), execute(), SYNC)
+    assert answers(a) == "E26000 Z"
+    b.send(bind(name), execute(), SYNC)
+    assert rows(b) == [["7"]]
+    daemon.stop()
+
+
+def test_deallocate_that_fails_leaves_the_statement(one):
+    daemon = one()
+    wire = daemon.wire()
+    wire.send(parse("select 7", "s"), SYNC)
+    assert answers(wire) == "1 Z"
+    wire.send(query("begin"), query("selec"), query("deallocate s"), query("rollback"))
+    assert [answers(wire) for _ in range(4)] == ["C Z", "E42601 Z", "E25P02 Z", "C Z"]
+    wire.send(bind("s"), execute(), SYNC)
+    assert rows(wire) == [["7"]]
+    daemon.stop()
+
+
+@pytest.mark.parametrize("sql", ["deallocate all", "discard all"])
+def test_forgetting_all(one, sql):
+    daemon = one()
+    a, b = daemon.wire(), daemon.wire()
+    for wire in (a, b):
+        wire.send(parse("select 7", "s"), SYNC)
+        assert answers(wire) == "1 Z"
+    a.send(query(sql))
+    assert answers(a) == "C Z"
+    a.send(bind("s"), execute(), SYNC)
+    assert answers(a) == "E26000 Z"
+    b.send(bind("s"), execute(), SYNC)
+    assert rows(b) == [["7"]]
+    # What comes behind it in the same breath is not forgotten.
+    a.send(query(sql), parse("select 9", "s"), SYNC, bind("s"), execute(), SYNC)
+    assert answers(a) == "C Z"
+    assert answers(a) == "1 Z"
+    assert rows(a) == [["9"]]
+    daemon.stop()
+
+
+def test_unnamed_statement_is_found_on_another_server(one):
+    """Parse and Sync first, Bind later: in between another client had the server."""
+    daemon = one()
+    a, b = daemon.wire(), daemon.wire()
+    a.send(parse("select 'a' || $1::text"), describe("S"), SYNC)
+    assert answers(a) == "1 t T Z"
+    b.send(parse("select 'b'"), bind(), execute(), SYNC)
+    assert rows(b) == [["b"]]
+    a.send(bind(values=["1"]), execute(), SYNC)
+    assert rows(a) == [["a1"]]
+    b.send(describe("S"), SYNC)
+    assert answers(b) == "t T Z"
+    daemon.stop()
+
+
+def test_unnamed_statement_of_somebody_else_is_nobodys(one):
+    daemon = one()
+    a, b = daemon.wire(), daemon.wire()
+    a.send(parse("select 'a'"), SYNC)
+    assert answers(a) == "1 Z"
+    b.send(bind(), execute(), SYNC)
+    kinds = b.until("Z")
+    assert wire_code(kinds[0][1]) == "26000"
+    assert message_of(kinds[0][1]) == "unnamed prepared statement does not exist"
+    a.send(query("select 1"))  # ends it, as a server would
+    assert answers(a) == "T D C Z"
+    a.send(bind(), execute(), SYNC)
+    assert answers(a) == "E26000 Z"
+    daemon.stop()
+
+
+def test_pipelines_and_errors_in_them(one):
+    daemon = one()
+    a, b = daemon.wire(), daemon.wire()
+    a.send(parse("select 1", "x"), parse("select 1", "y"), close("S", "x"),
+           parse("select 3", "x"), bind("x"), execute(), bind("y", portal="p"), execute("p"), SYNC)
+    assert answers(a) == "1 1 3 1 2 D C 2 D C Z"
+    # Behind an error nothing counts: neither new names nor closed ones.
+    a.send(parse("selec", "z"), parse("select 4", "w"), close("S", "y"), SYNC,
+           bind("w"), SYNC, bind("y"), execute(), SYNC)
+    assert answers(a) == "E42601 Z"
+    assert answers(a) == "E26000 Z"
+    assert answers(a) == "2 D C Z"
+    # The server's statement is given again where its Parse was discarded.
+    b.send(parse("select 4", "w"), SYNC)
+    assert answers(b) == "1 Z"
+    b.send(bind("w"), execute(), SYNC)
+    assert rows(b) == [["4"]]
+    daemon.stop()
+
+
+def test_parse_inside_a_failed_transaction(one):
+    daemon = one()
+    a, b = daemon.wire(), daemon.wire()
+    b.send(parse("select 1", "known"), SYNC)
+    assert answers(b) == "1 Z"
+    a.send(query("begin"), query("selec"), parse("select 1", "known"), SYNC,
+           parse("rollback", "end"), SYNC, bind("end"), execute(), SYNC)
+    assert [answers(a) for _ in range(5)] == ["C Z", "E42601 Z", "E25P02 Z", "1 Z", "2 C Z"]
+    a.send(bind("known"), SYNC)
+    assert answers(a) == "E26000 Z"
+    daemon.stop()
+
+
+def test_a_statement_used_in_a_failed_transaction(one):
+    daemon = one()
+    a, b = daemon.wire(), daemon.wire()
+    a.send(parse("select 1", "s"), SYNC)
+    assert answers(a) == "1 Z"
+    b.send(query("discard all"))
+    assert answers(b) == "C Z"
+    a.send(query("begin"), query("selec"), bind("s"), execute(), SYNC, query("rollback"))
+    assert [answers(a) for _ in range(4)] == ["C Z", "E42601 Z", "E25P02 Z", "C Z"]
+    a.send(bind("s"), execute(), SYNC)
+    assert rows(a) == [["1"]]
+    daemon.stop()
+
+
+def test_flush_shows_answers_at_once(one):
+    daemon = one()
+    a, b = daemon.wire(), daemon.wire()
+    b.send(parse("select 1", "x"), SYNC)
+    assert answers(b) == "1 Z"
+    a.send(parse("select 1", "y"), FLUSH)
+    assert a.receive()[0] == "1"
+    a.send(describe("S", "y"), FLUSH)
+    assert [a.receive()[0] for _ in range(2)] == ["t", "T"]
+    a.send(close("S", "y"), FLUSH)
+    assert a.receive()[0] == "3"
+    a.send(SYNC)
+    assert answers(a) == "Z"
+    daemon.stop()
+
+
+def test_the_bound_of_each_server(one):
+    daemon = one(size={"statements": 4})
+    wire = daemon.wire()
+    for n in range(20):
+        wire.send(parse(f"select {n}", f"s{n}"), bind(f"s{n}"), execute(), SYNC)
+        assert rows(wire) == [[str(n)]]
+        assert len(names_on_server(wire)) <= 5
+    for n in range(20):
+        wire.send(bind(f"s{n}"), execute(), SYNC)
+        assert rows(wire) == [[str(n)]]
+    assert len(names_on_server(wire)) <= 5
+    # More in one batch than the server may keep: kept until the batch is over.
+    wire.send(*(m for n in range(20) for m in (bind(f"s{n}"), execute())), SYNC)
+    assert rows(wire) == [[str(n)] for n in range(20)]
+    daemon.stop()
+
+
+def test_too_many_of_one_client(one):
+    daemon = one(limits={"statements": 3})
+    a, b = daemon.wire(), daemon.wire()
+    for n in range(3):
+        a.send(parse(f"select {n}", f"s{n}"), SYNC)
+        assert answers(a) == "1 Z"
+    a.send(parse("select 4", "s4"), SYNC)
+    kind, body = a.receive()
+    assert kind == "E" and wire_code(body) == "54000" and "limits.statements" in message_of(body)
+    b.send(query("select 1"))
+    assert rows(b) == [["1"]]
+    daemon.stop()
+
+
+def test_settings_that_change_what_a_text_means(one):
+    """The literal was understood under one time zone: another client's zone makes another plan."""
+    daemon = one()
+    a, b = daemon.wire(TimeZone="UTC"), daemon.wire(TimeZone="Asia/Tokyo")
+    sql = "select extract(epoch from timestamptz '2024-01-01 00:00')::int"
+    for wire in (a, b):
+        wire.send(parse(sql, "t"), SYNC)
+        assert answers(wire) == "1 Z"
+    for _ in range(2):
+        a.send(bind("t"), execute(), SYNC)
+        b.send(bind("t"), execute(), SYNC)
+        assert rows(a) == [["1704067200"]]
+        assert rows(b) == [[str(1704067200 - 9 * 3600)]]
+    daemon.stop()
+
+
+def test_setting_changed_in_the_same_breath(one):
+    daemon = one()
+    a, b = daemon.wire(TimeZone="UTC"), daemon.wire(TimeZone="UTC")
+    sql = "select extract(epoch from timestamptz '2024-01-01 00:00')::int"
+    a.send(query("set timezone = 'Asia/Tokyo'"), parse(sql, "t"), SYNC, bind("t"), execute(), SYNC)
+    assert (answers(a), answers(a)) == ("C Z", "1 Z")
+    assert rows(a) == [[str(1704067200 - 9 * 3600)]]
+    b.send(parse(sql, "t"), bind("t"), execute(), SYNC)
+    assert rows(b) == [["1704067200"]]
+    daemon.stop()
+
+
+def test_results_that_changed_are_cured_by_the_next_use(carpool, pg):
+    daemon = carpool(postgres_pool(pg.url(), size={"min": 0, "max": 3}))
+    with daemon.connect() as conn:
+        conn.execute("drop table if exists changing")
+        conn.execute("create table changing (a int)")
+        conn.execute("insert into changing values (1)")
+    wires = [daemon.wire() for _ in range(3)]
+    for wire in wires:
+        wire.send(parse("select * from changing", "c"), SYNC)
+        assert answers(wire) == "1 Z"
+        wire.send(query("begin"), bind("c"), execute(), SYNC)
+        assert answers(wire) == "C Z"
+        assert rows(wire) == [["1"]]
+    for wire in wires:
+        wire.send(query("commit"))
+        assert answers(wire) == "C Z"
+    with daemon.connect() as conn:
+        conn.execute("alter table changing add b int default 2")
+    failures = 0
+    for _ in range(3):
+        for wire in wires:
+            wire.send(query("begin"), bind("c"), execute(), SYNC)
+            assert answers(wire) == "C Z"
+            got = answers(wire)
+            assert got in ("2 D C Z", "E0A000 Z")
+            failures += got == "E0A000 Z"
+        for wire in wires:
+            wire.send(query("rollback"))
+            assert answers(wire) == "C Z"
+    assert failures <= 3, "each transaction under way may fail once"
+    daemon.stop()
+
+
+def test_server_lost_and_the_statements_live_on(one, pg):
+    daemon = one()
+    wire = daemon.wire()
+    wire.send(parse("select pg_backend_pid()", "p"), bind("p"), execute(), SYNC)
+    [[pid]] = rows(wire)
+    pg.terminate()
+    for _ in range(3):  # the loss may be told first
+        wire.send(bind("p"), execute(), SYNC)
+        got = rows(wire)
+        if got:
+            break
+    assert got and got[0][0] != pid
+    daemon.stop()
+
+
+def test_a_very_long_statement_keeps_its_server(one):
+    daemon = one()
+    a = daemon.wire()
+    text = "select '" + "x" * 100_000 + "'"
+    a.send(parse(text, "long"), SYNC)
+    assert answers(a) == "1 Z"
+    a.send(bind("long"), execute(), SYNC)
+    assert len(rows(a)[0][0]) == 100_000
+    a.send(parse(text), bind(), execute(), SYNC)
+    assert len(rows(a)[0][0]) == 100_000
+    a.close()
+    b = daemon.wire()
+    b.send(query("select 1"))
+    assert rows(b) == [["1"]]
+    daemon.stop()
+
+
+def test_not_shared_on_request(one):
+    """size.statements: 0 keeps a client that prepares on its server."""
+    daemon = one(size={"statements": 0, "acquire_timeout": "200ms"})
+    a, b = daemon.wire(), daemon.wire()
+    a.send(parse("select 1", "s"), SYNC)
+    assert answers(a) == "1 Z"
+    assert names_on_server(a) == ["s"]
+    b.send(query("select 1"))
+    assert answers(b) == "E53300 Z"
+    daemon.stop()
+
+
+@pytest.mark.parametrize("trickle", [False, True], ids=["whole", "bytes"])
+def test_many_shapes_of_messages(one, trickle):
+    daemon = one()
+    a, b = daemon.wire(trickle=trickle), daemon.wire()
+    long = "n" * 300
+    for _ in range(2):
+        a.send(parse("select $1::text", long), bind(long, portal="p" * 100, values=["v" * 3000]),
+               execute("p" * 100), close("S", long), SYNC)
+        assert answers(a) == "1 2 D C 3 Z"
+        b.send(parse("select 2", long), bind(long), execute(), close("S", long), SYNC)
+        assert answers(b) == "1 2 D C 3 Z"
+    daemon.stop()
+
+
+# ---- drivers, as they come
+
+
+def test_psycopg_prepares_by_itself(one):
+    daemon = one()
+    with daemon.connect() as a, daemon.connect() as b:
+        for conn in (a, b):
+            conn.prepare_threshold = 1
+            conn.prepared_max = 3
+        for n in range(40):
+            for conn in (a, b):
+                with conn.transaction():
+                    assert conn.execute(f"select {n % 5}, %s::int", (n,)).fetchone() == (n % 5, n)
+    daemon.stop()
+
+
+def test_asyncpg_with_its_statement_cache(one):
+    daemon = one()
+
+    async def client(n):
+        conn = await asyncpg.connect(host="127.0.0.1", port=daemon.port(), user="app",
+                                     database="orders")
+        for turn in range(20):
+            assert await conn.fetchval("select $1::int * 2", n + turn) == 2 * (n + turn)
+            assert await conn.fetchval("select $1::text", "x") == "x"
+        statement = await conn.prepare("select $1::int + $2::int")
+        assert await statement.fetchval(1, 2) == 3
+        await conn.close()
+
+    async def main():
+        await asyncio.gather(*(client(n) for n in range(6)))
+
+    asyncio.run(main())
+    daemon.stop()
