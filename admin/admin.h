@@ -34,6 +34,7 @@ struct admin_view {
     const char *source; /* where the configuration came from */
     uint64_t started_unix_ms;
     unsigned n_workers;
+    struct front *const *fronts;    /* one per worker; NULL: they have ended */
     const struct admin_pool *pools; /* in the order of the configuration */
     size_t n_pools;
     const struct admin_thread *threads;

@@ -61,8 +61,9 @@ static bool index_page(struct answer *out, const struct figures *f)
                  "GET  /metrics  for Prometheus\n"
                  "GET  /stats    everything, as JSON\n"
                  "GET  /pools    every pool in short, as JSON\n"
+                 "GET  /clients, /servers  every connection, as JSON; ?pool=NAME for one pool's\n"
                  "GET  /config   the configuration in force, as YAML, without secrets\n"
-                 "POST /pools/NAME/pause | resume | recycle\n"
+                 "POST /pools/NAME/pause | resume | recycle | drain\n"
                  "POST /pools/NAME/breaker?to=open | closed | auto\n"
                  "POST /reload\n"
                  "POST /shutdown\n");
@@ -127,10 +128,31 @@ static void tell_workers(const struct admin_pool *pool)
         pool_ask(pool->pools[i]);
 }
 
+/* Clients are the fronts' business. Workers that have not begun yet know by themselves. */
+static void drain_pool(const struct admin_pool *pool, bool drain)
+{
+    ledger_drain(pool->ledger, drain);
+    for (unsigned i = 0; drain && i < pool->n_workers; i++)
+        if (pool->routes[i])
+            route_mind(pool->routes[i]);
+}
+
+static bool drain_now(struct answer *out, const struct admin_pool *pool)
+{
+    char text[200];
+    drain_pool(pool, true);
+    snprintf(text, sizeof text,
+             "pool %s drains: new clients are refused, those there end with their exchanges",
+             pool->ledger->name);
+    return done(out, text);
+}
+
 static bool pause_pool(struct answer *out, const struct admin_pool *pool, bool pause, uint64_t now)
 {
     char text[160];
     ledger_pause(pool->ledger, pause, now);
+    if (!pause)
+        drain_pool(pool, false);
     tell_workers(pool);
     snprintf(text, sizeof text,
              pause ? "pool %s is paused: exchanges under way may end, new ones wait"
@@ -199,6 +221,8 @@ static bool on_pool(struct answer *out, const struct target *t, const struct ask
         return force_breaker(out, pool, way, now);
     if (t->page == PAGE_RECYCLE)
         return recycle_pool(out, pool);
+    if (t->page == PAGE_DRAIN)
+        return drain_now(out, pool);
     return pause_pool(out, pool, t->page == PAGE_PAUSE, now);
 }
 
@@ -237,6 +261,31 @@ static bool act(struct answer *out, const struct target *t, const struct asker *
     return whole ? reload(out, hooks) : on_pool(out, t, asker, view);
 }
 
+bool answer_comes_later(const struct target *t)
+{
+    return t->page == PAGE_CLIENTS || t->page == PAGE_SERVERS;
+}
+
+bool answer_ask(struct answer *refusal, const struct target *t, const struct asker *asker,
+                struct census **out, void (*on_done)(struct census *c, void *arg), void *arg)
+{
+    const struct admin_view *view = asker->hooks->view(asker->hooks->arg);
+    struct span pool = target_param(t->query, SPAN_LIT("pool"));
+    if (pool.n && !find_pool(view, pool))
+        return no_such_pool(refusal, view, pool);
+    if (!view->fronts)
+        return answer_refuse(refusal, 409, "carpool is going away: its workers have ended");
+    *out =
+        census_ask(asker->loop, view->fronts, view->n_workers,
+                   t->page == PAGE_CLIENTS ? CENSUS_CLIENTS : CENSUS_SERVERS, pool, on_done, arg);
+    return *out != NULL;
+}
+
+bool answer_census(struct answer *out, const struct census *c)
+{
+    return answer(out, 200, json, pages_census(c));
+}
+
 bool answer_make(struct answer *out, const struct target *t, const struct asker *asker)
 {
     switch (t->page) {
@@ -250,8 +299,7 @@ bool answer_make(struct answer *out, const struct target *t, const struct asker 
         return from_figures(out, t->page, asker);
     case PAGE_CLIENTS:
     case PAGE_SERVERS:
-        return answer_refuse(out, 501,
-                             "single connections are not listed: /stats has their numbers by pool");
+        break; /* the workers are asked first: answer_ask() */
     case PAGE_CONFIG:
         return answer(out, 200, "application/yaml", asker->hooks->config(asker->hooks->arg));
     case PAGE_RELOAD:
@@ -259,6 +307,7 @@ bool answer_make(struct answer *out, const struct target *t, const struct asker 
     case PAGE_PAUSE:
     case PAGE_RESUME:
     case PAGE_RECYCLE:
+    case PAGE_DRAIN:
     case PAGE_BREAKER:
         return act(out, t, asker);
     }

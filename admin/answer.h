@@ -6,6 +6,7 @@
  */
 #include "admin/admin.h"
 #include "admin/target.h"
+#include "proxy/front/census.h"
 
 struct answer {
     unsigned status;
@@ -24,6 +25,17 @@ struct asker {
 /* For a target with status 0. False: out of memory, nothing to free. */
 MUST_USE bool answer_make(struct answer *out, const struct target *target,
                           const struct asker *asker);
+
+/* Pages that workers are asked for: answer_ask() instead of answer_make(). */
+bool answer_comes_later(const struct target *target);
+/*
+ * True: *census is under way, on_done brings what answer_census() writes; or it is NULL and
+ * `refusal` is the answer. False: out of memory.
+ */
+MUST_USE bool answer_ask(struct answer *refusal, const struct target *target,
+                         const struct asker *asker, struct census **census,
+                         void (*on_done)(struct census *c, void *arg), void *arg);
+MUST_USE bool answer_census(struct answer *out, const struct census *census);
 
 /* A refusal: {"error": sentence}. */
 MUST_USE bool answer_refuse(struct answer *out, unsigned status, const char *sentence);

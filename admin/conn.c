@@ -34,6 +34,7 @@
 #define STALL_MS 10000   /* no byte of an answer was taken */
 #define ANSWER_MS 60000  /* a whole answer */
 #define LINGER_MS 1000
+#define CENSUS_MS 5000 /* for all workers to say who is connected */
 
 static const char common_fields[] = "Cache-Control: no-store\r\n"
                                     "X-Content-Type-Options: nosniff\r\n";
@@ -48,9 +49,11 @@ struct conn {
     struct list node;
     struct timer timer;
     struct deferred after;
-    bool last;      /* closed when the answer is out */
-    uint64_t since; /* ms, of the answer */
-    size_t unsent;  /* when last looked at */
+    struct census *census; /* the answer waits for it */
+    bool head_only;        /* of the request at hand */
+    bool last;             /* closed when the answer is out */
+    uint64_t since;        /* ms, of the answer */
+    size_t unsent;         /* when last looked at */
     char from[80];
 };
 
@@ -75,6 +78,7 @@ static void conn_close(struct conn *c)
     if (c->state == CONN_CLOSED)
         return;
     c->state = CONN_CLOSED;
+    census_forget(&c->census);
     loop_timer_stop(loop_of(c), &c->timer);
     io_close(&c->io);
     list_remove(&c->node);
@@ -138,10 +142,31 @@ static void send_answer(struct conn *c, const struct answer *a, bool head_only)
         answered(c);
 }
 
-static void finish(struct conn *c, struct answer *a, bool head_only)
+static void finish(struct conn *c, struct answer *a)
 {
-    send_answer(c, a, head_only);
+    c->last = c->last || c->door->admin->closing;
+    send_answer(c, a, c->head_only);
     answer_fini(a);
+}
+
+static void no_memory(struct conn *c)
+{
+    struct answer a;
+    if (answer_refuse(&a, 500, "carpool is out of memory"))
+        finish(c, &a);
+    else
+        conn_close(c);
+}
+
+static void on_census(struct census *census, void *arg)
+{
+    struct conn *c = arg;
+    struct answer a;
+    c->census = NULL;
+    if (answer_census(&a, census))
+        finish(c, &a);
+    else
+        no_memory(c);
 }
 
 static bool refuse_field(struct answer *a, unsigned status, const char *sentence,
@@ -180,24 +205,25 @@ static bool decide(struct conn *c, const struct http_head *head, struct answer *
         return refuse_field(
             a, 405, t.changes ? "this changes something: ask by POST" : "ask by GET", t.allow);
     const struct asker asker = {loop_of(c), &c->door->admin->hooks, c->from};
-    return answer_make(a, &t, &asker);
+    if (!answer_comes_later(&t))
+        return answer_make(a, &t, &asker);
+    loop_timer_set(loop_of(c), &c->timer, CENSUS_MS);
+    return answer_ask(a, &t, &asker, &c->census, on_census, c);
 }
 
 /* `more`: bytes came behind the request. */
 static void on_request(struct conn *c, bool more)
 {
     const struct http_head *head = http_parser_head(c->parser);
-    bool head_only = head->method == HTTP_M_HEAD;
     struct answer a = {0};
+    c->head_only = head->method == HTTP_M_HEAD;
     c->state = CONN_ANSWERING;
     c->last = more || !head->keep_alive;
     io_pause(&c->io);
-    if (decide(c, head, &a) || answer_refuse(&a, 500, "carpool is out of memory")) {
-        c->last = c->last || c->door->admin->closing;
-        finish(c, &a, head_only);
-    } else {
-        conn_close(c);
-    }
+    if (!decide(c, head, &a))
+        no_memory(c);
+    else if (!c->census)
+        finish(c, &a);
 }
 
 static void on_bad(struct conn *c, const struct http_bad *bad)
@@ -205,9 +231,10 @@ static void on_bad(struct conn *c, const struct http_bad *bad)
     struct answer a;
     c->state = CONN_ANSWERING;
     c->last = true;
+    c->head_only = false;
     io_pause(&c->io);
     if (answer_refuse(&a, bad->status, bad->reason))
-        finish(c, &a, false);
+        finish(c, &a);
     else
         conn_close(c);
 }
@@ -267,6 +294,15 @@ static const struct io_ops conn_io_ops = {.on_readable = on_readable, .on_draine
 static void on_timer(struct timer *t)
 {
     struct conn *c = OWNER(t, struct conn, timer);
+    struct answer a;
+    if (c->census) {
+        census_forget(&c->census);
+        if (answer_refuse(&a, 503, "not every worker answered in time"))
+            finish(c, &a);
+        else
+            conn_close(c);
+        return;
+    }
     uint64_t now = loop_now(loop_of(c));
     size_t unsent = io_unsent(&c->io);
     if (c->state == CONN_ANSWERING && unsent < c->unsent && now - c->since < ANSWER_MS) {

@@ -85,6 +85,7 @@ static void copy_books(struct pool_figures *out, const struct ledger_view *books
     out->door = books->door;
     out->service = books->service;
     out->paused = books->paused;
+    out->drained = books->drained;
     out->warmed = books->warmed;
     out->stopping = books->stopping;
 }

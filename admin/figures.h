@@ -57,7 +57,7 @@ struct pool_figures {
     uint64_t dials, dial_failures, dial_causes[CAUSE_COUNT], abandoned;
     struct err last_dial; /* cause NONE: the last dial went well, or there was none */
     enum breaker_state door, service;
-    bool paused, warmed, stopping;
+    bool paused, drained, warmed, stopping;
     struct hist_snapshot acquire, exchange;
     enum pool_mood mood;
     char hint[320]; /* what is wrong and what to do about it; empty if nothing is */

@@ -16,8 +16,14 @@
 static int failed(struct err *err, int fd, const char *where, const char *what)
 {
     int sys = errno;
-    err_set(err, CAUSE_INTERNAL, STAGE_CONFIG, sys, "admin: %.90s: %s: %s", where, what,
-            strerror(sys));
+    const char *key = *where == '/' ? "admin.socket" : "admin.http";
+    if (sys == EADDRINUSE)
+        err_set(err, CAUSE_INTERNAL, STAGE_CONFIG, sys,
+                "%s: %.80s is taken by another process: stop it, or write another address", key,
+                where);
+    else
+        err_set(err, CAUSE_INTERNAL, STAGE_CONFIG, sys, "%s: %.80s: %s: %s", key, where, what,
+                strerror(sys));
     if (fd >= 0)
         close(fd);
     return -1;
@@ -78,8 +84,7 @@ int listen_unix(const char *path, struct stat *made, struct err *err)
         return failed(err, fd, path, "cannot make a socket");
     /* The file takes the mode of the unbound socket: there is no moment with a wider one. */
     if (fchmod(fd, 0600) != 0 || bind_unix(fd, &un) != 0)
-        return failed(err, fd, path,
-                      errno == EADDRINUSE ? "somebody answers there already" : "cannot listen");
+        return failed(err, fd, path, "cannot listen");
     if (chmod(path, 0600) != 0 || stat(path, made) != 0 || listen(fd, BACKLOG) != 0) {
         failed(err, fd, path, "cannot listen");
         unlink(path);

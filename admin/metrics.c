@@ -113,6 +113,15 @@ static void write_paused(struct text *out, const struct figures *f)
     }
 }
 
+static void write_drained(struct text *out, const struct figures *f)
+{
+    family(out, "pool_drained", "gauge", "1 while an operator drains the pool.");
+    for (size_t i = 0; i < f->n_pools; i++) {
+        begin_pool(out, "pool_drained", "", &f->pools[i]);
+        end(out, f->pools[i].drained);
+    }
+}
+
 static void write_breaker(struct text *out, const struct pool_figures *p, enum breaker_role role,
                           enum breaker_state now)
 {
@@ -287,6 +296,7 @@ void metrics_write(struct text *out, const struct figures *f)
     write_servers(out, f);
     write_numbers(out, f);
     write_paused(out, f);
+    write_drained(out, f);
     write_breakers(out, f);
     write_errors(out, f);
     write_dials(out, f);

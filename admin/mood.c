@@ -4,6 +4,7 @@
  * wrong, and what to do. Said in one place, so that page, table and dashboard agree.
  */
 #include <stdio.h>
+#include <string.h>
 
 #include "admin/figures.h"
 
@@ -19,7 +20,7 @@ static bool is_open(enum breaker_state s)
 
 static enum pool_mood mood_of(const struct pool_figures *p, bool draining)
 {
-    if (draining || p->stopping)
+    if (draining || p->stopping || p->drained)
         return MOOD_DRAINING;
     if (p->paused)
         return MOOD_PAUSED;
@@ -37,9 +38,30 @@ static enum pool_mood mood_of(const struct pool_figures *p, bool draining)
     return p->warmed ? MOOD_OK : MOOD_STARTING;
 }
 
-/* By cause of the last dial: where to look. */
+/* What the server itself said, by the word that stands in its message. */
+static const struct {
+    const char *word, *remedy;
+} answers[] = {
+    {"(3D000)", "the database in `upstream` does not exist: create it, or write the name of one "
+                "that does"},
+    {"(28P01)", "the server refuses the password: check user and password of `upstream`"},
+    {"(28000)", "the server does not let this user in: check the user of `upstream`, its LOGIN "
+                "right and the server's pg_hba.conf"},
+    {"(42501)", "the user of `upstream` may not connect to this database: GRANT CONNECT"},
+    {"(57P03)", "the server is starting or stopping; carpool keeps trying"},
+    {"(53300)", "the server has no connection to spare: lower size.max, or raise the server's "
+                "max_connections or the role's CONNECTION LIMIT"},
+    {"WRONGPASS", "the server refuses the password: check user and password of `upstream`"},
+    {"NOAUTH", "the server asks for a password: write it into `upstream`"},
+    {"NOPERM", "the user of `upstream` lacks a right: check the server's ACL"},
+};
+
+/* By what was said, else by cause of the last dial: where to look. */
 static const char *remedy(const struct err *err)
 {
+    for (size_t i = 0; i < ARRAY_LEN(answers); i++)
+        if (strstr(err->note, answers[i].word))
+            return answers[i].remedy;
     if (err->cause == CAUSE_UPSTREAM_AUTH)
         return "check user and password of `upstream`";
     if (err->cause == CAUSE_UPSTREAM_BUSY)
@@ -104,6 +126,12 @@ void pool_figures_judge(struct pool_figures *p, bool draining)
                  (unsigned long long)live(p), (unsigned long long)p->min);
         break;
     case MOOD_DRAINING:
+        if (p->drained && !draining && !p->stopping)
+            snprintf(p->hint, sizeof p->hint,
+                     "an operator drains it, clients are refused (%llu are left): `carpool resume "
+                     "%s` ends that",
+                     (unsigned long long)p->clients, p->name);
+        break;
     case MOOD_OK:
     case MOOD_COUNT:
         break;

@@ -6,6 +6,7 @@
  * members.
  */
 #include "admin/figures.h"
+#include "proxy/front/census.h"
 
 /* Everything. Causes and verdicts that never happened are left out. */
 char *pages_stats(const struct figures *f);
@@ -13,6 +14,9 @@ char *pages_stats(const struct figures *f);
 char *pages_pools(const struct figures *f);
 /* {"ready": false, "missing": ["..."]} */
 char *pages_ready(const struct figures *f);
+
+/* What the workers said of their clients or servers: {"clients": [...], "left_out": 0}. */
+char *pages_census(const struct census *c);
 
 /* {"error": "..."}, with "report" (lines, an array) unless it is NULL. Bytes that are not UTF-8
    become question marks. */

@@ -15,6 +15,10 @@ bool show_stats(const char *json, FILE *out);
 /* Of /pools: a table. */
 bool show_pools(const char *json, FILE *out);
 
+/* Of /clients, /servers: a table, a line for each connection. */
+bool show_clients(const char *json, FILE *out);
+bool show_servers(const char *json, FILE *out);
+
 /*
  * Of an action or refusal: its report, line by line, then its message or error with `prefix` in
  * front. An answer that is no JSON is shown as it is.

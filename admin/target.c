@@ -26,9 +26,8 @@ static const struct row pages[] = {
 
 /* /pools/NAME/... */
 static const struct row actions[] = {
-    {"pause", PAGE_PAUSE, POSTS, "pause"},
-    {"resume", PAGE_RESUME, POSTS, "resume"},
-    {"recycle", PAGE_RECYCLE, POSTS, "recycle"},
+    {"pause", PAGE_PAUSE, POSTS, "pause"},       {"resume", PAGE_RESUME, POSTS, "resume"},
+    {"recycle", PAGE_RECYCLE, POSTS, "recycle"}, {"drain", PAGE_DRAIN, POSTS, "drain"},
     {"breaker", PAGE_BREAKER, POSTS, "breaker"},
 };
 

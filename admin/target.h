@@ -20,6 +20,7 @@ enum page_id {
     PAGE_PAUSE,
     PAGE_RESUME,
     PAGE_RECYCLE,
+    PAGE_DRAIN,
     PAGE_BREAKER,
 };
 

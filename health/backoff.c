@@ -8,6 +8,14 @@ static uint64_t scale(uint32_t random, uint64_t n)
     return (n >> 32) * random + ((n & UINT32_MAX) * random >> 32);
 }
 
+/* The finalizer of splitmix64: every bit of the clock changes half of the bits returned. */
+uint32_t jitter_seed(uint64_t clock)
+{
+    clock = (clock ^ clock >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    clock = (clock ^ clock >> 27) * UINT64_C(0x94d049bb133111eb);
+    return (uint32_t)(clock >> 32);
+}
+
 uint64_t backoff_ms(uint64_t base_ms, uint64_t cap_ms, unsigned attempt, uint32_t random)
 {
     uint64_t limit = cap_ms;

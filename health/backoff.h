@@ -13,6 +13,12 @@
  */
 uint64_t backoff_ms(uint64_t base_ms, uint64_t cap_ms, unsigned attempt, uint32_t random);
 
+/*
+ * Even bits from a clock. Its own high bits, which the functions here look at, hardly change
+ * between two who ask at the same moment.
+ */
+uint32_t jitter_seed(uint64_t clock);
+
 /* ms plus or minus up to `percent` (0 to 100) of it. */
 uint64_t jitter_around(uint64_t ms, unsigned percent, uint32_t random);
 

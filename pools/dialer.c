@@ -174,7 +174,7 @@ static void on_home(struct post_msg *msg)
         if (promised)
             ledger_arrived(l, home, loop_now(p->loop));
         else
-            ledger_tend(l, loop_now(p->loop), NULL);
+            ledger_tend(l, loop_now(p->loop));
         return;
     }
     log_write(p->loop->log, LOG_WARN, "dial_failed",

@@ -8,30 +8,38 @@
  *            where its head said, which would answer somebody else's request
  *   verify   is it silent and open? That is all that can be asked without a request
  */
+#include "pools/dial.h"
 #include "pools/http.h"
 
 #include "pools/pool.h"
+
+#define FRESH_MS 1000
 
 static unsigned arrive(struct server *sv)
 {
     struct http_server *hs = http_server_of(sv);
     hs->after = OUTCOME_DROP_DIRTY;
     hs->lifetime_ms = sv->die_ms;
+    sv->stale_ms = sv->born_ms + FRESH_MS;
     return 1;
 }
 
 /*
  * An upstream that says when it will close an idle connection (Keep-Alive: timeout=5) is left a
- * second earlier, so that no request meets the closing.
+ * second earlier, so that no request meets the closing. One that says nothing may close whenever it
+ * likes: what cannot be sent twice (waiter.fresh) gets only what has been idle for less than
+ * FRESH_MS, or than half of what was announced.
  */
 static void obey_keep_alive(struct http_server *hs)
 {
     struct server *sv = &hs->base;
+    uint64_t now = loop_now(sv->io.loop);
     sv->die_ms = hs->lifetime_ms;
+    sv->stale_ms = now + (hs->keep_alive_s ? (uint64_t)hs->keep_alive_s * 500 : FRESH_MS);
     if (!hs->keep_alive_s)
         return;
     uint64_t stay = hs->keep_alive_s > 1 ? (uint64_t)(hs->keep_alive_s - 1) * 1000 : 500;
-    uint64_t leave = loop_now(sv->io.loop) + stay;
+    uint64_t leave = now + stay;
     if (!sv->die_ms || leave < sv->die_ms)
         sv->die_ms = leave;
 }
@@ -95,7 +103,7 @@ const struct driver_ops http_driver = {
     .name = "http",
     .server_size = sizeof(struct http_server),
     .dial = http_dial,
-    .dial_abort = http_dial_abort,
+    .dial_abort = dial_abort,
     .arrive = arrive,
     .settle = settle,
     .verify = verify,

@@ -10,8 +10,6 @@
 #include "pools/server.h"
 #include "proxy/wire/http.h"
 
-struct http_dial;
-
 struct http_server {
     struct server base;
     struct http_parser *parser; /* of responses; between exchanges without memory for a head */
@@ -24,7 +22,6 @@ struct http_server {
     uint32_t keep_alive_s; /* what the last response promised (Keep-Alive: timeout=), 0: nothing */
     uint64_t
         lifetime_ms; /* die_ms as the pool had set it: an earlier one follows from the promise */
-    struct http_dial *dial; /* while dialing; the dialer's thread */
 };
 
 extern const struct driver_ops http_driver;
@@ -36,7 +33,6 @@ static inline struct http_server *http_server_of(struct server *sv)
 
 /* http_dial.c */
 void http_dial(struct server *sv, struct loop *loop);
-void http_dial_abort(struct server *sv, const struct err *err);
 
 /* http_tls.c: a connection that verifies what the endpoint says, handshake not begun. NULL and
  * *err:

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "pools/dial.h"
 #include "pools/http.h"
 #include "pools/ledger.h"
 
@@ -26,27 +27,6 @@ static void contexts_free(struct snapshot *snap)
     free(c);
 }
 
-static enum tls_verify verify_of(enum endpoint_tls tls)
-{
-    switch (tls) {
-    case ENDPOINT_TLS_VERIFY_FULL:
-        return TLS_VERIFY_FULL;
-    case ENDPOINT_TLS_VERIFY_CA:
-        return TLS_VERIFY_CA;
-    case ENDPOINT_TLS_DISABLE:
-    case ENDPOINT_TLS_ALLOW:
-    case ENDPOINT_TLS_PREFER:
-    case ENDPOINT_TLS_REQUIRE:
-        break;
-    }
-    return TLS_VERIFY_NONE;
-}
-
-static struct tls_ctx *context_new(const struct endpoint_conf *e, struct err *err)
-{
-    return tls_ctx_client(verify_of(e->tls), e->tls_ca, e->tls_cert, e->tls_key, err);
-}
-
 static struct contexts *contexts_new(const struct server *sv)
 {
     size_t n = sv->conf->n_endpoints;
@@ -60,7 +40,7 @@ static struct contexts *contexts_new(const struct server *sv)
     struct err unused;
     for (size_t i = 0; i < n; i++)
         if (sv->conf->endpoints[i].tls != ENDPOINT_TLS_DISABLE)
-            c->ctx[i] = context_new(&sv->conf->endpoints[i], &unused);
+            c->ctx[i] = dial_tls_ctx(&sv->conf->endpoints[i], &unused);
     return c;
 }
 
@@ -83,7 +63,7 @@ struct tls_conn *http_tls_connect(struct server *sv, int fd, struct err *err)
     const struct endpoint_conf *e = sv->endpoint;
     struct contexts *c = contexts_of(sv);
     struct tls_ctx *kept = c ? c->ctx[sv->endpoint_at] : NULL;
-    struct tls_ctx *fresh = kept ? NULL : context_new(e, err);
+    struct tls_ctx *fresh = kept ? NULL : dial_tls_ctx(e, err);
     struct tls_conn *tls = NULL;
     if (kept || fresh) {
         tls = tls_connect(kept ? kept : fresh, fd, e->host, "http/1.1");

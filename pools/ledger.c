@@ -73,15 +73,36 @@ void ledger_free(struct ledger *l)
 
 /* ---- entries ---- */
 
-void ledger_tend(struct ledger *l, uint64_t now, struct ledger_outlook *out)
+void ledger_tend(struct ledger *l, uint64_t now)
 {
     ledger_lock(l, now);
     ledger_leave(l);
-    if (!out)
+}
+
+/* A dial that nobody answers says so only at its own timeout; who waits may have to know before. */
+static void tell_unanswered(const struct ledger *l, struct err *err)
+{
+    if (ledger_live(l) || l->last_dial.cause != CAUSE_NONE)
         return;
+    for (size_t i = 0; i < l->n_endpoints && i < l->conf->n_endpoints; i++) {
+        const struct ledger_endpoint *e = &l->endpoints[i];
+        if (!e->dialing)
+            continue;
+        uint64_t ms = l->now_ms - e->dialing_since;
+        err_set(err, CAUSE_DIAL_FAILED, STAGE_CONNECT, 0, "dialing %s for %llu.%llu s, no answer",
+                l->conf->endpoints[i].label, (unsigned long long)(ms / 1000),
+                (unsigned long long)(ms % 1000 / 100));
+        return;
+    }
+}
+
+void ledger_look(struct ledger *l, unsigned worker, uint64_t now, struct ledger_outlook *out)
+{
+    ledger_tend(l, now);
     ledger_lock(l, now);
     *out = (struct ledger_outlook){
         .live = ledger_live(l),
+        .stuck = ledger_stuck(l, worker),
         .down = ledger_live(l) == 0 && l->last_dial.cause != CAUSE_NONE,
         .shut = true,
         .retry_ms = l->retry_ms,
@@ -93,6 +114,7 @@ void ledger_tend(struct ledger *l, uint64_t now, struct ledger_outlook *out)
         if (s != BREAKER_OPEN && s != BREAKER_FORCED_OPEN)
             out->shut = false;
     }
+    tell_unanswered(l, &out->unanswered);
     ledger_unlock(l);
 }
 
@@ -104,7 +126,8 @@ void ledger_grow(struct ledger *l, unsigned worker, uint64_t now)
     ledger_leave(l);
 }
 
-static void dial_failed(struct ledger *l, struct ledger_endpoint *e, const struct err *err)
+static void dial_failed(struct ledger *l, struct ledger_endpoint *e, const struct server *sv,
+                        const struct err *err)
 {
     l->dial_failures++;
     l->dial_causes[err->cause]++;
@@ -114,16 +137,16 @@ static void dial_failed(struct ledger *l, struct ledger_endpoint *e, const struc
         l->busy_limit = l->open > 1 ? l->open - 1 : 1;
         l->busy_until = l->now_ms + BUSY_HOLD_MS;
         e->next_dial_ms =
-            l->now_ms + backoff_ms(DIAL_BACKOFF_MIN_MS, BUSY_HOLD_MS, 2, (uint32_t)uv_hrtime());
+            l->now_ms + backoff_ms(DIAL_BACKOFF_MIN_MS, BUSY_HOLD_MS, 2, jitter_seed(uv_hrtime()));
         return;
     }
     if (err->cause == CAUSE_KILLED)
         return; /* we are stopping: says nothing about the endpoint */
-    e->turn++;
+    e->turn = sv->turn + 1;
     if (e->fail_streak < 32)
         e->fail_streak++;
     e->next_dial_ms = l->now_ms + backoff_ms(DIAL_BACKOFF_MIN_MS, DIAL_BACKOFF_MAX_MS,
-                                             e->fail_streak - 1, (uint32_t)uv_hrtime());
+                                             e->fail_streak - 1, jitter_seed(uv_hrtime()));
     uint32_t permit;
     if (e->door.state == BREAKER_HALF_OPEN &&
         breaker_ask(&e->door, l->now_ms, PERMIT_HOLD_MS, &permit) == BREAKER_TRIAL)
@@ -154,14 +177,16 @@ void ledger_dialed(struct ledger *l, const struct server *sv, const struct err *
     l->dialing--;
     bool current = sv->conf == l->conf || sv->endpoint_at < l->n_endpoints;
     struct ledger_endpoint *e = &l->endpoints[current ? sv->endpoint_at : 0];
+    e->dialing -= e->dialing > 0; /* 0: they are other endpoints since a reload */
     if (!err) {
+        e->turn = sv->turn;
         dial_well(l, e);
         ledger_unlock(l);
         return;
     }
     CHECK(l->open > 0);
     l->open--;
-    dial_failed(l, e, err);
+    dial_failed(l, e, sv, err);
     if (sv->promised) {
         CHECK(l->workers[sv->home].promised > 0);
         l->workers[sv->home].promised--;

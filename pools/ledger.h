@@ -40,6 +40,7 @@ struct ledger_worker {
     /* written by the worker alone */
     _Atomic unsigned idle, waiters;
     _Atomic unsigned wholes; /* waiters that want a whole server, also where servers are shared */
+    _Atomic unsigned fresh;  /* of them want a server used lately, or a new one */
     _Atomic uint64_t oldest_ms; /* arrival of its oldest waiter */
     /* written under the mutex */
     _Atomic bool foreign;             /* somebody else waits for what it may give back */
@@ -53,7 +54,9 @@ struct ledger_endpoint {
     struct breaker door, service;
     unsigned fail_streak; /* dials that failed in a row */
     uint64_t next_dial_ms;
-    unsigned turn; /* of a name with several addresses: the next one after each failure */
+    unsigned turn;          /* of a name with several addresses: the one that answered last */
+    unsigned dialing;       /* of the ledger's dials, those to this one */
+    uint64_t dialing_since; /* when the earliest of them began */
 };
 
 struct ledger {
@@ -88,9 +91,13 @@ struct ledger {
     bool stopping;
 
     _Atomic bool paused;
+    _Atomic bool drained;      /* an operator wants no clients here: read by the front */
     _Atomic bool service_shut; /* some service breaker is not closed: ask before an exchange */
     _Atomic unsigned generation;
-    _Atomic uint32_t leases; /* lease numbers, in the order of service */
+    _Atomic unsigned renewed; /* servers of generations before this take no lease at all */
+    uint64_t renewed_ms;      /* when that was last moved */
+    _Atomic uint32_t clients; /* the front's: sessions that count against limits.clients */
+    _Atomic uint32_t leases;  /* lease numbers, in the order of service */
 };
 
 /* Control's thread. The workers' loops and pools are registered by pool_new(). */
@@ -104,18 +111,25 @@ void ledger_free(struct ledger *l);
 
 /* ---- entries by workers; each matches the books before it returns ---- */
 
-/* Why a worker's waiters may not get anything soon. */
+/* Somebody waits, or may go on: look for something to give. */
+void ledger_tend(struct ledger *l, uint64_t now);
+
+/* What a worker's waiters have to hope for. */
 struct ledger_outlook {
     unsigned live;          /* servers that exist and are not closing, over all workers */
+    unsigned stuck;         /* waiters that get nothing before somebody gives a server back: nothing
+                               is on its way to them, nor is there room for one more */
     bool down;              /* nothing is live and the last dial failed */
     bool shut;              /* every door refuses */
     uint64_t retry_ms;      /* 0, or when the books should be matched again */
     uint64_t dial_failures; /* so far */
     struct err last_dial;
+    struct err unanswered; /* nothing is live, no dial failed, but one is under way: its story; else
+                              cause NONE */
 };
 
-/* Somebody waits, or may go on: look for something to give. `out` may be NULL. */
-void ledger_tend(struct ledger *l, uint64_t now, struct ledger_outlook *out);
+/* As ledger_tend(), and tells one worker how its waiters stand. */
+void ledger_look(struct ledger *l, unsigned worker, uint64_t now, struct ledger_outlook *out);
 
 /* A worker would like one more server to share its load over. */
 void ledger_grow(struct ledger *l, unsigned worker, uint64_t now);
@@ -162,6 +176,13 @@ bool ledger_service_allows(struct ledger *l, uint64_t now, uint32_t *permit, uin
 void ledger_service_result(struct ledger *l, const struct server *sv, uint64_t successes,
                            enum service_result result, uint32_t permit, uint64_t now);
 
+/*
+ * What the names lead to has changed (a primary was demoted): servers of before now take no new
+ * leases, on any worker, and dials resolve anew. At most once in a few seconds, so that an upstream
+ * that always says so is not dialed all the time; false: not again so soon.
+ */
+bool ledger_renew(struct ledger *l, uint64_t now);
+
 /* What every server of the identity says alike (Postgres' parameters), kept for sessions that have
  * no
    server yet. remember() takes a reference of its own; recall() gives one, or NULL. */
@@ -171,6 +192,8 @@ struct snapshot *ledger_recall(struct ledger *l);
 /* ---- entries by control ---- */
 
 void ledger_pause(struct ledger *l, bool pause, uint64_t now);
+/* The front then takes no clients, and lets those it has end. */
+void ledger_drain(struct ledger *l, bool drain);
 void ledger_recycle(struct ledger *l);
 void ledger_force_breaker(struct ledger *l, enum breaker_force force, uint64_t now);
 void ledger_reconf(struct ledger *l, const struct pool_conf *conf, struct snapshot *snap,
@@ -185,7 +208,7 @@ struct ledger_view {
     uint64_t dials, dial_failures, abandoned;
     uint64_t dial_causes[CAUSE_COUNT];
     struct err last_dial;
-    bool paused, warmed, stopping;
+    bool paused, drained, warmed, stopping;
 };
 void ledger_view(struct ledger *l, struct ledger_view *out);
 

@@ -63,7 +63,30 @@ void ledger_service_result(struct ledger *l, const struct server *sv, uint64_t s
     ledger_unlock(l);
 }
 
+/* ---- an upstream that is not what it was ---- */
+
+#define RENEW_GAP_MS 5000
+
+bool ledger_renew(struct ledger *l, uint64_t now)
+{
+    ledger_lock(l, now);
+    bool again = l->renewed_ms && l->now_ms - l->renewed_ms < RENEW_GAP_MS;
+    if (!again) {
+        l->renewed_ms = l->now_ms;
+        atomic_store(&l->renewed, atomic_fetch_add(&l->generation, 1) + 1);
+    }
+    ledger_unlock(l);
+    for (unsigned i = 0; i < l->n_workers && !again; i++)
+        pool_ask(l->workers[i].pool);
+    return !again;
+}
+
 /* ---- control ---- */
+
+void ledger_drain(struct ledger *l, bool drain)
+{
+    atomic_store(&l->drained, drain);
+}
 
 void ledger_pause(struct ledger *l, bool pause, uint64_t now)
 {
@@ -171,6 +194,7 @@ void ledger_view(struct ledger *l, struct ledger_view *out)
         .abandoned = l->abandoned,
         .last_dial = l->last_dial,
         .paused = atomic_load(&l->paused),
+        .drained = atomic_load(&l->drained),
         .warmed = l->warmed,
         .stopping = l->stopping,
     };

@@ -111,6 +111,24 @@ static unsigned limit(const struct ledger *l)
     return max;
 }
 
+unsigned ledger_stuck(const struct ledger *l, unsigned worker)
+{
+    unsigned bound = limit(l), room = 0, want = 0, mine = 0;
+    if (!atomic_load(&l->paused) && bound > l->open)
+        room = bound - l->open;
+    for (unsigned i = 0; i < l->n_workers; i++) {
+        const struct ledger_worker *w = &l->workers[i];
+        unsigned waiters = atomic_load(&w->waiters), n = 0;
+        if (waiters > w->promised)
+            n = waiters - w->promised;
+        want += n;
+        if (i == worker)
+            mine = n;
+    }
+    unsigned over = want > room ? want - room : 0;
+    return mine < over ? mine : over;
+}
+
 static void retry_at(struct ledger *l, uint64_t at)
 {
     if (at != UINT64_MAX && (l->retry_ms == 0 || at < l->retry_ms))
@@ -156,13 +174,15 @@ static bool can_dial(struct ledger *l, int *endpoint)
 static void grant_dial(struct ledger *l, struct acts *acts, unsigned worker, int endpoint,
                        bool promised)
 {
+    struct ledger_endpoint *e = &l->endpoints[endpoint];
     l->open++;
     l->dialing++;
     l->dials++;
+    if (e->dialing++ == 0)
+        e->dialing_since = l->now_ms;
     if (promised)
         l->workers[worker].promised++;
-    acts->v[acts->n++] =
-        (struct act){true, promised, worker, (size_t)endpoint, l->endpoints[endpoint].turn};
+    acts->v[acts->n++] = (struct act){true, promised, worker, (size_t)endpoint, e->turn};
 }
 
 /* A server for the worker of the oldest waiter: somebody's idle one, or a new one. */
@@ -171,7 +191,11 @@ static bool grant_to_waiter(struct ledger *l, struct acts *acts)
     int w = ledger_oldest_waiting(l, -1);
     if (w < 0)
         return false;
-    int v = idle_elsewhere(l, (unsigned)w);
+    /* Fresh ones are seldom idle elsewhere. */
+    bool fresh = atomic_load(&l->workers[w].fresh) == atomic_load(&l->workers[w].waiters);
+    int endpoint;
+    bool dial = fresh && can_dial(l, &endpoint);
+    int v = dial ? -1 : idle_elsewhere(l, (unsigned)w);
     if (v >= 0) {
         l->workers[v].owes[w]++;
         l->workers[v].asked++;
@@ -179,8 +203,7 @@ static bool grant_to_waiter(struct ledger *l, struct acts *acts)
         acts->v[acts->n++] = (struct act){.worker = (unsigned)v};
         return true;
     }
-    int endpoint;
-    if (!can_dial(l, &endpoint))
+    if (!dial && !can_dial(l, &endpoint))
         return false;
     grant_dial(l, acts, (unsigned)w, endpoint, true);
     return true;
@@ -271,7 +294,11 @@ static void dial_unstarted(struct ledger *l, const struct act *act)
     l->dialing--;
     if (act->promised)
         l->workers[act->worker].promised--;
-    l->endpoints[act->endpoint].next_dial_ms = l->now_ms + DIAL_BACKOFF_MIN_MS;
+    if (act->endpoint < l->n_endpoints) {
+        struct ledger_endpoint *e = &l->endpoints[act->endpoint];
+        e->dialing -= e->dialing > 0;
+        e->next_dial_ms = l->now_ms + DIAL_BACKOFF_MIN_MS;
+    }
     err_set(&l->last_dial, CAUSE_INTERNAL, STAGE_CONNECT, 0, "out of memory");
     ledger_unlock(l);
 }

@@ -23,4 +23,6 @@ int ledger_oldest_waiting(const struct ledger *l, int except);
 /* The class of exclusive leases of servers that could be shared has its bound reached. */
 bool ledger_class_full(const struct ledger *l);
 unsigned ledger_live(const struct ledger *l);
+/* As in struct ledger_outlook. */
+unsigned ledger_stuck(const struct ledger *l, unsigned worker);
 bool ledger_make_endpoints(struct ledger *l, const struct pool_conf *conf);

@@ -61,6 +61,13 @@ bool pool_may_retry(struct pool *p)
     return budget_take(&p->budget, now);
 }
 
+uint64_t pool_retry_wait(const struct pool *p, unsigned tried)
+{
+    CHECK(tried > 0);
+    return backoff_ms(p->conf->retry.backoff_min_ms, p->conf->retry.backoff_max_ms, tried - 1,
+                      jitter_seed(uv_hrtime()));
+}
+
 /* ---- life ---- */
 
 struct pool *pool_new(struct ledger *l, unsigned worker, struct loop *loop)
@@ -73,6 +80,7 @@ struct pool *pool_new(struct ledger *l, unsigned worker, struct loop *loop)
     p->books = &l->workers[worker];
     p->loop = loop;
     p->worker = worker;
+    p->shares = l->ops->lost != NULL; /* until the first server says */
     p->conf = ledger_conf(l, &p->snap);
     list_init(&p->idle);
     list_init(&p->busy);

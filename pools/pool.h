@@ -21,7 +21,13 @@ enum waiter_state { WAITER_NONE, WAITER_QUEUED, WAITER_SETTLED };
 
 struct waiter {
     /* the caller's, before pool_lease() */
-    bool exclusive;  /* the whole server, also where servers can be shared */
+    bool exclusive; /* the whole server, also where servers can be shared */
+    /*
+     * What it will send cannot be sent twice: no server that may be closing just now. One that was
+     * used lately (server_is_stale()), else a new one, for which the server idle longest makes
+     * room; an old one only where no new one can be had.
+     */
+    bool fresh;
     uint64_t due_ms; /* give up then, if earlier than the pool's own timeout; 0: none */
     const struct holder_ops *holder_ops;
     void *holder;
@@ -69,6 +75,8 @@ void pool_service_result(struct pool *p, const struct server *sv, bool well, uin
 /* Is a retry within the budget? Then it is paid for. pool_request() earns it. */
 void pool_request(struct pool *p);
 bool pool_may_retry(struct pool *p);
+/* How long to wait before try number `tried` + 1 (retry.backoff, with full jitter), in ms. */
+uint64_t pool_retry_wait(const struct pool *p, unsigned tried);
 
 /* ---- life ---- */
 

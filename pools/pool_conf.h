@@ -30,6 +30,7 @@ struct timeouts_conf {
     uint64_t client_idle_ms;      /* client silent outside of an exchange; 0: none */
     uint64_t client_login_ms;     /* from accept to logged in; HTTP: to the end of a head */
     uint64_t write_stall_ms;      /* a peer that takes no byte */
+    uint64_t read_stall_ms;       /* HTTP: nothing of a response that has begun; 0: none */
     uint64_t outage_wait_ms;      /* with ON_DOWN_WAIT: longest wait for an upstream that is down */
     uint64_t close_ms;            /* goodbye until the peer's end-of-file, then the slot is freed
                                      and counted as abandoned */

@@ -24,6 +24,7 @@ static void note_waiters(struct pool *p)
     if (first)
         atomic_store(&p->books->oldest_ms, OWNER(first, struct waiter, node)->since_ms);
     atomic_store(&p->books->wholes, p->n_wholes);
+    atomic_store(&p->books->fresh, p->n_fresh);
     atomic_store(&p->books->waiters, p->n_waiters);
     counter_set(&p->stats.waiting, p->n_waiters);
 }
@@ -34,6 +35,7 @@ static void enqueue(struct pool *p, struct waiter *w)
     list_push_back(&p->waiters, &w->node);
     p->n_waiters++;
     p->n_wholes += w->exclusive;
+    p->n_fresh += w->fresh;
     note_waiters(p);
 }
 
@@ -46,13 +48,16 @@ static void dequeue(struct waiter *w)
     loop_timer_stop(p->loop, &w->timer);
     p->n_waiters--;
     p->n_wholes -= w->exclusive;
+    p->n_fresh -= w->fresh;
     note_waiters(p);
 }
 
-static uint32_t waiters_share(const struct pool *p)
+/* How many may wait here while so many servers are on their way, or may be: `waiters` bounds those
+   who wait because all servers are taken. `each`: how many of them one server serves at once. */
+static uint64_t queue_room(const struct pool *p, unsigned coming, unsigned each)
 {
     unsigned n = p->ledger->n_workers;
-    return (p->conf->size.waiters + n - 1) / n;
+    return (p->conf->size.waiters + n - 1) / n + (uint64_t)coming * each;
 }
 
 /* ---- granting ---- */
@@ -72,6 +77,7 @@ static void grant(struct pool *p, struct server *sv, struct waiter *w)
         sv->holder_ops = w->holder_ops;
         sv->holder = w->holder;
         sv->leased_us = loop_usec();
+        sv->lease_in = sv->lease_out = 0;
     }
     w->server = sv;
     counter_add(&p->stats.leases, 1);
@@ -107,11 +113,13 @@ static bool checkout(struct pool *p, struct server *sv)
     return false;
 }
 
-static struct server *take_idle(struct pool *p)
+static struct server *take_idle(struct pool *p, bool fresh)
 {
     struct list *n;
     while ((n = list_first(&p->idle))) {
         struct server *sv = OWNER(n, struct server, node);
+        if (fresh && server_is_stale(sv, loop_now(p->loop)))
+            return NULL; /* so are the others: the latest come first */
         if (checkout(p, sv))
             return sv;
     }
@@ -144,7 +152,7 @@ struct server *pool_take(struct pool *p, const struct waiter *w)
     struct server *shared = w->exclusive ? NULL : take_shared(p);
     if (shared && shared->leases < SHARE_COMFORT)
         return shared;
-    struct server *sv = take_idle(p);
+    struct server *sv = take_idle(p, w->fresh);
     if (sv && (!w->exclusive || pool_may_pin(p, sv)))
         return sv;
     if (shared) {
@@ -152,6 +160,23 @@ struct server *pool_take(struct pool *p, const struct waiter *w)
         return shared;
     }
     return NULL;
+}
+
+struct server *pool_take_stale(struct pool *p, const struct waiter *w)
+{
+    struct waiter any = {.exclusive = w->exclusive};
+    return w->fresh ? pool_take(p, &any) : NULL;
+}
+
+void pool_make_room(struct pool *p)
+{
+    struct list *last = p->idle.prev;
+    /* One for each that wants it; a slot that is coming free will do. */
+    if (list_empty(&p->idle) || counter_get(&p->stats.closing) >= p->n_fresh)
+        return;
+    struct server *sv = OWNER(last, struct server, node);
+    server_verdict(sv, PHASE_IDLE, OUTCOME_DROP_IDLE);
+    server_close(sv, OUTCOME_DROP_IDLE, false);
 }
 
 /* All shared servers are in use: let the least loaded one run empty for whoever needs all of it. */
@@ -173,6 +198,30 @@ void pool_free_one_up(struct pool *p)
 
 static void on_waiter_timeout(struct timer *t);
 
+static enum lease_result refuse_full(struct pool *p, struct waiter *w)
+{
+    err_set(&w->err, CAUSE_QUEUE_FULL, STAGE_WAIT, 0,
+            "pool %s: %u clients wait already for its %u servers (size.waiters)", p->ledger->name,
+            p->n_waiters, p->conf->size.max);
+    return LEASE_REFUSED;
+}
+
+/* What is idle has been so for too long. Hopeless: no new one can be had, so the old one is taken
+   (true). */
+static bool freshen(struct pool *p, struct waiter *w, bool hopeless)
+{
+    if (atomic_load(&p->ledger->paused))
+        return false;
+    struct server *sv = hopeless ? pool_take_stale(p, w) : NULL;
+    if (sv) {
+        dequeue(w);
+        grant(p, sv, w);
+    } else if (!hopeless) {
+        pool_make_room(p);
+    }
+    return sv != NULL;
+}
+
 enum lease_result pool_lease(struct pool *p, struct waiter *w)
 {
     CHECK_MAGIC(p, POOL_MAGIC);
@@ -185,7 +234,7 @@ enum lease_result pool_lease(struct pool *p, struct waiter *w)
         return LEASE_REFUSED;
     }
     /* Who wants a whole server may wait long: who shares does not queue up behind. */
-    bool first = p->n_waiters == (w->exclusive ? 0 : p->n_wholes);
+    bool first = p->n_waiters - p->n_fresh == (w->exclusive ? 0 : p->n_wholes);
     if (first && !atomic_load_explicit(&p->ledger->paused, memory_order_relaxed)) {
         struct server *sv = pool_take(p, w);
         if (sv) {
@@ -194,19 +243,24 @@ enum lease_result pool_lease(struct pool *p, struct waiter *w)
             return LEASE_GRANTED;
         }
     }
-    if (p->n_waiters >= waiters_share(p)) {
-        err_set(&w->err, CAUSE_QUEUE_FULL, STAGE_WAIT, 0,
-                "pool %s: %u clients wait already for its %u servers (size.waiters)",
-                p->ledger->name, p->n_waiters, p->conf->size.max);
-        return LEASE_REFUSED;
-    }
+    /* More than all servers that can be on their way: the books need not be asked. */
+    unsigned each = p->shares && !w->exclusive ? SHARE_COMFORT : 1;
+    if (p->n_waiters >= queue_room(p, p->conf->size.max, each))
+        return refuse_full(p, w);
     w->since_us = loop_usec();
     w->since_ms = loop_now(p->loop);
     list_init(&w->node);
     timer_init(&w->timer, on_waiter_timeout);
     enqueue(p, w);
     struct ledger_outlook look;
-    ledger_tend(p->ledger, w->since_ms, &look);
+    ledger_look(p->ledger, p->worker, w->since_ms, &look);
+    bool full = p->n_waiters > queue_room(p, p->n_waiters - look.stuck, each);
+    if (w->fresh && freshen(p, w, full || look.shut))
+        return LEASE_GRANTED;
+    if (full) {
+        dequeue(w);
+        return refuse_full(p, w);
+    }
     w->failures_at = look.dial_failures;
     if (p->conf->on_down == ON_DOWN_FAIL && look.live == 0 && look.shut) {
         dequeue(w);
@@ -283,7 +337,7 @@ static void on_waiter_timeout(struct timer *t)
     struct pool *p = w->pool;
     struct ledger_outlook look;
     uint64_t now = loop_now(p->loop);
-    ledger_tend(p->ledger, now, &look);
+    ledger_look(p->ledger, p->worker, now, &look);
     const struct size_conf *size = &p->conf->size;
     const char *name = p->ledger->name;
     bool paused = atomic_load(&p->ledger->paused);
@@ -303,9 +357,9 @@ static void on_waiter_timeout(struct timer *t)
                 (unsigned long long)(now - w->since_ms), look.last_dial.note);
     } else if (paused) {
         err_set(&err, CAUSE_PAUSED, STAGE_WAIT, 0, "pool %s is paused", name);
-    } else if (look.down) {
-        err_set(&err, look.last_dial.cause, STAGE_WAIT, 0, "pool %s: %.120s", name,
-                look.last_dial.note);
+    } else if (look.down || look.unanswered.cause != CAUSE_NONE) {
+        const struct err *dial = look.down ? &look.last_dial : &look.unanswered;
+        err_set(&err, dial->cause, STAGE_WAIT, 0, "pool %s: %.120s", name, dial->note);
     } else {
         err_set(&err, CAUSE_ACQUIRE_TIMEOUT, STAGE_WAIT, 0,
                 "pool %s: no server free within %llu ms (%u of %u in use, %u waiting)", name,

@@ -22,17 +22,18 @@ struct pool {
     struct list waiters;                       /* oldest first */
     unsigned n_waiters;
     unsigned n_wholes;   /* of them want a whole server */
+    unsigned n_fresh;    /* of them want a fresh one */
     unsigned n_held;     /* servers that something under way still points to */
     struct list settled; /* waiters whose callback is due at the end of the turn */
     struct deferred deliver;
     struct timer tick;
     struct post_msg ask;
     struct budget budget;
-    uint64_t requests;  /* since the budget was told */
-    uint64_t successes; /* since the service breaker was told */
-    uint64_t seen_generation;
-    bool shares;   /* its servers carry many leases at once */
-    bool over_max; /* a reload may have lowered max: look before keeping a server */
+    uint64_t requests;     /* since the budget was told */
+    uint64_t successes;    /* since the service breaker was told */
+    unsigned seen_renewed; /* of the ledger, as far as busy servers were told */
+    bool shares;           /* its servers carry many leases at once */
+    bool over_max;         /* a reload may have lowered max: look before keeping a server */
     bool stopping, killing;
     void (*on_quiet)(struct pool *p, void *arg);
     void *quiet_arg;
@@ -53,6 +54,10 @@ void server_verdict(struct server *sv, enum phase phase, enum outcome outcome);
 struct server *pool_take(struct pool *p, const struct waiter *w);
 /* May this server be leased as a whole? Counts it as such if it could be shared. */
 bool pool_may_pin(struct pool *p, const struct server *sv);
+/* Closes the server idle longest, so that whoever wants a fresh one may have it dialed. */
+void pool_make_room(struct pool *p);
+/* For a queued waiter that wants a fresh server, when none can be had: any; or NULL. */
+struct server *pool_take_stale(struct pool *p, const struct waiter *w);
 /* Lets the least loaded shared server run empty, for whoever needs all of it. */
 void pool_free_one_up(struct pool *p);
 void pool_deliver(struct deferred *d);

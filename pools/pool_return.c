@@ -13,6 +13,12 @@ static struct waiter *next_waiter(struct pool *p, struct server *sv)
     if (!n)
         return NULL;
     struct waiter *w = OWNER(n, struct waiter, node);
+    bool stale = server_is_stale(sv, loop_now(p->loop));
+    while (stale && w->fresh) {
+        if ((n = n->next) == &p->waiters)
+            return NULL;
+        w = OWNER(n, struct waiter, node);
+    }
     if (!w->exclusive || pool_may_pin(p, sv))
         return w;
     /* The class of exclusive leases is full: whoever shares may go first. */
@@ -66,9 +72,11 @@ void pool_ready(struct pool *p, struct server *sv)
     struct waiter *w = paused ? NULL : next_waiter(p, sv);
     if (!w) {
         server_move(sv, SERVER_IDLE);
+        if (p->n_fresh && !paused)
+            pool_make_room(p);
         /* Someone elsewhere may have looked before this was counted as idle. */
         if (atomic_load(&p->books->foreign))
-            ledger_tend(p->ledger, loop_now(p->loop), NULL);
+            ledger_tend(p->ledger, loop_now(p->loop));
         return;
     }
     pool_settle_waiter(w, sv, NULL);
@@ -88,6 +96,8 @@ void pool_serve(struct pool *p)
         struct server *sv = pool_take(p, w);
         if (sv)
             pool_settle_waiter(w, sv, NULL);
+        else if (w->fresh)
+            pool_make_room(p);
         else if (!w->exclusive || p->n_waiters == p->n_wholes)
             return;
         else

@@ -30,10 +30,20 @@ void pool_judge_waiters(struct pool *p)
         return;
     struct ledger_outlook look;
     uint64_t now = loop_now(p->loop);
-    ledger_tend(p->ledger, now, &look);
+    ledger_look(p->ledger, p->worker, now, &look);
     pool_rearm(p, look.retry_ms > now && look.retry_ms - now < TICK_WAITING_MS ? look.retry_ms - now
                                                                                : TICK_WAITING_MS);
-    if (!look.down || atomic_load(&p->ledger->paused))
+    if (atomic_load(&p->ledger->paused))
+        return;
+    /* No new server can be had for now: one that is idle is better than none. */
+    LIST_EACH(n, &p->waiters) {
+        struct waiter *w = OWNER(n, struct waiter, node);
+        bool hopeless = look.shut || look.dial_failures != w->failures_at;
+        struct server *sv = hopeless ? pool_take_stale(p, w) : NULL;
+        if (sv)
+            pool_settle_waiter(w, sv, NULL);
+    }
+    if (!look.down)
         return;
     bool patient = p->conf->on_down == ON_DOWN_WAIT;
     /* A refused login or certificate does not heal by waiting. */
@@ -125,6 +135,20 @@ static void tend_shared(struct pool *p, uint64_t now)
         server_retire(old, why);
 }
 
+/* None of those may be leased once more; each goes when its last lease ends. */
+static void retire_renewed(struct pool *p)
+{
+    unsigned renewed = atomic_load(&p->ledger->renewed);
+    if (p->seen_renewed == renewed)
+        return;
+    p->seen_renewed = renewed;
+    LIST_EACH(n, &p->busy) {
+        struct server *sv = OWNER(n, struct server, node);
+        if ((int)(sv->generation - renewed) < 0)
+            server_retire(sv, OUTCOME_DROP_RECYCLED);
+    }
+}
+
 static void warn_of_leaks(struct pool *p, uint64_t now)
 {
     uint64_t after = p->conf->check.leak_after_ms;
@@ -162,7 +186,7 @@ void pool_tick(struct timer *t)
         tend_shared(p, now);
         warn_of_leaks(p, now);
         tell_service(p, now);
-        ledger_tend(p->ledger, now, NULL);
+        ledger_tend(p->ledger, now);
         pool_rearm(p, TICK_MS);
     }
     pool_judge_waiters(p);
@@ -216,6 +240,7 @@ void pool_obey(struct post_msg *ask)
     struct pool *p = OWNER(ask, struct pool, ask);
     if (!p->stopping)
         take_conf(p);
+    retire_renewed(p);
     pay_what_is_owed(p);
     if (p->stopping) {
         pool_maybe_quiet(p);
@@ -223,7 +248,7 @@ void pool_obey(struct post_msg *ask)
     }
     pool_serve(p);
     tend_idle(p, loop_now(p->loop));
-    ledger_tend(p->ledger, loop_now(p->loop), NULL);
+    ledger_tend(p->ledger, loop_now(p->loop));
 }
 
 /* ---- the end ---- */

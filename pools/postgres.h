@@ -27,7 +27,7 @@ struct pg_server {
     struct bufq carry;        /* an incomplete message; empty while idle */
     struct pg_prepared_cache *prepared;
     uint32_t unnamed_of, unnamed_id; /* whose unnamed statement it has, and which; 0: nobody's */
-    bool reset_needed;        /* a session used it: DISCARD ALL before anybody else */
+    bool reset_needed;               /* a session used it: DISCARD ALL before anybody else */
     bool check_failed;
     uint32_t pid;
     uint8_t key_n;

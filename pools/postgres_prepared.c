@@ -103,8 +103,8 @@ struct pg_prepared *pg_prepared_find(struct pg_prepared_cache *c,
         return NULL;
     LIST_EACH(node, bucket_of(c, key)) {
         struct pg_prepared *p = OWNER(node, struct pg_prepared, hash);
-        bool usable = p->state == PG_PREPARED_READY ||
-                      (p->state == PG_PREPARED_PARSING && p->batch == batch);
+        bool usable =
+            p->state == PG_PREPARED_READY || (p->state == PG_PREPARED_PARSING && p->batch == batch);
         if (!usable || p->stale || !same(&p->key, key))
             continue;
         note_use(c, p, batch);

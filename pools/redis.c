@@ -6,6 +6,7 @@
  *            verify, so that what is overdue is swallowed first, and a server that says nothing at
  *            all is dropped when the check's time is over
  */
+#include "pools/dial.h"
 #include "pools/redis.h"
 
 #include <stdlib.h>
@@ -334,7 +335,9 @@ static bool feed(struct server *sv, struct span bytes, struct err *err)
     rs->fed_us = loop_usec();
     for (;;) {
         struct redis_reply_piece piece;
-        enum redis_reply_step step = redis_reply_next(&rs->framer, in, 0, &piece, err);
+        /* Answers to checks are looked into: they come whole. */
+        size_t hold = sv->state == SERVER_CHECKING ? REDIS_REPLY_SMALL : 0;
+        enum redis_reply_step step = redis_reply_next(&rs->framer, in, hold, &piece, err);
         if (step == REDIS_REPLY_BAD)
             return false;
         if (step == REDIS_REPLY_WAIT)
@@ -361,6 +364,7 @@ static bool feed(struct server *sv, struct span bytes, struct err *err)
 static unsigned arrive(struct server *sv)
 {
     struct redis_server *rs = redis_server_of(sv);
+    redis_about_remember(rs);
     list_init(&rs->calls);
     list_init(&rs->users);
     deferred_init(&rs->turn, on_turn);
@@ -417,7 +421,7 @@ const struct driver_ops redis_driver = {
     .name = "redis",
     .server_size = sizeof(struct redis_server),
     .dial = redis_dial,
-    .dial_abort = redis_dial_abort,
+    .dial_abort = dial_abort,
     .arrive = arrive,
     .settle = settle,
     .verify = redis_verify,

@@ -24,7 +24,6 @@
 #define REDIS_SHARES 1024 /* leases of one shared server */
 
 struct redis_call;
-struct redis_dial;
 struct redis_server;
 
 /* How a server was lost, as a call of it sees it. */
@@ -81,13 +80,14 @@ struct redis_server {
     uint64_t fed_us;      /* the same, while they are shared out */
     bool torn;   /* half a command was written, or a reply nobody waits for is due: never again */
     bool sticky; /* a client changed what RESET does not bring back everywhere */
-    bool reset_needed;       /* a client may have left session state behind */
-    bool noisy;              /* subscribed: messages may come in front of the answer to RESET */
-    unsigned version;        /* major * 100 + minor; 0: the server did not say */
-    struct redis_call check; /* verify and reset */
-    unsigned check_at;       /* replies of it seen */
+    bool reset_needed;        /* a client may have left session state behind */
+    bool noisy;               /* subscribed: messages may come in front of the answer to RESET */
+    struct redis_about about; /* what the server said of itself when it was dialed */
+    unsigned version;         /* of it: major * 100 + minor; 0: the server did not say */
+    struct redis_call check;  /* verify and reset */
+    unsigned check_at;        /* replies of it seen */
     bool checked, check_well, check_lenient;
-    struct redis_dial *dial;
+    uint8_t nonce[24]; /* 4 bits each; the last answer of a reset */
 };
 
 extern const struct driver_ops redis_driver;
@@ -134,6 +134,16 @@ void redis_call_end(struct redis_server *rs, struct redis_call *call);
 /* Tells every call that the server is lost; the holder drops its lease afterwards. */
 void redis_server_lost(struct redis_server *rs, const struct err *err, enum outcome why);
 
+/* ---- redis_about.c ---- */
+
+/* A field of HELLO, or all lines of INFO; what is too long is cut. Any thread. */
+void redis_about_field(struct redis_about *a, struct span name, struct span value);
+void redis_about_info(struct redis_about *a, struct span text);
+/* The server has come to its worker: what it said is kept for the pool. */
+void redis_about_remember(struct redis_server *rs);
+/* What the server that came last said of itself; false: none has said anything. Any thread. */
+bool redis_about_recall(struct ledger *l, struct redis_about *out);
+
 /* ---- redis_check.c ---- */
 
 void redis_verify(struct server *sv, const char *statement);
@@ -142,4 +152,3 @@ void redis_reset(struct server *sv);
 /* ---- redis_dial.c ---- */
 
 void redis_dial(struct server *sv, struct loop *loop);
-void redis_dial_abort(struct server *sv, const struct err *err);

@@ -110,13 +110,14 @@ ssize_t server_read(struct server *sv, void *buf, size_t cap)
 {
     ssize_t n = io_read(&sv->io, buf, cap);
     if (n > 0)
-        counter_add(&sv->pool->stats.from_servers, (uint64_t)n);
+        server_note_read(sv, (size_t)n);
     return n;
 }
 
 void server_note_read(struct server *sv, size_t n)
 {
     counter_add(&sv->pool->stats.from_servers, n);
+    sv->lease_out += n;
 }
 
 bool server_sendv(struct server *sv, const struct iovec *iov, int n)
@@ -125,12 +126,14 @@ bool server_sendv(struct server *sv, const struct iovec *iov, int n)
     for (int i = 0; i < n; i++)
         total += iov[i].iov_len;
     counter_add(&sv->pool->stats.to_servers, total);
+    sv->lease_in += total;
     return io_sendv(&sv->io, iov, n);
 }
 
 bool server_send(struct server *sv, const void *p, size_t n)
 {
     counter_add(&sv->pool->stats.to_servers, n);
+    sv->lease_in += n;
     return io_send(&sv->io, p, n);
 }
 
@@ -243,7 +246,7 @@ void server_adopt(struct server *sv, struct pool *p)
         sv->born_ms = sv->verified_ms = now;
         sv->die_ms =
             p->conf->size.max_lifetime_ms
-                ? now + lifetime_jitter(p->conf->size.max_lifetime_ms, (uint32_t)uv_hrtime())
+                ? now + lifetime_jitter(p->conf->size.max_lifetime_ms, jitter_seed(uv_hrtime()))
                 : 0;
         sv->capacity = sv->ops->arrive(sv);
         CHECK(sv->capacity >= 1);

@@ -34,6 +34,7 @@ enum server_state {
 
 struct pool;
 struct ledger;
+struct dial;
 struct dial_linger;
 struct server;
 
@@ -76,10 +77,13 @@ struct server {
     enum outcome check_step; /* OUTCOME_RESET or _VERIFY: which round trip is under way */
 
     uint64_t born_ms, die_ms; /* die_ms 0: never */
+    uint64_t stale_ms;        /* from then on not for waiters that want it fresh; 0: never. The
+                                 driver's */
     uint64_t idle_ms;         /* since when */
     uint64_t verified_ms;     /* last proof of life */
     uint64_t leased_us, leased_ms;
-    uint64_t uses; /* leases so far */
+    uint64_t uses;                /* leases so far */
+    uint64_t lease_in, lease_out; /* bytes of the exclusive lease: to the server, from it */
     bool leak_warned;
     uint32_t lease_no; /* of the latest lease, in the order of service of the whole pool */
 
@@ -89,6 +93,7 @@ struct server {
     const struct endpoint_conf *endpoint;
     size_t endpoint_at; /* its place in conf->endpoints */
     unsigned turn;      /* which address to take, of a name with several */
+    struct dial *dial;  /* of a protocol that uses pools/dial.h */
     struct timer dial_timer;
     struct list dial_node;
     bool abandoned;             /* it failed, and the upstream did not close in time */
@@ -100,6 +105,11 @@ struct server {
 static inline uint64_t elapsed_ms(uint64_t now, uint64_t then)
 {
     return now > then ? now - then : 0;
+}
+
+static inline bool server_is_stale(const struct server *sv, uint64_t now)
+{
+    return sv->stale_ms && now >= sv->stale_ms;
 }
 
 const char *server_state_name(enum server_state state);

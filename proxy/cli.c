@@ -40,6 +40,7 @@ struct verb {
     int min_args, max_args;
     const char *usage;
     int (*run)(struct cli *cli);
+    const char *help; /* sentences, lines of at most 80 */
 };
 
 /* ---- where carpool is ---- */
@@ -89,6 +90,32 @@ static const char *environment(const char *name)
     return value && *value ? value : NULL;
 }
 
+/* "localhost:9601", "[::1]:9601" and the like: an address, though nobody wrote http:// */
+static bool is_host_port(const char *where)
+{
+    const char *colon = strrchr(where, ':');
+    return colon && colon != where && colon[1] && !strchr(where, '/') &&
+           colon[1 + strspn(colon + 1, "0123456789")] == '\0';
+}
+
+static bool settle(struct cli *cli, const char *where)
+{
+    if (strncmp(where, "https://", 8) == 0) {
+        fprintf(stderr, "carpool: the admin API speaks no TLS: write http://%s\n", where + 8);
+        return false;
+    }
+    bool http = strncmp(where, "http://", 7) == 0;
+    if (!http && !strchr(where, '/') && !is_host_port(where)) {
+        fprintf(stderr,
+                "carpool: \"%s\" is no address: write the path of the admin socket, or HOST:PORT\n",
+                where);
+        return false;
+    }
+    if (asprintf(&cli->where, "%s%s", is_host_port(where) ? "http://" : "", where) < 0)
+        cli->where = NULL;
+    return cli->where != NULL;
+}
+
 static bool find(struct cli *cli)
 {
     const char *token = environment("CARPOOL_ADMIN_TOKEN");
@@ -101,8 +128,7 @@ static bool find(struct cli *cli)
         where = environment("CARPOOL_ADMIN");
     if (!where)
         where = environment("CARPOOL_ADMIN_SOCKET");
-    cli->where = strdup(where ? where : DEFAULT_SOCKET);
-    return cli->where != NULL;
+    return settle(cli, where ? where : DEFAULT_SOCKET);
 }
 
 /* ---- asking ---- */
@@ -150,6 +176,14 @@ static int act(struct cli *cli, const char *path)
 
 /* ---- verbs ---- */
 
+static bool is_pool_name(const char *name)
+{
+    bool good = *name && !name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_-")];
+    if (!good)
+        fprintf(stderr, "carpool: \"%s\" is not the name of a pool (a-z, 0-9, _, -)\n", name);
+    return good;
+}
+
 static int run_status(struct cli *cli)
 {
     return show(cli, "/stats", show_status);
@@ -165,6 +199,17 @@ static int run_stats(struct cli *cli)
     return show(cli, "/stats", show_stats);
 }
 
+/* clients, servers: the verb is the page's name. */
+static int run_rows(struct cli *cli)
+{
+    char path[256];
+    if (cli->n_args && !is_pool_name(cli->args[0]))
+        return MISUSED;
+    snprintf(path, sizeof path, "/%s%s%.128s", cli->verb, cli->n_args ? "?pool=" : "",
+             cli->n_args ? cli->args[0] : "");
+    return show(cli, path, strcmp(cli->verb, "clients") == 0 ? show_clients : show_servers);
+}
+
 static int run_reload(struct cli *cli)
 {
     return act(cli, "/reload");
@@ -175,15 +220,13 @@ static int run_shutdown(struct cli *cli)
     return act(cli, "/shutdown");
 }
 
-/* pause, resume, recycle, breaker: the verb is the action's name. */
+/* pause, resume, recycle, drain, breaker: the verb is the action's name. */
 static int run_pool_action(struct cli *cli)
 {
     const char *pool = cli->args[0], *to = cli->n_args > 1 ? cli->args[1] : NULL;
     char path[256];
-    if (!*pool || pool[strspn(pool, "abcdefghijklmnopqrstuvwxyz0123456789_-")]) {
-        fprintf(stderr, "carpool: \"%s\" is not the name of a pool (a-z, 0-9, _, -)\n", pool);
+    if (!is_pool_name(pool))
         return MISUSED;
-    }
     if (to && strcmp(to, "open") != 0 && strcmp(to, "closed") != 0 && strcmp(to, "auto") != 0) {
         fprintf(stderr, "carpool: a breaker is open, closed or auto, not \"%s\"\n", to);
         return MISUSED;
@@ -250,17 +293,44 @@ static int run_wait(struct cli *cli)
 }
 
 static const struct verb verbs[] = {
-    {"status", 0, 0, "status [--json]", run_status},
-    {"pools", 0, 0, "pools [--json]", run_pools},
-    {"stats", 0, 0, "stats [--json]", run_stats},
-    {"health", 0, 0, "health", run_health},
-    {"wait", 0, 1 << 20, "wait [--timeout 60s] [-- COMMAND ...]", run_wait},
-    {"reload", 0, 0, "reload", run_reload},
-    {"shutdown", 0, 0, "shutdown", run_shutdown},
-    {"pause", 1, 1, "pause POOL", run_pool_action},
-    {"resume", 1, 1, "resume POOL", run_pool_action},
-    {"recycle", 1, 1, "recycle POOL", run_pool_action},
-    {"breaker", 2, 2, "breaker POOL open|closed|auto", run_pool_action},
+    {"status", 0, 0, "status [--json]", run_status,
+     "Is all well? A line for the whole and one for each pool, and what to do where\n"
+     "something is wrong. --json: the page /stats."},
+    {"pools", 0, 0, "pools [--json]", run_pools,
+     "Each pool's servers by state, who waits, who is connected. --json: the page /pools."},
+    {"stats", 0, 0, "stats [--json]", run_stats,
+     "Every figure of every pool: times, errors by cause, dials, checks, bytes.\n"
+     "--json: the page /stats."},
+    {"clients", 0, 1, "clients [POOL] [--json]", run_rows,
+     "Who is connected: since when, in which state, with which server, for how long, and\n"
+     "what pins it there between exchanges. At most 1000. --json: the page /clients."},
+    {"servers", 0, 1, "servers [POOL] [--json]", run_rows,
+     "Every connection to an upstream: its state and age, leases now and so far, how long\n"
+     "it has been idle or held. At most 1000. --json: the page /servers."},
+    {"health", 0, 0, "health", run_health,
+     "Exit code 0 if carpool answers and is ready (listens, and size.min was reached or\n"
+     "10 s have passed), else 1 and what is missing. For HEALTHCHECK and probes."},
+    {"wait", 0, 1 << 20, "wait [--timeout 60s] [-- COMMAND ...]", run_wait,
+     "Waits until carpool is ready, then becomes COMMAND. Exit code 1 if it is not ready\n"
+     "in time."},
+    {"reload", 0, 0, "reload", run_reload,
+     "Reads the configuration again, and says what changes. One with a mistake changes\n"
+     "nothing: exit code 1."},
+    {"shutdown", 0, 0, "shutdown", run_shutdown,
+     "Drains and ends carpool, as SIGTERM does; a second time ends what is left at once."},
+    {"pause", 1, 1, "pause POOL", run_pool_action,
+     "Exchanges under way may end, new ones wait (up to acquire_timeout) for `resume`:\n"
+     "for a restart or switch of the server that clients need not notice."},
+    {"resume", 1, 1, "resume POOL", run_pool_action, "Ends `pause` and `drain`."},
+    {"drain", 1, 1, "drain POOL", run_pool_action,
+     "New clients are refused, exchanges under way finish, idle clients are closed, each in\n"
+     "its protocol's words; `clients POOL` shows who is left. `resume` ends it."},
+    {"recycle", 1, 1, "recycle POOL", run_pool_action,
+     "Every server is closed and replaced, each when it is free: after a failover, or to\n"
+     "spread connections anew."},
+    {"breaker", 2, 2, "breaker POOL open|closed|auto", run_pool_action,
+     "open: nothing is dialed or sent until you say otherwise. closed: whatever fails, go\n"
+     "on. auto: as configured."},
 };
 
 static const struct verb *find_verb(const char *name)
@@ -276,10 +346,13 @@ static const struct verb *find_verb(const char *name)
 static void print_usage(const struct verb *verb, FILE *out)
 {
     fprintf(out,
-            "usage: carpool %s [-s PATH | -s http://HOST:PORT | -c FILE]\n"
-            "  -s, --socket  the admin address (default: $CARPOOL_ADMIN, else " DEFAULT_SOCKET ")\n"
-            "  -c, --config  take the admin address from this configuration\n",
-            verb->usage);
+            "usage: carpool %s [-s PATH | -s HOST:PORT | -c FILE]\n"
+            "\n%s\n\n"
+            "  -s, --socket  the admin address: a Unix socket's path, or HOST:PORT\n"
+            "                (default: $CARPOOL_ADMIN, else " DEFAULT_SOCKET ")\n"
+            "  -c, --config  take the admin address and token from this configuration\n"
+            "$CARPOOL_ADMIN_TOKEN is the token, where the address asks for one.\n",
+            verb->usage, verb->help);
 }
 
 /* Is argv[*i] this option? Then *value is what follows, or NULL if nothing does. */
@@ -359,14 +432,27 @@ static int run(struct cli *cli, const struct verb *verb)
     return code;
 }
 
+static int unknown(const char *name)
+{
+    fprintf(stderr, "carpool: unknown command \"%s\" (see carpool help)\n", name);
+    return MISUSED;
+}
+
+int cli_help(const char *name)
+{
+    const struct verb *verb = find_verb(name);
+    if (!verb)
+        return unknown(name);
+    print_usage(verb, stdout);
+    return WELL;
+}
+
 int cli_run(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
     const struct verb *verb = find_verb(name);
-    if (!verb) {
-        fprintf(stderr, "carpool: unknown command \"%s\" (see carpool help)\n", name);
-        return MISUSED;
-    }
+    if (!verb)
+        return unknown(name);
     struct cli cli = {.verb = verb->name, .timeout_ms = WAIT_MS};
     bool good = read_arguments(&cli, argc, argv);
     if (good && cli.help) {

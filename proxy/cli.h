@@ -9,3 +9,5 @@
    wrongly (also for a verb nobody knows). `wait` with a command becomes that command and does
    not return. */
 int cli_run(int argc, char **argv);
+/* `carpool help VERB`: what the verb does. The exit status. */
+int cli_help(const char *name);

@@ -135,6 +135,7 @@ static const struct admin_view *admin_see(void *arg)
         .source = c->loaded->config->source,
         .started_unix_ms = c->started_unix_ms,
         .n_workers = c->n_workers,
+        .fronts = c->phase == CONTROL_GONE ? NULL : c->fronts,
         .pools = c->view_pools,
         .n_pools = n,
         .threads = c->view_threads,
@@ -176,7 +177,7 @@ static void on_signal(uv_signal_t *handle, int number)
     struct control *c = handle->data;
     loop_turn(&c->loop);
     if (number == SIGHUP) {
-        char report[2048];
+        char report[REPORT_MAX];
         if (c->phase == CONTROL_SERVING)
             control_reload(c, report, sizeof report);
         return;
@@ -232,9 +233,9 @@ static void fini(struct control *c)
 }
 
 /* Nothing runs yet: says why and leaves the process to exit. */
-static _Noreturn void cannot_start(const struct err *err)
+static _Noreturn void cannot_start(const char *why)
 {
-    fprintf(stderr, "carpool: cannot start: %s\n", err->note);
+    fprintf(stderr, "%scarpool: cannot start\n", why);
     fflush(stderr);
     _exit(1); /* half a daemon is not taken apart piece by piece */
 }
@@ -297,10 +298,14 @@ int control_run(const struct control_args *args)
         .shutdown = admin_shutdown,
         .config = admin_config,
     };
-    if (!control_apply(c, loaded, &err))
-        cannot_start(&err);
-    if (!open_admin(c, &loaded->config->admin, &hooks, &err))
-        cannot_start(&err);
+    char text[REPORT_MAX] = "";
+    struct report report = {text, sizeof text};
+    if (!control_apply(c, loaded, &report))
+        cannot_start(text);
+    if (!open_admin(c, &loaded->config->admin, &hooks, &err)) {
+        report_add(&report, "%s: error: %s", loaded->config->source, err.note);
+        cannot_start(text);
+    }
     raise_file_limit(c);
     catch_signal(c, &c->hup, SIGHUP);
     catch_signal(c, &c->term, SIGTERM);

@@ -3,16 +3,9 @@
  * Configurations come into force: at start and at each reload, by the same way. A load that fails
  * in any part changes nothing.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include "proxy/control_private.h"
 
@@ -38,134 +31,6 @@ struct loaded *loaded_new(const struct control_args *args, struct conf_report *r
     return l;
 }
 
-/* ---- listening sockets ---- */
-
-/* A socket file that nobody listens on is left over from a crash; one that answers is
- * somebody's. */
-static bool clear_stale(const struct sockaddr_un *un, struct err *err)
-{
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return true;
-    int r = connect(fd, (const struct sockaddr *)un, sizeof *un);
-    int e = errno;
-    close(fd);
-    if (r == 0)
-        return err_set(err, CAUSE_INTERNAL, STAGE_CONFIG, EADDRINUSE,
-                       "%.100s: another process listens there", un->sun_path);
-    if (e == ECONNREFUSED)
-        unlink(un->sun_path);
-    return true;
-}
-
-static int bind_unix(const struct listen_conf *lc, struct err *err)
-{
-    struct sockaddr_un un = {.sun_family = AF_UNIX};
-    if (strlen(lc->unix_path) >= sizeof un.sun_path) {
-        err_set(err, CAUSE_INTERNAL, STAGE_CONFIG, ENAMETOOLONG, "%.90s: the path is too long",
-                lc->unix_path);
-        return -1;
-    }
-    memcpy(un.sun_path, lc->unix_path, strlen(lc->unix_path));
-    if (!clear_stale(&un, err))
-        return -1;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && bind(fd, (struct sockaddr *)&un, sizeof un) == 0 &&
-        chmod(lc->unix_path, lc->mode) == 0 &&
-        ((lc->uid == (uid_t)-1 && lc->gid == (gid_t)-1) ||
-         chown(lc->unix_path, lc->uid, lc->gid) == 0))
-        return fd;
-    err_set(err, CAUSE_INTERNAL, STAGE_CONFIG, errno, "%.90s: cannot listen: %s", lc->unix_path,
-            strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    return -1;
-}
-
-static int bind_tcp(const struct listen_conf *lc, struct err *err)
-{
-    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(lc->port)};
-    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(lc->port)};
-    bool is_v6 = strchr(lc->host, ':') != NULL;
-    int ok = is_v6 ? inet_pton(AF_INET6, lc->host, &v6.sin6_addr)
-                   : inet_pton(AF_INET, lc->host, &v4.sin_addr);
-    int fd = -1, one = 1;
-    if (ok == 1)
-        fd = socket(is_v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd >= 0) {
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-        if (is_v6)
-            setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
-        if (bind(fd, is_v6 ? (struct sockaddr *)&v6 : (struct sockaddr *)&v4,
-                 is_v6 ? sizeof v6 : sizeof v4) == 0)
-            return fd;
-    }
-    err_set(err, CAUSE_INTERNAL, STAGE_CONFIG, errno, "%s: cannot listen: %s", lc->label,
-            strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    return -1;
-}
-
-static void close_doors(struct door_socket *doors, size_t n, bool remove_files)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (doors[i].fd >= 0)
-            close(doors[i].fd);
-        if (remove_files && doors[i].conf && doors[i].conf->unix_path)
-            unlink(doors[i].conf->unix_path);
-        gate_drop(&doors[i].gate);
-    }
-    free(doors);
-}
-
-void entry_unlisten(struct entry *e)
-{
-    close_doors(e->doors, e->n_doors, true);
-    e->doors = NULL;
-    e->n_doors = 0;
-}
-
-static int inherit(const struct entry *e, const char *label)
-{
-    for (size_t i = 0; e && i < e->n_doors; i++)
-        if (strcmp(e->doors[i].conf->label, label) == 0)
-            return fcntl(e->doors[i].fd, F_DUPFD_CLOEXEC, 0);
-    return -1;
-}
-
-/* Sockets for every address; those open already are kept, so that no client in the queue is
- * lost. */
-static struct door_socket *open_doors(struct gate *gate, const struct entry *before, size_t *n,
-                                      struct err *err)
-{
-    const struct front_conf *conf = gate->conf;
-    struct door_socket *doors = calloc(conf->n_listens, sizeof *doors);
-    CHECK(doors != NULL);
-    *n = 0;
-    for (size_t i = 0; i < conf->n_listens; i++) {
-        const struct listen_conf *lc = &conf->listens[i];
-        int fd = inherit(before, lc->label);
-        if (fd < 0)
-            fd = lc->unix_path ? bind_unix(lc, err) : bind_tcp(lc, err);
-        if (fd >= 0 && listen(fd, 4096) != 0) {
-            err_set(err, CAUSE_INTERNAL, STAGE_CONFIG, errno, "%s: cannot listen: %s", lc->label,
-                    strerror(errno));
-            close(fd);
-            fd = -1;
-        }
-        if (fd < 0 && lc->optional && *n + (conf->n_listens - i - 1) > 0)
-            continue;
-        if (fd < 0) {
-            close_doors(doors, *n, false);
-            return NULL;
-        }
-        struct snapshot *ref = snapshot_take(&gate->snap);
-        doors[(*n)++] = (struct door_socket){fd, lc, OWNER(ref, struct gate, snap)};
-    }
-    return doors;
-}
-
 /* ---- pools ---- */
 
 static const struct kind *kind_named(const struct control *c, const char *name)
@@ -186,8 +51,8 @@ static struct entry *entry_named(const struct control *c, const char *name)
 
 void entry_free(struct control *c, struct entry *e)
 {
-    close_doors(e->doors, e->n_doors, true);
-    close_doors(e->old_doors, e->n_old_doors, false);
+    doors_close(e->doors, e->n_doors, true);
+    doors_close(e->old_doors, e->n_old_doors, false);
     for (unsigned i = 0; i < c->n_workers; i++) {
         gate_drop(&e->workers[i].gate);
         pool_free(e->pools[i]);
@@ -209,30 +74,42 @@ struct plan {
     size_t n_doors;
 };
 
-static bool make_plan(struct control *c, const struct conf_pool *cp, struct loaded *fresh,
-                      struct plan *plan, struct err *err)
+static bool make_plan(struct control *c, struct loaded *fresh, size_t at, struct plan *plan,
+                      struct report *report)
 {
+    const struct conf_pool *cp = &fresh->config->pools[at];
+    const char *file = fresh->config->source;
     const struct kind *kind = kind_named(c, cp->front.kind_name);
+    struct err err;
     plan->before = entry_named(c, cp->name);
     if (!kind)
-        return err_set(err, CAUSE_UNSUPPORTED, STAGE_CONFIG, 0,
-                       "pool %s: kind %s is not supported by this build", cp->name,
-                       cp->front.kind_name);
+        return report_add(report,
+                          "%s:%u:1: error: pools[%zu].kind: this build knows no kind %s: leave "
+                          "pool %s out",
+                          file, cp->line, at, cp->front.kind_name, cp->name);
+    /* Both together could open more servers than either may. */
+    if (plan->before && plan->before->removed)
+        return report_add(report,
+                          "%s:%u:1: error: pools[%zu]: the pool %s that was removed is still "
+                          "draining: try again when it is gone, or write another name",
+                          file, cp->line, at, cp->name);
     if (plan->before && plan->before->kind != kind)
-        return err_set(err, CAUSE_UNSUPPORTED, STAGE_CONFIG, 0,
-                       "pool %s: its kind cannot change while carpool runs", cp->name);
-    struct err why;
-    plan->gate = gate_new(kind->relay, &cp->front, &cp->pool, &fresh->snap, &why);
-    if (plan->gate)
-        plan->doors = open_doors(plan->gate, plan->before, &plan->n_doors, &why);
-    if (plan->doors)
-        return true;
-    return err_set(err, why.cause, STAGE_CONFIG, why.sys, "pool %s: %.130s", cp->name, why.note);
+        return report_add(report,
+                          "%s:%u:1: error: pools[%zu].kind: the kind of pool %s cannot change "
+                          "while carpool runs: give the pool another name, or restart",
+                          file, cp->line, at, cp->name);
+    plan->gate = gate_new(kind->relay, &cp->front, &cp->pool, &fresh->snap, &err);
+    if (!plan->gate)
+        return report_add(report, "%s:%u:1: error: pools[%zu] (%s): %s", file, cp->line, at,
+                          cp->name, err.note);
+    const struct doors_ask ask = {c, fresh->config, at, plan->gate, plan->before};
+    plan->doors = doors_open(&ask, &plan->n_doors, report);
+    return plan->doors != NULL;
 }
 
 static void drop_plan(struct plan *plan)
 {
-    close_doors(plan->doors, plan->n_doors, false);
+    doors_close(plan->doors, plan->n_doors, false);
     gate_drop(&plan->gate);
 }
 
@@ -306,30 +183,63 @@ static void change_entry(struct control *c, const struct conf_pool *cp, struct l
     order(c, e, WORKER_APPLY);
 }
 
+static bool is_among(const struct door_socket *doors, size_t n, const char *label)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(doors[i].conf->label, label) == 0)
+            return true;
+    return false;
+}
+
+/* Doors that were not open before this load, and those that will not be open after it. */
 static void say_hello(struct control *c, const struct conf_pool *cp, const struct plan *plan)
 {
-    for (size_t i = 0; i < plan->n_doors; i++)
-        log_write(c->loop.log, LOG_INFO, "listening",
-                  "pool=%s kind=%s address=%s upstream=%s size=%u..%u", cp->name,
-                  cp->front.kind_name, plan->doors[i].conf->label, cp->pool.endpoints[0].label,
-                  cp->pool.size.min, cp->pool.size.max);
+    const struct entry *e = plan->before;
+    for (size_t i = 0; i < plan->n_doors; i++) {
+        const char *label = plan->doors[i].conf->label;
+        if (!e || !is_among(e->doors, e->n_doors, label))
+            log_write(c->loop.log, LOG_INFO, "listening",
+                      "pool=%s kind=%s address=%s upstream=%s min=%u max=%u", cp->name,
+                      cp->front.kind_name, label, cp->pool.endpoints[0].label, cp->pool.size.min,
+                      cp->pool.size.max);
+    }
+    for (size_t i = 0; e && i < e->n_doors; i++)
+        if (!is_among(plan->doors, plan->n_doors, e->doors[i].conf->label))
+            log_write(c->loop.log, LOG_INFO, "unlistened", "pool=%s address=%s", cp->name,
+                      e->doors[i].conf->label);
+}
+
+static void detach_entry(struct control *c, struct entry *e)
+{
+    for (size_t i = 0; i < e->n_doors; i++)
+        log_write(c->loop.log, LOG_INFO, "unlistened", "pool=%s address=%s", e->ledger->name,
+                  e->doors[i].conf->label);
+    e->removed = true;
+    entry_unlisten(e);
+    order(c, e, WORKER_DETACH);
+}
+
+/* True: every pool of it can be had. All that cannot is reported. */
+static bool make_plans(struct control *c, struct loaded *fresh, struct plan *plans,
+                       struct report *report)
+{
+    bool ok = true;
+    for (size_t i = 0; i < fresh->config->n_pools; i++)
+        ok = make_plan(c, fresh, i, &plans[i], report) && ok;
+    for (size_t i = 0; !ok && i < fresh->config->n_pools; i++)
+        drop_plan(&plans[i]);
+    return ok;
 }
 
 /* True: it is in force. Takes over `fresh`; on failure the caller keeps it. */
-bool control_apply(struct control *c, struct loaded *fresh, struct err *err)
+bool control_apply(struct control *c, struct loaded *fresh, struct report *report)
 {
     const struct config *config = fresh->config;
     struct plan *plans = calloc(config->n_pools, sizeof *plans);
     CHECK(plans != NULL);
-    bool ok = true;
-    for (size_t i = 0; ok && i < config->n_pools; i++)
-        ok = make_plan(c, &config->pools[i], fresh, &plans[i], err);
-    for (size_t i = 0; i < config->n_pools; i++) {
+    bool ok = make_plans(c, fresh, plans, report);
+    for (size_t i = 0; ok && i < config->n_pools; i++) {
         const struct conf_pool *cp = &config->pools[i];
-        if (!ok) {
-            drop_plan(&plans[i]);
-            continue;
-        }
         say_hello(c, cp, &plans[i]);
         if (plans[i].before)
             change_entry(c, cp, fresh, &plans[i]);
@@ -339,14 +249,9 @@ bool control_apply(struct control *c, struct loaded *fresh, struct err *err)
     free(plans);
     if (!ok)
         return false;
-    for (size_t i = 0; i < c->n_entries; i++) {
-        struct entry *e = c->entries[i];
-        if (e->removed || conf_pool_named(config, e->ledger->name))
-            continue;
-        e->removed = true;
-        entry_unlisten(e);
-        order(c, e, WORKER_DETACH);
-    }
+    for (size_t i = 0; i < c->n_entries; i++)
+        if (!c->entries[i]->removed && !conf_pool_named(config, c->entries[i]->ledger->name))
+            detach_entry(c, c->entries[i]);
     writer_conf(c->writer, &config->log);
     if (c->admin)
         (void)admin_retoken(c->admin, config->admin.token);
@@ -392,7 +297,7 @@ void control_on_attached(struct worker_pool *wp)
             forget_entry(c, i);
             return;
         }
-        close_doors(e->old_doors, e->n_old_doors, false);
+        doors_close(e->old_doors, e->n_old_doors, false);
         e->old_doors = NULL;
         e->n_old_doors = 0;
         if (!e->started)
@@ -404,66 +309,84 @@ void control_on_attached(struct worker_pool *wp)
 
 /* ---- reload ---- */
 
-static void report_line(char *report, size_t cap, const char *text)
-{
-    size_t n = strlen(report);
-    if (n + 2 < cap)
-        snprintf(report + n, cap - n, "%s\n", text);
-}
-
-static void report_issues(const struct conf_report *issues, char *report, size_t cap)
+static void report_issues(const struct conf_report *issues, struct report *report)
 {
     for (size_t i = 0; i < conf_report_count(issues); i++) {
         const struct conf_issue *is = conf_report_at(issues, i);
-        char line[512];
-        snprintf(line, sizeof line, "%s:%u:%u: %s: %s", is->file, is->line, is->column,
-                 is->warning ? "warning" : "error", is->text);
-        report_line(report, cap, line);
+        report_add(report, "%s:%u:%u: %s: %s", is->file, is->line, is->column,
+                   is->warning ? "warning" : "error", is->text);
     }
 }
 
-/* What the new configuration says that this process cannot become. */
-static void report_restarts(struct control *c, const struct loaded *fresh, char *report, size_t cap)
+/* "size.max: 20 -> 5"; texts that are empty are none. */
+static void report_change(const struct conf_change *ch, struct report *report)
 {
-    size_t n;
+    const char *from = *ch->from ? ch->from : "nothing", *to = *ch->to ? ch->to : "nothing";
+    if (ch->reload == SCHEMA_NEEDS_RESTART)
+        report_add(report, "%s: %s stays in force, %s comes with a restart only", ch->key, from,
+                   to);
+    else
+        report_add(report, "%s: %s -> %s%s", ch->key, from, to,
+                   ch->reload == SCHEMA_NEW_CONNECTIONS ? ", for new connections" : "");
+}
+
+/* What differs from what is in force; returns how much of it a reload can change. */
+static size_t report_changes(struct control *c, const struct loaded *fresh, struct report *report)
+{
+    size_t n, changed = 0;
     struct conf_change *changes = conf_diff(c->loaded->config, fresh->config, &n);
     for (size_t i = 0; i < n; i++) {
-        const struct conf_change *ch = &changes[i];
-        char line[256];
-        if (ch->reload != SCHEMA_NEEDS_RESTART)
-            continue;
-        snprintf(line, sizeof line, "%s: changes only with a restart; the old value stays",
-                 ch->key);
-        report_line(report, cap, line);
+        report_change(&changes[i], report);
+        changed += changes[i].reload != SCHEMA_NEEDS_RESTART;
     }
     free(changes);
+    if (n == 0)
+        report_add(report, "nothing differs from what was in force");
+    return changed;
 }
 
-bool control_reload(struct control *c, char *report, size_t cap)
+/* A removed pool drains beside whatever comes. */
+static bool is_busy(const struct control *c)
 {
-    report[0] = 0;
-    for (size_t i = 0; i < c->n_entries; i++) {
-        if (c->entries[i]->pending) {
-            report_line(report, cap, "the last reload is still under way: try again");
-            return false;
-        }
+    for (size_t i = 0; i < c->n_entries; i++)
+        if (c->entries[i]->pending && !c->entries[i]->removed)
+            return true;
+    return false;
+}
+
+static bool refuse_reload(struct control *c, const struct report *report)
+{
+    log_write(c->loop.log, LOG_ERROR, "reload", "result=refused reason=\"%.400s\"", report->text);
+    return false;
+}
+
+bool control_reload(struct control *c, char *text, size_t cap)
+{
+    struct report report = {text, cap};
+    text[0] = 0;
+    if (is_busy(c)) {
+        report_add(&report, "the last reload is still under way: try again");
+        return refuse_reload(c, &report);
     }
     struct conf_report *issues = conf_report_new();
     struct loaded *fresh = loaded_new(c->args, issues);
-    struct err err;
-    report_issues(issues, report, cap);
+    report_issues(issues, &report);
     conf_report_free(&issues);
-    bool ok = fresh != NULL;
-    if (ok) {
-        report_restarts(c, fresh, report, cap);
-        ok = control_apply(c, fresh, &err);
-        if (!ok) {
-            struct snapshot *snap = &fresh->snap;
-            snapshot_drop(&snap);
-            report_line(report, cap, err.note);
-        }
+    if (!fresh)
+        return refuse_reload(c, &report);
+    /* Told in the order of what happens, but known only before: the old one is gone afterwards. */
+    char was[REPORT_MAX];
+    struct report changes = {was, sizeof was};
+    was[0] = 0;
+    size_t n = report_changes(c, fresh, &changes);
+    conf_retain(fresh->config, c->loaded->config);
+    if (!control_apply(c, fresh, &report)) {
+        struct snapshot *snap = &fresh->snap;
+        snapshot_drop(&snap);
+        return refuse_reload(c, &report);
     }
-    log_write(c->loop.log, ok ? LOG_INFO : LOG_ERROR, "reload", "result=%s reason=\"%.300s\"",
-              ok ? "applied" : "refused", report);
-    return ok;
+    report_join(&report, &changes);
+    log_write(c->loop.log, LOG_INFO, "reload", "result=applied changes=%zu reason=\"%.400s\"", n,
+              text);
+    return true;
 }

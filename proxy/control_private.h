@@ -71,10 +71,32 @@ struct control {
     uint64_t started_unix_ms, started_ms;
 };
 
+/* Lines for whoever asked for a load; what does not fit whole is left out. */
+struct report {
+    char *text; /* NUL-terminated, empty at first */
+    size_t cap;
+};
+#define REPORT_MAX ((size_t)4096)
+/* Returns false, so that a failing function ends in `return report_add(...)`. */
+bool report_add(struct report *r, const char *fmt, ...) PRINTF_LIKE(2, 3);
+void report_join(struct report *r, const struct report *more);
+
+/* listen: the sockets of one pool */
+struct doors_ask {
+    struct control *control;
+    const struct config *config;
+    size_t at;                  /* which of its pools */
+    struct gate *gate;          /* clients come in by it; each door takes a reference */
+    const struct entry *before; /* its sockets are kept; NULL: the pool is new */
+};
+/* NULL after a report of every address that cannot be had. */
+struct door_socket *doors_open(const struct doors_ask *ask, size_t *n, struct report *report);
+void doors_close(struct door_socket *doors, size_t n, bool remove_files);
+
 /* load */
 struct loaded *loaded_new(const struct control_args *args, struct conf_report *report);
-bool control_apply(struct control *c, struct loaded *fresh, struct err *err);
-bool control_reload(struct control *c, char *report, size_t cap);
+bool control_apply(struct control *c, struct loaded *fresh, struct report *report);
+bool control_reload(struct control *c, char *text, size_t cap);
 void entry_free(struct control *c, struct entry *e);
 /* No more clients, once the workers' own descriptors are closed too. */
 void entry_unlisten(struct entry *e);

@@ -121,8 +121,10 @@ struct log_ring *writer_ring(struct writer *w, const char *thread, enum log_leve
 void writer_conf(struct writer *w, const struct log_conf *conf)
 {
     w->json = conf->format == LOG_FORMAT_JSON;
-    for (size_t i = 0; i < w->n; i++)
+    for (size_t i = 0; i < w->n; i++) {
         atomic_store(&w->rings[i].log->level, (int)conf->level);
+        atomic_store(&w->rings[i].log->access, (int)conf->access);
+    }
 }
 
 void writer_close(struct writer *w)

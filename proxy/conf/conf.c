@@ -165,6 +165,8 @@ struct config *conf_load_file(const char *path, const struct conf_options *optio
     if (good && slash && !b.dir)
         good = conf_no_memory(&b);
     good = good && conf_read_file(&b, (struct conf_place){1, 1}, path, CONF_TEXT_MAX, &text);
+    if (good)
+        conf_check_environment(&b, &text);
     const struct conf_node *root = good ? conf_tree(&b, text) : NULL;
     return conf_build_end(&b, root && read_root(&b, root));
 }

@@ -127,3 +127,10 @@ struct conf_change {
  * next start.
  */
 struct conf_change *conf_diff(const struct config *old, const struct config *fresh, size_t *n);
+
+/*
+ * What only a restart changes becomes in `fresh`, which nobody else knows yet, what it is in
+ * `running`: so a snapshot always says what is in force, over any number of reloads. False: out of
+ * memory.
+ */
+bool conf_retain(struct config *fresh, const struct config *running);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a reload would change, key by key, driven by the same rows as everything else. */
+/* What a reload would change, and what it cannot, key by key, driven by the same rows. */
 #include "proxy/conf/conf_private.h"
 
 #include <stdarg.h>
@@ -113,7 +113,16 @@ static bool same_users(const struct auth_conf *a, const struct auth_conf *b)
     bool same = a->n_users == b->n_users;
     for (size_t i = 0; same && i < a->n_users; i++)
         same = strcmp(a->users[i].name, b->users[i].name) == 0 &&
-               strcmp(a->users[i].secret, b->users[i].secret) == 0;
+               same_text(a->users[i].secret, b->users[i].secret);
+    return same;
+}
+
+static bool same_map(const struct auth_conf *a, const struct auth_conf *b)
+{
+    bool same = a->n_map == b->n_map;
+    for (size_t i = 0; same && i < a->n_map; i++)
+        same =
+            strcmp(a->map[i].from, b->map[i].from) == 0 && strcmp(a->map[i].to, b->map[i].to) == 0;
     return same;
 }
 
@@ -144,6 +153,10 @@ static void diff_lists(struct changes *c, const struct conf_pool *a, const struc
     snprintf(to, sizeof to, "%zu users", b->front.auth.n_users);
     if (!same_users(&a->front.auth, &b->front.auth))
         note(c, SCHEMA_NEW_CONNECTIONS, from, to, "pools.%s.auth.users", a->name);
+    snprintf(from, sizeof from, "%zu names", a->front.auth.n_map);
+    snprintf(to, sizeof to, "%zu names", b->front.auth.n_map);
+    if (!same_map(&a->front.auth, &b->front.auth))
+        note(c, SCHEMA_NEW_CONNECTIONS, from, to, "pools.%s.auth.map", a->name);
 }
 
 static void diff_pool(struct changes *c, const struct conf_pool *a, const struct conf_pool *b)
@@ -180,4 +193,36 @@ struct conf_change *conf_diff(const struct config *old, const struct config *fre
     }
     *n = c.n;
     return c.list;
+}
+
+/* ---- what a reload cannot change ------------------------------------------------------------- */
+
+static bool retain_row(const struct schema_row *row, struct conf_arena *arena, void *to,
+                       const void *from)
+{
+    char buf[96];
+    struct err err;
+    const char *text = schema_string(row, from);
+    if (!text)
+        text = schema_text(row, from, buf, sizeof buf);
+    return schema_set(row, to, span_str(text), span_str(text), &arena->keep, &err);
+}
+
+bool conf_retain(struct config *fresh, const struct config *running)
+{
+    bool good = true;
+    for (size_t i = 0; i < conf_n_top_tables; i++) {
+        const struct schema_table *table = &conf_top_tables[i];
+        char *to = (char *)fresh + table->offset;
+        const char *from = (const char *)running + table->offset;
+        for (size_t j = 0; j < table->n_rows; j++)
+            if (table->rows[j].reload == SCHEMA_NEEDS_RESTART &&
+                !schema_same(&table->rows[j], to, from))
+                good = retain_row(&table->rows[j], fresh->arena, to, from) && good;
+    }
+    /* What was made of admin.http. */
+    const char *host = running->admin.host;
+    fresh->admin.host = host ? conf_keep(fresh->arena, span_str(host)) : NULL;
+    fresh->admin.port = running->admin.port;
+    return good && (!host || fresh->admin.host);
 }

@@ -40,6 +40,11 @@ bool conf_fill_defaults(struct conf_build *b, const struct schema_table *tables,
     return true;
 }
 
+static bool knows(const struct schema_row *row, unsigned variant)
+{
+    return variant == CONF_ANY_VARIANT || schema_knows(row, variant);
+}
+
 /* ---- keys nobody knows ----------------------------------------------------------------------- */
 
 struct guess {
@@ -74,7 +79,7 @@ static bool unknown_key(struct conf_build *b, const struct conf_item *item,
     struct guess g = {.typed = item->key};
     conf_quote(item->key, quoted);
     for (size_t i = 0; i < tables[0].n_rows; i++)
-        if (schema_knows(&tables[0].rows[i], variant))
+        if (knows(&tables[0].rows[i], variant))
             consider(&g, tables[0].rows[i].key);
     for (size_t i = 1; i < n; i++)
         consider(&g, tables[i].key);
@@ -110,7 +115,7 @@ static bool fill_rows(struct conf_build *b, const struct conf_item *item,
     *known = row != NULL;
     if (!row || row->own)
         return true;
-    if (!schema_knows(row, variant))
+    if (!knows(row, variant))
         return wrong_kind(b, item, row);
     return conf_fill_row(b, row, item->value, struct_of(table, base));
 }

@@ -205,17 +205,19 @@ static bool add_unix(struct conf_build *b, struct conf_place at, const char *pat
 static bool add_mapping(struct conf_build *b, const struct conf_node *node, struct conf_pool *pool)
 {
     struct conf_listen_item item = {0};
-    if (!conf_fill_defaults(b, &conf_listen_table, 1, 0, &item) ||
-        !conf_fill(b, node, &conf_listen_table, 1, 0, "listen", &item))
+    if (!conf_fill_defaults(b, &conf_listen_table, 1, 0, &item))
         return false;
+    bool good = conf_fill(b, node, &conf_listen_table, 1, 0, "listen", &item);
+    if (!good && !item.address == !item.unix_path)
+        return false; /* what is missing may be what is misspelt */
     if (!item.address == !item.unix_path)
         return conf_error(b, node->at,
                           "an entry of listen has an address or a unix path: write one");
     if (item.unix_path)
-        return add_unix(b, node->at, item.unix_path, &item, pool);
+        return add_unix(b, node->at, item.unix_path, &item, pool) && good;
     if (conf_find(node, "mode") || conf_find(node, "owner"))
         return conf_error(b, node->at, "mode and owner are for Unix sockets: leave them out");
-    return add_address(b, node->at, span_str(item.address), pool);
+    return add_address(b, node->at, span_str(item.address), pool) && good;
 }
 
 static bool add_entry(struct conf_build *b, const struct conf_node *node, struct conf_pool *pool)

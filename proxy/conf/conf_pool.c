@@ -122,9 +122,9 @@ static bool read_mapping(struct conf_build *b, const struct conf_node *map,
 {
     struct conf_upstream_item item = {0};
     const struct conf_item *url = conf_find(map, "url");
-    if (!conf_fill_defaults(b, &conf_upstream_table, 1, 0, &item) ||
-        !conf_fill(b, map, &conf_upstream_table, 1, 0, "upstream", &item))
+    if (!conf_fill_defaults(b, &conf_upstream_table, 1, 0, &item))
         return false;
+    bool good = conf_fill(b, map, &conf_upstream_table, 1, 0, "upstream", &item);
     if (!url)
         return conf_error(b, map->at, "an upstream needs its URL: write { url: scheme://host }");
     if (url->value->type != CONF_SCALAR)
@@ -132,7 +132,7 @@ static bool read_mapping(struct conf_build *b, const struct conf_node *map,
     if (!conf_url(b, url->value->at, url->value->text, true, f->kind, f->kind_name, e))
         return false;
     e->priority = item.priority;
-    return set_password(b, map, &item, e, f->kind);
+    return good && set_password(b, map, &item, e, f->kind);
 }
 
 static bool read_endpoint(struct conf_build *b, const struct conf_node *node,
@@ -208,13 +208,33 @@ bool conf_pool_defaults(struct conf_build *b, struct conf_pool *pool)
                               conf_variant(pool->front.kind), pool);
 }
 
+/* Without a kind there are no defaults and no upstream to speak of; all else is still looked at. */
+static void look_at_the_rest(struct conf_build *b, const struct conf_node *map)
+{
+    struct conf_pool *blind = conf_alloc(&b->scratch, 1, sizeof *blind);
+    const struct conf_item *listen = conf_find(map, "listen");
+    if (!blind || !conf_pool_defaults(b, blind)) {
+        conf_no_memory(b);
+        return;
+    }
+    (void)conf_fill(b, map, conf_pool_tables, conf_n_pool_tables, CONF_ANY_VARIANT, "the pool",
+                    blind);
+    if (listen)
+        (void)conf_listens(b, listen->value, blind);
+    (void)conf_check_pool(b, map, blind);
+}
+
 bool conf_read_pool(struct conf_build *b, const struct conf_node *map, struct conf_pool *pool)
 {
     pool->line = map->at.line;
     if (map->type != CONF_MAP)
         return conf_error(b, map->at, "a pool is a mapping: write name, listen, upstream");
     bool good = read_name(b, map, pool);
-    if (!read_kind(b, map, &pool->front) || !conf_pool_defaults(b, pool))
+    if (!read_kind(b, map, &pool->front)) {
+        look_at_the_rest(b, map);
+        return false;
+    }
+    if (!conf_pool_defaults(b, pool))
         return false;
     pool->pool.name = pool->name;
     const struct conf_item *upstream = conf_find(map, "upstream");

@@ -189,6 +189,24 @@ static void print_listen(FILE *out, const struct listen_conf *l)
     fputc('\n', out);
 }
 
+/* One line per name that may be several users: a list in any case. */
+static void print_map(FILE *out, const struct auth_conf *auth)
+{
+    if (auth->n_map > 0)
+        fputs("      map:\n", out);
+    for (size_t i = 0; i < auth->n_map; i++) {
+        bool first = i == 0 || strcmp(auth->map[i - 1].from, auth->map[i].from) != 0;
+        bool last = i + 1 == auth->n_map || strcmp(auth->map[i + 1].from, auth->map[i].from) != 0;
+        if (first) {
+            fputs("        ", out);
+            put_quoted(out, auth->map[i].from);
+        }
+        fputs(first ? ": [" : ", ", out);
+        put_quoted(out, auth->map[i].to);
+        fputs(last ? "]\n" : "", out);
+    }
+}
+
 static void print_pool(FILE *out, const struct conf_pool *pool)
 {
     const struct front_conf *f = &pool->front;
@@ -201,8 +219,12 @@ static void print_pool(FILE *out, const struct conf_pool *pool)
         conf_url_print(&pool->pool.endpoints[i], f, out);
         fprintf(out, "\", priority: %u }\n", pool->pool.endpoints[i].priority);
     }
-    for (size_t i = 0; i < conf_n_pool_tables; i++)
-        print_table(out, &conf_pool_tables[i], conf_variant(f->kind), pool, "    ");
+    for (size_t i = 0; i < conf_n_pool_tables; i++) {
+        const struct schema_table *table = &conf_pool_tables[i];
+        print_table(out, table, conf_variant(f->kind), pool, "    ");
+        if (table->key && strcmp(table->key, "auth") == 0)
+            print_map(out, &f->auth);
+    }
 }
 
 void conf_print(const struct config *config, FILE *out)

@@ -63,6 +63,7 @@ struct conf_node {
     struct conf_place at;
     bool plain;              /* scalar: without quotes */
     bool literal;            /* scalar: a $ is a $ */
+    bool left_out;           /* stands for what was reported already; in no list or map */
     struct span text;        /* scalar */
     struct conf_item *items; /* list, map: in order */
     size_t n_items;
@@ -137,6 +138,8 @@ struct conf_upstream_item {
 
 /* The column of defaults of a kind. */
 unsigned conf_variant(enum front_kind kind);
+/* For conf_fill(): of no kind, because nobody knows which; every key is let pass. */
+#define CONF_ANY_VARIANT SCHEMA_VARIANTS
 extern const char *const conf_kind_words[]; /* by front_kind, without FRONT_OTHER */
 
 /*
@@ -152,6 +155,17 @@ bool conf_fill_row(struct conf_build *b, const struct schema_row *row, const str
 /* Adds the defaults of all tables. */
 bool conf_fill_defaults(struct conf_build *b, const struct schema_table *tables, size_t n,
                         unsigned variant, void *base);
+
+/* ---- the environment ------------------------------------------------------------------------- */
+
+/* "CARPOOL_LOG_LEVEL" for log.level; cap of 64 is enough for any. */
+void conf_variable_name(const struct schema_table *table, const struct schema_row *row, char *buf,
+                        size_t cap);
+/*
+ * Warns of CARPOOL_* variables that nobody reads. `text` is that of the file, which may use some;
+ * NULL: there is none.
+ */
+void conf_check_environment(struct conf_build *b, const struct span *text);
 
 /* ---- parts of a pool ------------------------------------------------------------------------- */
 

@@ -63,9 +63,24 @@ static bool comes_later(const struct conf_issue *a, const char *file, struct con
            (a->line > at.line || (a->line == at.line && a->column > at.column));
 }
 
+/* Said already, of the same place: twice helps nobody. */
+static bool is_known(const struct conf_report *r, const char *file, struct conf_place at,
+                     const char *text)
+{
+    for (size_t i = 0; i < r->count; i++) {
+        const struct conf_issue *is = r->issues[i];
+        if (is->line == at.line && is->column == at.column && strcmp(is->file, file) == 0 &&
+            strcmp(is->text, text) == 0)
+            return true;
+    }
+    return false;
+}
+
 static void add_issue(struct conf_report *r, const char *file, struct conf_place at, bool warning,
                       const char *text)
 {
+    if (is_known(r, file, at, text))
+        return;
     r->errors += !warning;
     size_t file_size = strlen(file) + 1, text_size = strlen(text) + 1;
     struct conf_issue *issue =

@@ -13,12 +13,14 @@
 #define MIB (1024 * KIB)
 
 #define ONLY_POSTGRES (1u << FRONT_POSTGRES)
+#define ONLY_HTTP (1u << FRONT_HTTP)
 #define ONLY_LOGINS (1u << FRONT_POSTGRES | 1u << FRONT_REDIS)
 
 static const char *const log_level_words[] = {"error", "warn", "info", "debug", NULL};
 static const char *const log_format_words[] = {"text", "json", NULL};
 static const char *const log_access_words[] = {"off", "errors", "all", NULL};
 static const char *const mode_words[] = {"session", "transaction", "statement", NULL};
+static const char *const state_words[] = {"pin", "refuse", "allow", NULL};
 static const char *const on_down_words[] = {"wait", "fail", NULL};
 static const char *const auth_words[] = {"auto", "trust", "scram", "password",
                                          "md5",  "peer",  "cert",  NULL};
@@ -38,7 +40,7 @@ static const struct schema_row log_rows[] = {
              "nothing finer than this is written"),
     ROW_ENUM(log_conf, format, "format", log_format_words, "text", RELOADS, "form of a line"),
     ROW_ENUM(log_conf, access, "access", log_access_words, "off", RELOADS,
-             "a line per exchange; accepted, but nothing writes such lines yet"),
+             "a line for each exchange at its end, or for those that failed; see docs/admin.md"),
 };
 
 static const struct schema_row admin_rows[] = {
@@ -69,6 +71,10 @@ static const struct schema_row pool_rows[] = {
              "one URL, or a list of URLs and mappings; see Upstreams"),
     ROW_ENUM(conf_pool, front.mode, "mode", mode_words, "transaction", NEW_CONNECTIONS,
              "how long a client keeps a server", .only = ONLY_POSTGRES),
+    ROW_ENUM(conf_pool, front.session_state, "session_state", state_words, "pin", NEW_CONNECTIONS,
+             "transaction and statement mode, what a session leaves on its server and cannot follow "
+             "the client: temporary tables, advisory locks, LISTEN: pin keeps the client there, "
+             "refuse refuses it, allow lets it be", .only = ONLY_POSTGRES),
     ROW_ENUM(conf_pool, pool.on_down, "on_down", on_down_words, "wait", RELOADS,
              "while the upstream cannot be reached: clients wait up to timeouts.outage_wait, or "
              "fail at once",
@@ -84,6 +90,12 @@ static const struct schema_row auth_rows[] = {
             "for peer and cert, a mapping: a name of the system or in a certificate, and the user "
             "or list of users it may log in as; without it both names must be the same",
             .only = ONLY_POSTGRES),
+    ROW(auth_conf, query, "query", STRING, NULL, 0, 4096, NEW_CONNECTIONS,
+        "asks the database for users that no file names; see Who may log in",
+        .only = ONLY_POSTGRES),
+    ROW(auth_conf, query_ttl_ms, "query_ttl", DURATION, "30s", 0, DAY, NEW_CONNECTIONS,
+        "for so long an answer of query counts, also that there is no such user",
+        .only = ONLY_POSTGRES),
     ROW(auth_conf, failures, "failures", COUNT, "30", 0, 60000, NEW_CONNECTIONS,
         "failed logins a minute from one address before more are refused unheard; 0 no limit",
         .only = ONLY_POSTGRES),
@@ -149,6 +161,10 @@ static const struct schema_row timeouts_rows[] = {
         "a client from connected to logged in; HTTP: to the end of the request's head"),
     ROW(timeouts_conf, write_stall_ms, "write_stall", DURATION, "30s", 1, HOUR, RELOADS,
         "a peer that takes none of the bytes it is sent"),
+    ROW(timeouts_conf, read_stall_ms, "read_stall", DURATION, "60s", 10, DAY, RELOADS,
+        "an upstream that sends nothing more of a response it has begun; 0 no limit, for streams "
+        "that may be silent for long",
+        .zero_ok = true, .only = ONLY_HTTP),
     ROW(timeouts_conf, outage_wait_ms, "outage_wait", DURATION, "30s", 0, HOUR, RELOADS,
         "with on_down: wait, longest wait for an upstream that is down"),
     ROW(timeouts_conf, close_ms, "close", DURATION, "5s", 1, MINUTE, RELOADS,
@@ -159,7 +175,9 @@ static const struct schema_row retry_rows[] = {
     ROW(retry_conf, attempts, "attempts", COUNT, "3", 1, 20, RELOADS,
         "tries in all where trying again is safe; 1 never tries again"),
     ROW_RANGE(retry_conf, backoff_min_ms, backoff_max_ms, "backoff", "25ms..250ms", 1, MINUTE,
-              RELOADS, "pause before the next try; accepted, but without effect yet"),
+              RELOADS,
+              "longest pause before a second try, doubled up to the second value; http: without "
+              "effect yet"),
     ROW(retry_conf, budget, "budget", PERCENT, "20%", 0, 100, RELOADS,
         "share of requests that may be second tries"),
 };
@@ -187,7 +205,8 @@ static const struct schema_row limits_rows[] = {
     ROW(limits_conf, statement_bytes, "statement_bytes", SIZE, "16MiB", 64 * KIB, 1024 * MIB,
         NEW_CONNECTIONS, "their names and texts together", .only = ONLY_POSTGRES),
     ROW(limits_conf, buffer, "buffer", SIZE, "256KiB", 16 * KIB, 64 * MIB, NEW_CONNECTIONS,
-        "bytes held for a slow peer before the other side is paused"),
+        "bytes held for a slow peer before the other side is paused; HTTP: also the bound, up to "
+        "64KiB, of what is kept of a body for a second try, and of what a client sends ahead"),
 };
 
 static const struct schema_row tcp_rows[] = {

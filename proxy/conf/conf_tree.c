@@ -3,6 +3,9 @@
  * YAML to a tree that remembers places. libyaml's events are turned into scalars, lists and maps,
  * all of them bounded; an alias is the very node its anchor names, so the tree is as large as the
  * text. JSON is YAML too.
+ *
+ * What is YAML but makes no sense here (a key twice, an alias of nothing) is reported and left out,
+ * and reading goes on: one run shows every mistake. Only what is no YAML ends it.
  */
 #include "proxy/conf/conf_private.h"
 
@@ -77,13 +80,13 @@ static struct conf_node *new_node(struct reader *r, enum conf_node_type type,
 }
 
 /* Tags other than YAML's own would change the meaning of a value, so they are not just ignored. */
-static bool tag_is_known(struct reader *r, const yaml_char_t *tag, const yaml_event_t *event)
+static void check_tag(struct reader *r, const yaml_char_t *tag, const yaml_event_t *event)
 {
     static const char own[] = "tag:yaml.org,2002:";
-    return !tag || strcmp((const char *)tag, "!") == 0 ||
-           strncmp((const char *)tag, own, sizeof own - 1) == 0 ||
-           conf_error(r->b, place_of(&event->start_mark),
-                      "tags have no meaning here: write the value without one");
+    if (tag && strcmp((const char *)tag, "!") != 0 &&
+        strncmp((const char *)tag, own, sizeof own - 1) != 0)
+        conf_error(r->b, place_of(&event->start_mark),
+                   "tags have no meaning here: write the value without one");
 }
 
 static bool remember_anchor(struct reader *r, const char *name, const struct conf_node *node)
@@ -99,6 +102,7 @@ static bool remember_anchor(struct reader *r, const char *name, const struct con
 
 static const struct conf_node *find_anchor(struct reader *r, const yaml_event_t *event)
 {
+    static const struct conf_node nothing = {.left_out = true};
     char quoted[CONF_QUOTE + 8];
     const char *name = (const char *)event->data.alias.anchor;
     for (size_t i = r->n_anchors; i > 0; i--)
@@ -107,7 +111,7 @@ static const struct conf_node *find_anchor(struct reader *r, const yaml_event_t 
     conf_error(r->b, place_of(&event->start_mark),
                "no anchor %s is complete above this alias: write &%s at the value it stands for",
                conf_quote(span_str(name), quoted), name);
-    return NULL;
+    return &nothing;
 }
 
 /* ---- braces of variables --------------------------------------------------------------------- */
@@ -158,8 +162,9 @@ static size_t show_braces(char *p, size_t n)
 static const struct conf_node *read_scalar(struct reader *r, const yaml_event_t *event)
 {
     struct conf_node *node = new_node(r, CONF_SCALAR, event);
-    if (!node || !tag_is_known(r, event->data.scalar.tag, event))
+    if (!node)
         return NULL;
+    check_tag(r, event->data.scalar.tag, event);
     struct span text = yaml_span(event->data.scalar.value, event->data.scalar.length);
     char *copy = conf_keep(&r->b->scratch, text);
     if (!copy) {
@@ -189,6 +194,8 @@ static bool read_value(struct reader *r, yaml_event_type_t end, unsigned depth,
 static bool append(struct reader *r, struct conf_node *parent, struct conf_item ***tail,
                    struct conf_item item)
 {
+    if (item.value->left_out)
+        return true;
     struct conf_item *copy = conf_alloc(&r->b->scratch, 1, sizeof *copy);
     if (!copy)
         return conf_no_memory(r->b);
@@ -217,6 +224,8 @@ static bool read_list(struct reader *r, struct conf_node *list, unsigned depth)
 static bool key_is_good(struct reader *r, const struct conf_node *map, const struct conf_node *key)
 {
     char quoted[CONF_QUOTE + 8];
+    if (key->left_out)
+        return false;
     if (key->type != CONF_SCALAR)
         return conf_error(r->b, key->at, "a key is a word: write `key: value`");
     if (span_eq(key->text, SPAN_LIT("<<")))
@@ -232,17 +241,15 @@ static bool key_is_good(struct reader *r, const struct conf_node *map, const str
 static bool read_map(struct reader *r, struct conf_node *map, unsigned depth)
 {
     struct conf_item **tail = &map->items;
-    bool good = true;
     for (;;) {
         const struct conf_node *key, *value;
         if (!read_value(r, YAML_MAPPING_END_EVENT, depth, &key))
             return false;
         if (!key)
-            return good;
+            return true;
         bool key_good = key_is_good(r, map, key);
         if (!read_value(r, YAML_NO_EVENT, depth, &value))
             return false;
-        good = good && key_good; /* go on: more keys may be wrong */
         struct conf_item item = {.key = key->text, .at = key->at, .value = value};
         if (key_good && !append(r, map, &tail, item))
             return false;
@@ -254,10 +261,9 @@ static const struct conf_node *read_collection(struct reader *r, const yaml_even
 {
     bool map = event->type == YAML_MAPPING_START_EVENT;
     struct conf_node *node = new_node(r, map ? CONF_MAP : CONF_LIST, event);
-    if (!node ||
-        !tag_is_known(r, map ? event->data.mapping_start.tag : event->data.sequence_start.tag,
-                      event))
+    if (!node)
         return NULL;
+    check_tag(r, map ? event->data.mapping_start.tag : event->data.sequence_start.tag, event);
     if (depth == DEPTH_MAX) {
         conf_error(r->b, node->at, "this is nested more than %d deep: write it flatter", DEPTH_MAX);
         return NULL;
@@ -298,22 +304,28 @@ static const struct conf_node *read_node(struct reader *r, yaml_event_t *event, 
 static const struct conf_node *read_stream(struct reader *r)
 {
     const struct conf_node *root = NULL;
-    bool good = true, ended = false;
-    while (good && !ended) {
+    bool ended = false;
+    while (!ended) {
         yaml_event_t event;
         if (!next_event(r, &event))
             return NULL;
         ended = event.type == YAML_STREAM_END_EVENT;
-        if (event.type == YAML_DOCUMENT_START_EVENT && root)
-            good = conf_error(r->b, place_of(&event.start_mark),
-                              "a second document starts here: keep one");
+        bool second = event.type == YAML_DOCUMENT_START_EVENT && root;
+        bool good = true;
+        if (second)
+            conf_error(r->b, place_of(&event.start_mark),
+                       "a second document starts here: keep one");
         else if (event.type == YAML_DOCUMENT_START_EVENT)
             good = read_value(r, YAML_NO_EVENT, 0, &root);
         else if (ended && !root)
             root = new_node(r, CONF_MAP, &event);
         yaml_event_delete(&event);
+        if (!good)
+            return NULL;
+        if (second)
+            break; /* what it says is not meant for anybody */
     }
-    return good ? root : NULL;
+    return root && root->left_out ? NULL : root;
 }
 
 const struct conf_node *conf_tree(struct conf_build *b, struct span text)

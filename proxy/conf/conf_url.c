@@ -416,5 +416,8 @@ bool conf_url(struct conf_build *b, struct conf_place at, struct span raw, bool 
     out->priority = 1;
     out->line = at.line;
     out->column = at.column;
-    return read_query(&u) && by_kind(&u) && conf_url_options(b, at, &u.scheme, &u.q, out);
+    if (!read_query(&u))
+        return false;
+    bool good = by_kind(&u);
+    return conf_url_options(b, at, &u.scheme, &u.q, out) && good;
 }

@@ -5,7 +5,6 @@
  */
 #include "proxy/conf/conf_private.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,21 +13,11 @@
 
 /* ---- the environment ------------------------------------------------------------------------- */
 
-/* "CARPOOL_LOG_LEVEL" for log.level */
-static void variable_name(const struct schema_table *table, const struct schema_row *row, char *buf,
-                          size_t cap)
-{
-    snprintf(buf, cap, "CARPOOL_%s%s%s", table->key ? table->key : "", table->key ? "_" : "",
-             row->key);
-    for (char *c = buf; *c; c++)
-        *c = (char)toupper((unsigned char)*c);
-}
-
 static bool set_from_environment(struct conf_build *b, const struct schema_table *table,
                                  const struct schema_row *row)
 {
     char name[64];
-    variable_name(table, row, name, sizeof name);
+    conf_variable_name(table, row, name, sizeof name);
     const char *value = row->own ? NULL : getenv(name);
     if (!value)
         return true;
@@ -92,8 +81,8 @@ static bool read_url(struct conf_build *b, struct conf_place at, struct span url
     pool->pool.name = pool->name;
     pool->pool.endpoints = e;
     pool->pool.n_endpoints = 1;
-    return conf_url(b, at, url, false, scheme.kind, pool->front.kind_name, e) &&
-           listens_from_environment(b, at, pool) && conf_decide_auth(b, NULL, pool);
+    bool good = conf_url(b, at, url, false, scheme.kind, pool->front.kind_name, e);
+    return listens_from_environment(b, at, pool) && good && conf_decide_auth(b, NULL, pool);
 }
 
 static bool read_urls(struct conf_build *b, const struct span *urls, size_t n)
@@ -103,7 +92,7 @@ static bool read_urls(struct conf_build *b, const struct span *urls, size_t n)
         return false;
     for (size_t i = 0; i < n; i++)
         good = read_url(b, (struct conf_place){(uint32_t)i + 1, 1}, urls[i], &b->pools[i]) && good;
-    return good && conf_check_all(b);
+    return conf_check_all(b) && good;
 }
 
 /* ---- URLs ------------------------------------------------------------------------------------ */
@@ -149,6 +138,8 @@ struct config *conf_load_urls(const char *const *urls, size_t n, const struct co
                           "CARPOOL_POOLS, or a file",
                           count, URLS_MAX);
     good = good && read_urls(&b, spans, count);
+    if (b.config)
+        conf_check_environment(&b, NULL);
     if (good && n > 0)
         warn_of_argv(&b);
     return conf_build_end(&b, good);

@@ -2,8 +2,7 @@
 /*
  * Who may log in. The users file is either a YAML mapping of names and secrets or lines of
  * PgBouncer's form, "name" "secret"; variables are not put in, since a secret may hold any
- * character. Without a file a door that is not only local asks for the upstream's own user and
- * password.
+ * character.
  */
 #include "proxy/conf/conf_private.h"
 
@@ -17,6 +16,7 @@
 struct user_list {
     struct conf_build *b;
     enum front_kind kind;
+    bool md5_serves; /* the method can use md5 hashes */
     struct user_conf *users;
     size_t n, cap;
 };
@@ -49,10 +49,10 @@ static bool secret_is_good(struct user_list *l, struct conf_place at, const char
     bool scram = strncmp(secret, "SCRAM-SHA-256$", 14) == 0;
     bool md5 = strncmp(secret, "md5", 3) == 0 && strlen(secret) == 35 &&
                strspn(secret + 3, "0123456789abcdef") == 32;
-    if (l->kind == FRONT_POSTGRES && md5)
+    if (l->kind == FRONT_POSTGRES && md5 && !l->md5_serves)
         return conf_error(l->b, at,
                           "md5 hashes cannot serve SCRAM: write the password or a SCRAM-SHA-256$ "
-                          "verifier");
+                          "verifier, or method: md5");
     if (l->kind == FRONT_POSTGRES && scram && !is_verifier(secret))
         return conf_error(l->b, at,
                           "the SCRAM verifier is damaged: write "
@@ -224,82 +224,16 @@ bool conf_users(struct conf_build *b, struct conf_place at, const char *path, en
     struct span text;
     if (!conf_read_file(b, at, path, CONF_TEXT_MAX, &text))
         return false;
-    struct user_list list = {.b = b, .kind = kind};
+    struct user_list list = {
+        .b = b,
+        .kind = kind,
+        .md5_serves = auth->method == AUTH_MD5 || auth->method == AUTH_PASSWORD,
+    };
     const char *file = b->file;
     b->file = path; /* places are in that file now */
     bool good = read_users(&list, text);
     b->file = file;
     auth->users = list.users;
     auth->n_users = list.n;
-    return good;
-}
-
-/* ---- decisions ------------------------------------------------------------------------------- */
-
-/* What an address asks of clients when it asks for something. */
-static enum auth_method strong_method(enum front_kind kind)
-{
-    return kind == FRONT_POSTGRES ? AUTH_SCRAM : kind == FRONT_REDIS ? AUTH_PASSWORD : AUTH_TRUST;
-}
-
-static bool method_is_good(struct conf_build *b, struct conf_place at, const struct front_conf *f)
-{
-    enum auth_method m = f->auth.method, strong = strong_method(f->kind);
-    return m == AUTH_AUTO || m == AUTH_TRUST || m == strong ||
-           conf_error(b, at, "method: a pool of kind %s knows trust and %s: write one of them",
-                      f->kind_name, strong == AUTH_SCRAM ? "scram" : "password");
-}
-
-static bool decide_address(struct conf_build *b, struct conf_place at, const struct front_conf *f,
-                           struct listen_conf *l)
-{
-    enum auth_method strong = strong_method(f->kind);
-    l->auth = f->auth.method;
-    if (l->auth == AUTH_AUTO)
-        l->auth = !l->loopback || f->auth.users_file ? strong : AUTH_TRUST;
-    return l->auth != AUTH_TRUST || strong == AUTH_TRUST || l->loopback ||
-           conf_error(b, at,
-                      "trust on %s would let everybody in: write method: %s, or listen on loopback "
-                      "or a Unix socket",
-                      l->label, strong == AUTH_SCRAM ? "scram" : "password");
-}
-
-/* The pool's own login, for doors that ask for one when nobody named users. */
-static bool own_user(struct conf_build *b, const char *label, struct conf_place at,
-                     struct conf_pool *pool)
-{
-    const struct endpoint_conf *e = pool->pool.endpoints;
-    const char *name = pool->pool.n_endpoints > 0 && e->user ? e->user : "default";
-    if (pool->pool.n_endpoints == 0)
-        return false; /* has been said */
-    if (!e->password)
-        return conf_error(b, at,
-                          "clients on %s must log in, but the upstream has no password to ask for: "
-                          "write auth.users_file, or listen on loopback or a Unix socket",
-                          label);
-    struct user_conf *user = conf_alloc(b->arena, 1, sizeof *user);
-    if (!user)
-        return conf_no_memory(b);
-    *user = (struct user_conf){name, e->password};
-    pool->front.auth.users = user;
-    pool->front.auth.n_users = 1;
-    return true;
-}
-
-bool conf_decide_auth(struct conf_build *b, const struct conf_node *map, struct conf_pool *pool)
-{
-    struct front_conf *f = &pool->front;
-    struct listen_conf *listens = (struct listen_conf *)(uintptr_t)f->listens;
-    struct conf_place at = conf_at(map, "auth", "method");
-    bool good = method_is_good(b, at, f);
-    if (f->auth.users_file &&
-        !conf_users(b, conf_at(map, "auth", "users_file"), f->auth.users_file, f->kind, &f->auth))
-        return false;
-    for (size_t i = 0; good && i < f->n_listens; i++) {
-        good = decide_address(b, at, f, &listens[i]);
-        struct conf_place where = {listens[i].line, listens[i].column};
-        if (good && listens[i].auth != AUTH_TRUST && f->auth.n_users == 0)
-            good = own_user(b, listens[i].label, where, pool);
-    }
     return good;
 }

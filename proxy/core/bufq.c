@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-static struct chunk *chunk_get(struct chunk_pool *cp)
+struct chunk *chunk_get(struct chunk_pool *cp)
 {
     struct chunk *c = cp->free;
     if (c) {
@@ -19,7 +19,7 @@ static struct chunk *chunk_get(struct chunk_pool *cp)
     return c;
 }
 
-static void chunk_put(struct chunk_pool *cp, struct chunk *c)
+void chunk_put(struct chunk_pool *cp, struct chunk *c)
 {
     if (cp->n_free >= cp->keep) {
         free(c);

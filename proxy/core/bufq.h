@@ -31,6 +31,10 @@ struct bufq {
 void chunk_pool_init(struct chunk_pool *cp, unsigned keep);
 void chunk_pool_fini(struct chunk_pool *cp);
 
+/* A single chunk for other uses of the thread's: empty; NULL when memory is out. */
+struct chunk *chunk_get(struct chunk_pool *cp);
+void chunk_put(struct chunk_pool *cp, struct chunk *c);
+
 /* Copies s to the end. False, with nothing appended, if memory ran out. */
 MUST_USE bool bufq_append(struct chunk_pool *cp, struct bufq *q, struct span s);
 

@@ -5,11 +5,11 @@
  */
 #include "proxy/core/crypto.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
-#include <openssl/rand.h>
+#include <sys/random.h>
 
 /* OpenSSL reads through the pointer even when the length is 0. */
 static const uint8_t nothing[1];
@@ -37,15 +37,36 @@ bool crypto_sha256(struct span data, uint8_t out[CRYPTO_SHA256])
     return digest(EVP_sha256(), data, out, CRYPTO_SHA256);
 }
 
+#define BLOCK 64 /* of SHA-256 */
+
+/* RFC 2104 by two hashes: OpenSSL's own costs twice as much, and a login needs several. */
 bool crypto_hmac_sha256(struct span key, struct span data, uint8_t out[CRYPTO_SHA256])
 {
-    unsigned got = 0;
-    if (key.n <= INT_MAX &&
-        HMAC(EVP_sha256(), bytes_of(key), (int)key.n, bytes_of(data), data.n, out, &got) != NULL &&
-        got == CRYPTO_SHA256)
-        return true;
-    crypto_wipe(out, CRYPTO_SHA256);
-    return false;
+    uint8_t pad[BLOCK] = {0};
+    bool ok = true;
+    if (key.n > BLOCK)
+        ok = crypto_sha256(key, pad);
+    else if (key.n)
+        memcpy(pad, key.p, key.n);
+    EVP_MD_CTX *md = EVP_MD_CTX_new();
+    ok = ok && md;
+    struct span text = data;
+    for (uint8_t mask = 0x36; ok && mask; mask = mask == 0x36 ? 0x5c : 0) {
+        uint8_t block[BLOCK];
+        for (size_t i = 0; i < BLOCK; i++)
+            block[i] = (uint8_t)(pad[i] ^ mask);
+        ok = EVP_DigestInit_ex(md, mask == 0x36 ? EVP_sha256() : NULL, NULL) == 1 &&
+             EVP_DigestUpdate(md, block, BLOCK) == 1 &&
+             EVP_DigestUpdate(md, bytes_of(text), text.n) == 1 &&
+             EVP_DigestFinal_ex(md, out, NULL) == 1;
+        crypto_wipe(block, sizeof block);
+        text = span_of(out, CRYPTO_SHA256);
+    }
+    EVP_MD_CTX_free(md);
+    crypto_wipe(pad, sizeof pad);
+    if (!ok)
+        crypto_wipe(out, CRYPTO_SHA256);
+    return ok;
 }
 
 bool crypto_pbkdf2(struct span password, struct span salt, uint32_t iterations,
@@ -76,10 +97,16 @@ bool crypto_md5_hex(struct span data, char out[CRYPTO_MD5_HEX + 1])
 
 bool crypto_random(void *out, size_t n)
 {
-    if (n <= INT_MAX && RAND_bytes(out, (int)n) == 1)
-        return true;
-    crypto_wipe(out, n);
-    return false;
+    /* The kernel's own: OpenSSL's generator costs more than the call. */
+    for (size_t at = 0; at < n;) {
+        ssize_t got = getrandom((uint8_t *)out + at, n - at, 0);
+        if (got < 0 && errno != EINTR) {
+            crypto_wipe(out, n);
+            return false;
+        }
+        at += got > 0 ? (size_t)got : 0;
+    }
+    return true;
 }
 
 bool crypto_equal(struct span a, struct span b)

@@ -18,6 +18,8 @@ struct watch {
     struct deferred kick;
     int events;
     bool want_write; /* on_drained is due, or TLS waits for room */
+    bool read_waits; /* TLS needs room to answer before it can read on... */
+    bool read_again; /* ... and has it now */
     bool told_hangup;
     bool hup; /* libuv stopped polling on an error: read until it shows */
 };
@@ -47,15 +49,20 @@ static void watch_arm(struct watch *w)
         uv_poll_stop(&w->poll);
 }
 
-/* Calls on_readable, and again while TLS holds decrypted bytes that raise no socket event. */
+/* Something is to be read that no event of the socket will tell of. After others had their turn: a
+   peer can send as fast as we read. */
+static void kick_if_due(struct watch *w)
+{
+    struct io *io = w->io;
+    bool due = w->hup || w->read_again || (io && io->tls && tls_pending(io->tls));
+    if (io && due && (!io->paused || io->broken))
+        loop_defer_next(io->loop, &w->kick);
+}
+
 static void deliver(struct watch *w)
 {
     w->io->ops->on_readable(w->io);
-    struct io *io = w->io;
-    if (!io || (io->paused && !io->broken))
-        return;
-    if (w->hup || (io->tls && tls_pending(io->tls)))
-        loop_defer(io->loop, &w->kick);
+    kick_if_due(w);
 }
 
 static void on_kick(struct deferred *d)
@@ -73,9 +80,12 @@ static void on_writable(struct watch *w)
     if (io->out.len)
         return;
     w->want_write = false;
+    w->read_again = w->read_waits;
+    w->read_waits = false;
     watch_arm(w);
     if (io->ops->on_drained)
         io->ops->on_drained(io);
+    kick_if_due(w);
 }
 
 /* Level-triggered for good: told once, then not watched any more. */
@@ -149,8 +159,7 @@ bool io_attach(struct io *io, struct loop *loop, const struct io_ops *ops)
     io->loop = loop;
     io->ops = ops;
     watch_arm(w);
-    if (io->tls && tls_pending(io->tls))
-        loop_defer(loop, &w->kick);
+    kick_if_due(w);
     return true;
 }
 
@@ -162,7 +171,6 @@ void io_detach(struct io *io)
     CHECK(io->out.len == 0);
     w->io = NULL;
     deferred_cancel(&w->kick);
-    uv_poll_stop(&w->poll);
     uv_close((uv_handle_t *)&w->poll, on_watch_closed);
     io->watch = NULL;
     io->loop = NULL;
@@ -195,8 +203,10 @@ static ssize_t read_some(struct io *io, void *buf, size_t cap)
     if (io->tls) {
         bool want_write = false;
         ssize_t n = tls_read(io->tls, buf, cap, &want_write, &io->truncated);
+        if (io->watch)
+            io->watch->read_again = false;
         if (want_write && io->watch) {
-            io->watch->want_write = true;
+            io->watch->want_write = io->watch->read_waits = true;
             watch_arm(io->watch);
         }
         return n;
@@ -370,8 +380,7 @@ void io_resume(struct io *io)
     if (!io->watch)
         return;
     watch_arm(io->watch);
-    if (io->watch->hup || (io->tls && tls_pending(io->tls)))
-        loop_defer(io->loop, &io->watch->kick);
+    kick_if_due(io->watch);
 }
 
 void io_shutdown(struct io *io)
@@ -389,7 +398,10 @@ void io_shutdown(struct io *io)
 enum io_peek io_probe(struct io *io)
 {
     if (io->tls) {
-        switch (tls_peek(io->tls)) {
+        enum tls_peeked said = tls_peek(io->tls);
+        if (io->watch)
+            kick_if_due(io->watch);
+        switch (said) {
         case TLS_PEEK_QUIET:
             return IO_PEEK_QUIET;
         case TLS_PEEK_BYTES:
@@ -412,6 +424,8 @@ enum io_hs io_handshake(struct io *io, struct err *err)
     enum tls_step step = tls_handshake(io->tls, err);
     switch (step) {
     case TLS_DONE:
+        if (io->watch)
+            kick_if_due(io->watch); /* the peer's first words came along */
         return IO_HS_DONE;
     case TLS_WANT_READ:
         return IO_HS_AGAIN;
@@ -455,18 +469,17 @@ int io_connect_error(const struct io *io)
 
 void io_tune(int fd, unsigned keepalive_ms, unsigned user_timeout_ms)
 {
-    int one = 1;
+    int one = 1, keep = keepalive_ms > 0;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (keepalive_ms) {
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &keep, sizeof keep);
+    if (keep) {
         int secs = (int)(keepalive_ms / 1000) > 0 ? (int)(keepalive_ms / 1000) : 1;
         int gap = secs > 30 ? secs / 3 : (secs > 3 ? secs / 3 : 1), tries = 3;
-        setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
         setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &secs, sizeof secs);
         setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &gap, sizeof gap);
         setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &tries, sizeof tries);
     }
-    if (user_timeout_ms)
-        setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof user_timeout_ms);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof user_timeout_ms);
 }
 
 const char *io_addr_text(const struct sockaddr *addr, socklen_t len, char *buf, size_t cap)

@@ -112,7 +112,8 @@ int io_dial(const struct sockaddr *addr, socklen_t len);
 void io_await_connect(struct io *io);
 int io_connect_error(const struct io *io);
 
-/* Socket options by address family; errors are ignored, as they are on odd socket types. */
+/* Options of a TCP socket, or of a listening one for those accepted on it; 0: off, or the system's.
+ * Errors are ignored, as they are on odd socket types. */
 void io_tune(int fd, unsigned keepalive_ms, unsigned user_timeout_ms);
 
 /* "127.0.0.1:5432", "[::1]:5432", "/run/x.sock" into buf; returns buf. */

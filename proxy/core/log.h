@@ -7,17 +7,21 @@
  *
  * A line is an event and key=value pairs: log_write(ring, LOG_INFO, "client_closed", "conn=%u
  * cause=%s", ...). Values with blanks are written "quoted"; JSON output is made from the same
- * pairs.
+ * pairs: an unquoted integer is a number there (but for `pool`), all else is text. A number has its
+ * unit in its name (held_ms). docs/admin.md lists events and fields.
  */
 #include <stdatomic.h>
 
 #include "proxy/core/base.h"
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+enum log_access { LOG_ACCESS_OFF, LOG_ACCESS_ERRORS, LOG_ACCESS_ALL };
 #define LOG_LEVELS 4
 
 #define LOG_LINE_MAX 480
 #define LOG_RING_LINES 512 /* a power of two */
+/* Lines of the access log leave the rest of the ring to what else there is to say. */
+#define LOG_RING_ACCESS (LOG_RING_LINES / 4 * 3)
 
 struct log_line {
     uint64_t unix_ms;
@@ -30,8 +34,9 @@ struct log_ring {
     const char *thread;
     /* called after a line was added, on the writer's thread: wakes whoever drains; may be NULL */
     void (*wake)(struct log_ring *ring);
-    void *owner;       /* wake's */
-    _Atomic int level; /* lines above it are not written */
+    void *owner;        /* wake's */
+    _Atomic int level;  /* lines above it are not written */
+    _Atomic int access; /* enum log_access: which exchanges are written down */
     _Atomic uint32_t head, tail;
     _Atomic uint64_t dropped;
     struct log_line lines[LOG_RING_LINES];
@@ -44,9 +49,18 @@ static inline bool log_on(const struct log_ring *ring, enum log_level level)
     return (int)level <= atomic_load_explicit(&ring->level, memory_order_relaxed);
 }
 
+/* Is an exchange with this outcome written down (`log.access`)? */
+static inline bool log_access_on(const struct log_ring *ring, bool failed)
+{
+    int access = atomic_load_explicit(&ring->access, memory_order_relaxed);
+    return access == LOG_ACCESS_ALL || (access == LOG_ACCESS_ERRORS && failed);
+}
+
 /* The ring's own thread. */
 void log_write(struct log_ring *ring, enum log_level level, const char *event, const char *fmt, ...)
     PRINTF_LIKE(4, 5);
+/* An "access" line, whatever the level; the caller has asked log_access_on(). */
+void log_exchange(struct log_ring *ring, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 /* The control thread: the oldest line, or NULL; log_ring_pop() drops it. */
 const struct log_line *log_ring_peek(struct log_ring *ring);

@@ -4,7 +4,6 @@
 #include "proxy/core/log.h"
 
 enum log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
-enum log_access { LOG_ACCESS_OFF, LOG_ACCESS_ERRORS, LOG_ACCESS_ALL };
 
 struct log_conf {
     enum log_level level;   /* nothing finer than this is written */

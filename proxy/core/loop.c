@@ -92,6 +92,26 @@ void deferred_init(struct deferred *d, void (*run)(struct deferred *))
     d->run = run;
 }
 
+static void on_awake(uv_idle_t *awake)
+{
+    struct loop *loop = awake->data;
+    struct list *n;
+    loop_turn(loop);
+    uv_idle_stop(awake);
+    while ((n = list_first(&loop->next))) {
+        list_remove(n);
+        list_push_back(&loop->deferred, n);
+    }
+}
+
+void loop_defer_next(struct loop *loop, struct deferred *d)
+{
+    if (list_linked(&d->node))
+        return;
+    list_push_back(&loop->next, &d->node);
+    uv_idle_start(&loop->awake, on_awake);
+}
+
 static void run_deferred(struct loop *loop)
 {
     struct list *n;
@@ -124,9 +144,11 @@ void loop_init(struct loop *loop, const char *name, struct log_ring *log)
     CHECK(uv_timer_init(&loop->uv, &loop->wake) == 0);
     CHECK(uv_async_init(&loop->uv, &loop->async, on_async) == 0);
     CHECK(uv_prepare_init(&loop->uv, &loop->prepare) == 0);
-    loop->wake.data = loop->async.data = loop->prepare.data = loop;
+    CHECK(uv_idle_init(&loop->uv, &loop->awake) == 0);
+    loop->wake.data = loop->async.data = loop->prepare.data = loop->awake.data = loop;
     uv_prepare_start(&loop->prepare, on_prepare);
     list_init(&loop->deferred);
+    list_init(&loop->next);
     timers_init(&loop->timers, loop_now(loop));
     chunk_pool_init(&loop->chunks, 512);
 }
@@ -142,6 +164,7 @@ void loop_stop(struct loop *loop)
     uv_close((uv_handle_t *)&loop->wake, NULL);
     uv_close((uv_handle_t *)&loop->async, NULL);
     uv_close((uv_handle_t *)&loop->prepare, NULL);
+    uv_close((uv_handle_t *)&loop->awake, NULL);
 }
 
 void loop_fini(struct loop *loop)

@@ -42,6 +42,8 @@ struct loop {
 
     uv_prepare_t prepare;
     struct list deferred;
+    uv_idle_t awake;  /* while `next` is not empty: the loop does not sleep */
+    struct list next; /* deferred once more, behind a look at all sockets */
 
     uint64_t turn_ns; /* when this turn's first callback began, 0 while asleep */
     struct hist lag;  /* how long each turn kept later events waiting */
@@ -70,6 +72,8 @@ static inline void loop_defer(struct loop *loop, struct deferred *d)
     if (!list_linked(&d->node))
         list_push_back(&loop->deferred, &d->node);
 }
+/* The same behind the next look at all sockets, for who would go on and on. */
+void loop_defer_next(struct loop *loop, struct deferred *d);
 static inline void deferred_cancel(struct deferred *d)
 {
     list_remove(&d->node);

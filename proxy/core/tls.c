@@ -12,13 +12,19 @@
 struct tls_ctx {
     SSL_CTX *ctx;
     enum tls_verify verify;
+    const char *alpn; /* of a door; NULL: whatever */
 };
 
 #define RECORD_MAX ((size_t)16 * 1024)
+/* Servers send much at once. Freed whenever nothing is inside; doors keep OpenSSL's 16 KiB, as anybody
+   can send half a record and wait. */
+#define SERVER_BUFFER ((size_t)64 * 1024)
 
 struct tls_conn {
     SSL *ssl;
     size_t begun; /* bytes of a record that OpenSSL has encrypted and not sent whole */
+    bool starved; /* it said last that it cannot go on before the socket has more, or room */
+    bool ending;  /* it saw the end or an error behind bytes that were returned: not told yet */
 };
 
 static bool fail(struct err *err, const char *what)
@@ -41,6 +47,7 @@ static struct tls_ctx *ctx_new(const SSL_METHOD *method)
     SSL_CTX_set_mode(t->ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                                  SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_options(t->ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+    SSL_CTX_set_read_ahead(t->ctx, 1); /* one read for many records; see tls_pending() */
     return t;
 }
 
@@ -68,6 +75,8 @@ struct tls_ctx *tls_ctx_server(const char *cert_file, const char *key_file, cons
         }
         SSL_CTX_set_client_CA_list(t->ctx, SSL_load_client_CA_file(ca_file));
         SSL_CTX_set_verify(t->ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+        /* Without a name of their own, sessions of verified clients cannot be resumed. */
+        SSL_CTX_set_session_id_context(t->ctx, (const unsigned char *)"carpool", 7);
     }
     return t;
 bad:
@@ -80,6 +89,7 @@ struct tls_ctx *tls_ctx_client(enum tls_verify verify, const char *ca_file, cons
 {
     struct tls_ctx *t = ctx_new(TLS_client_method());
     t->verify = verify;
+    SSL_CTX_set_default_read_buffer_len(t->ctx, SERVER_BUFFER);
     if (verify != TLS_VERIFY_NONE) {
         int ok = ca_file ? SSL_CTX_load_verify_locations(t->ctx, ca_file, NULL)
                          : SSL_CTX_set_default_verify_paths(t->ctx);
@@ -170,6 +180,8 @@ struct tls_conn *tls_adopt(struct ssl_st *ssl)
     SSL_up_ref(ssl);
     SSL_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                           SSL_MODE_RELEASE_BUFFERS);
+    SSL_set_read_ahead(ssl, 1);
+    SSL_set_default_read_buffer_len(ssl, SERVER_BUFFER);
     c->ssl = ssl;
     return c;
 }
@@ -201,9 +213,10 @@ enum tls_step tls_handshake(struct tls_conn *c, struct err *err)
 {
     ERR_clear_error();
     int r = SSL_do_handshake(c->ssl);
+    int code = SSL_get_error(c->ssl, r);
+    c->starved = code == SSL_ERROR_WANT_READ;
     if (r == 1)
         return TLS_DONE;
-    int code = SSL_get_error(c->ssl, r);
     if (code == SSL_ERROR_WANT_READ)
         return TLS_WANT_READ;
     if (code == SSL_ERROR_WANT_WRITE)
@@ -215,20 +228,24 @@ ssize_t tls_read(struct tls_conn *c, void *buf, size_t cap, bool *want_write, bo
 {
     ERR_clear_error();
     size_t total = 0;
+    c->ending = false;
     /* A record holds at most 16 KiB; take what is there in one go. */
     while (total < cap) {
         size_t n = 0;
         int r = SSL_read_ex(c->ssl, (char *)buf + total, cap - total, &n);
+        int sys = errno;
+        int code = SSL_get_error(c->ssl, r);
+        c->starved = code == SSL_ERROR_WANT_READ || code == SSL_ERROR_WANT_WRITE;
         if (r == 1) {
             total += n;
-            if (SSL_pending(c->ssl) == 0)
+            if (!SSL_has_pending(c->ssl))
                 break;
             continue;
         }
-        int sys = errno;
-        int code = SSL_get_error(c->ssl, r);
-        if (total > 0)
-            break; /* what went wrong will go wrong again */
+        if (total > 0) {
+            c->ending = !c->starved; /* what went wrong will go wrong again */
+            break;
+        }
         if (code == SSL_ERROR_WANT_READ)
             return -EAGAIN;
         if (code == SSL_ERROR_WANT_WRITE) {
@@ -277,7 +294,7 @@ ssize_t tls_write(struct tls_conn *c, const void *buf, size_t n)
 
 bool tls_pending(const struct tls_conn *c)
 {
-    return SSL_has_pending(c->ssl) == 1 && SSL_pending(c->ssl) > 0;
+    return c->ending || SSL_pending(c->ssl) > 0 || (SSL_has_pending(c->ssl) && !c->starved);
 }
 
 void tls_goodbye(struct tls_conn *c)
@@ -294,12 +311,15 @@ enum tls_peeked tls_peek(struct tls_conn *c)
     char byte;
     size_t n;
     int r = SSL_peek_ex(c->ssl, &byte, 1, &n);
-    if (r == 1)
-        return TLS_PEEK_BYTES;
     int code = SSL_get_error(c->ssl, r);
     ERR_clear_error();
-    return code == SSL_ERROR_WANT_READ || code == SSL_ERROR_WANT_WRITE ? TLS_PEEK_QUIET
-                                                                       : TLS_PEEK_EOF;
+    c->starved = code == SSL_ERROR_WANT_READ;
+    if (r == 1)
+        return TLS_PEEK_BYTES;
+    if (code == SSL_ERROR_WANT_READ || code == SSL_ERROR_WANT_WRITE)
+        return TLS_PEEK_QUIET;
+    c->ending = true;
+    return TLS_PEEK_EOF;
 }
 
 size_t tls_end_point(const struct tls_ctx *ctx, unsigned char *out, size_t cap)
@@ -316,4 +336,83 @@ size_t tls_end_point(const struct tls_ctx *ctx, unsigned char *out, size_t cap)
     if (!md || X509_digest(cert, md, out, &n) != 1)
         return 0;
     return n;
+}
+
+/* ---- what a handshake has found out ---- */
+
+static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_n,
+                       const unsigned char *in, unsigned in_n, void *arg)
+{
+    (void)ssl;
+    const struct tls_ctx *t = arg;
+    size_t n = strlen(t->alpn);
+    for (unsigned i = 0; i < in_n; i += 1u + in[i]) {
+        if (in[i] != n || in_n - i - 1 < n || memcmp(in + i + 1, t->alpn, n) != 0)
+            continue;
+        *out = in + i + 1;
+        *out_n = in[i];
+        return SSL_TLSEXT_ERR_OK;
+    }
+    return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+void tls_ctx_alpn(struct tls_ctx *ctx, const char *protocol)
+{
+    ctx->alpn = protocol;
+    SSL_CTX_set_alpn_select_cb(ctx->ctx, choose_alpn, ctx);
+}
+
+bool tls_alpn_agreed(const struct tls_conn *c)
+{
+    const unsigned char *name;
+    unsigned n;
+    SSL_get0_alpn_selected(c->ssl, &name, &n);
+    return n > 0;
+}
+
+struct asker {
+    bool (*is)(void *arg, struct span name);
+    void *arg;
+};
+
+/* A name with a NUL in it is no name: authorities have been fooled by them. */
+static bool ask(const struct asker *a, const ASN1_STRING *name)
+{
+    unsigned char *text = NULL;
+    int n = name ? ASN1_STRING_to_UTF8(&text, name) : -1;
+    bool yes = n > 0 && !memchr(text, 0, (size_t)n) && a->is(a->arg, span_of(text, (size_t)n));
+    OPENSSL_free(text);
+    return yes;
+}
+
+static bool ask_subject(const struct asker *a, X509 *cert)
+{
+    X509_NAME *subject = X509_get_subject_name(cert);
+    int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
+    return at >= 0 && ask(a, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+}
+
+static bool ask_alternatives(const struct asker *a, X509 *cert)
+{
+    GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+    bool yes = false;
+    for (int i = 0; names && !yes && i < sk_GENERAL_NAME_num(names); i++) {
+        int type;
+        const void *value = GENERAL_NAME_get0_value(sk_GENERAL_NAME_value(names, i), &type);
+        if (type == GEN_DNS || type == GEN_EMAIL || type == GEN_URI)
+            yes = ask(a, value);
+    }
+    GENERAL_NAMES_free(names);
+    return yes;
+}
+
+bool tls_peer_is(const struct tls_conn *c, bool (*is)(void *arg, struct span name), void *arg)
+{
+    const struct asker a = {is, arg};
+    X509 *cert = SSL_get1_peer_certificate(c->ssl);
+    bool yes = cert && SSL_get_verify_result(c->ssl) == X509_V_OK &&
+               SSL_get_verify_mode(c->ssl) & SSL_VERIFY_PEER &&
+               (ask_subject(&a, cert) || ask_alternatives(&a, cert));
+    X509_free(cert);
+    return yes;
 }

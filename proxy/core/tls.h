@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include "proxy/core/err.h"
+#include "proxy/core/span.h"
 
 struct tls_ctx;
 struct tls_conn;
@@ -22,6 +23,11 @@ enum tls_verify { TLS_VERIFY_NONE, TLS_VERIFY_CA, TLS_VERIFY_FULL };
    failure (unreadable file, key does not fit). */
 struct tls_ctx *tls_ctx_server(const char *cert_file, const char *key_file, const char *ca_file,
                                struct err *err);
+
+/* For a door, before it is shared: a client that names protocols (ALPN) must name this one, which
+ * is then agreed on; else the handshake fails. Clients that name none are let in. `protocol` is
+ * kept. */
+void tls_ctx_alpn(struct tls_ctx *ctx, const char *protocol);
 
 /* For dialling out. ca_file NULL: the system's roots. cert/key may be NULL. */
 struct tls_ctx *tls_ctx_client(enum tls_verify verify, const char *ca_file, const char *cert_file,
@@ -43,10 +49,19 @@ ssize_t tls_read(struct tls_conn *conn, void *buf, size_t cap, bool *want_write,
  * there
    must be as many in all. May then return more than n: all of the record that was begun before. */
 ssize_t tls_write(struct tls_conn *conn, const void *buf, size_t n);
+/* Is there news inside that no event of the socket will tell of: bytes decrypted or still to be, or
+ * the end? Reads fetch more from the socket than one record, so an event is no sign of what is left.
+ * Half a record is no news: the socket will tell of its rest. */
 bool tls_pending(const struct tls_conn *conn);
 void tls_goodbye(struct tls_conn *conn);
 enum tls_peeked { TLS_PEEK_QUIET, TLS_PEEK_BYTES, TLS_PEEK_EOF };
 enum tls_peeked tls_peek(struct tls_conn *conn);
+
+/* After the handshake. Was a protocol agreed on by ALPN? */
+bool tls_alpn_agreed(const struct tls_conn *conn);
+/* Does is() say yes to a name of the peer's verified certificate? Asked are its common name and
+ * the DNS names, e-mail addresses and URIs among its alternative names. */
+bool tls_peer_is(const struct tls_conn *conn, bool (*is)(void *arg, struct span name), void *arg);
 
 /* RFC 5929 tls-server-end-point of our own certificate (for SCRAM-SHA-256-PLUS); 0 if unknown. */
 size_t tls_end_point(const struct tls_ctx *ctx, unsigned char *out, size_t cap);

@@ -50,6 +50,8 @@ struct gate *gate_new(const struct relay_ops *ops, const struct front_conf *conf
         g->tls = tls_ctx_server(conf->tls.cert, conf->tls.key, conf->tls.ca, err);
         if (!g->tls)
             goto bad;
+        if (ops->alpn)
+            tls_ctx_alpn(g->tls, ops->alpn);
     }
     if (ops->guard_new) {
         g->guard = ops->guard_new(conf, pool, err);
@@ -113,9 +115,31 @@ static void session_after_nothing(struct session *s)
     free(s);
 }
 
-static uint32_t share(uint32_t total, unsigned n)
+/* One more client of the pool's, over all workers; false: it has as many as it may. Who is refused
+   does not count while it is told so. */
+static bool count_in(struct session *s)
 {
-    return (total + n - 1) / n;
+    _Atomic uint32_t *clients = &pool_ledger(s->route->pool)->clients;
+    uint32_t n = atomic_load(clients);
+    do {
+        if (n >= s->gate->conf->limits.clients)
+            return false;
+    } while (!atomic_compare_exchange_weak(clients, &n, n + 1));
+    s->counted = true;
+    return true;
+}
+
+/* Is it to be turned away? Then *why says so. */
+static bool is_unwelcome(struct session *s, struct err *why)
+{
+    struct route *r = s->route;
+    const struct ledger *l = pool_ledger(r->pool);
+    if (atomic_load_explicit(&l->drained, memory_order_relaxed))
+        return !err_set(why, CAUSE_DRAINING, STAGE_CLIENT, 0,
+                        "an operator drains pool %s: it takes no clients for now", l->name);
+    return !count_in(s) && !err_set(why, CAUSE_TOO_MANY_CLIENTS, STAGE_CLIENT, 0,
+                                    "pool %s has its %u clients already (limits.clients)", l->name,
+                                    s->gate->conf->limits.clients);
 }
 
 /* On the worker it will stay on. */
@@ -137,17 +161,15 @@ static void session_start(struct session *s)
     counter_add(&r->accepted, 1);
     s->since_ms = loop_now(f->loop);
     session_init(s);
-    uint32_t max = share(s->gate->conf->limits.clients, f->n_workers);
-    if (r->n_sessions > max) {
+    struct err why;
+    if (is_unwelcome(s, &why)) {
         counter_add(&r->refused, 1);
-        struct err *why = s->refusal = calloc(1, sizeof *why);
-        if (!why) {
+        s->refusal = malloc(sizeof *s->refusal);
+        if (!s->refusal) {
             session_close(s, NULL);
             return;
         }
-        err_set(why, CAUSE_TOO_MANY_CLIENTS, STAGE_CLIENT, 0,
-                "pool %s has its %u clients already (limits.clients)", pool_ledger(r->pool)->name,
-                s->gate->conf->limits.clients);
+        *s->refusal = why;
     }
     s->gate->ops->open(s);
     if ((f->draining || r->closing) && !s->closed) {
@@ -213,12 +235,6 @@ static void admit(struct door *d, int fd, const struct sockaddr_storage *peer)
     list_init(&s->node);
     deferred_init(&s->after, session_after);
     io_init(&s->io, fd, NULL);
-    if (s->peer) {
-        struct snapshot *ref;
-        const struct tcp_conf *tcp = &ledger_conf(pool_ledger(r->pool), &ref)->tcp;
-        io_tune(fd, (unsigned)tcp->keepalive_ms, (unsigned)tcp->user_timeout_ms);
-        snapshot_drop(&ref);
-    }
     s->route = choose_worker(r);
     atomic_fetch_add(&s->route->front->clients, 1);
     if (s->route == r) {
@@ -256,6 +272,15 @@ static void on_client_waits(struct io *io)
 
 static const struct io_ops door_io_ops = {.on_readable = on_client_waits};
 
+/* Clients' sockets inherit these from the one they are accepted on. */
+static void tune(const struct route *r, int fd)
+{
+    struct snapshot *ref;
+    const struct tcp_conf *tcp = &ledger_conf(pool_ledger(r->pool), &ref)->tcp;
+    io_tune(fd, (unsigned)tcp->keepalive_ms, (unsigned)tcp->user_timeout_ms);
+    snapshot_drop(&ref);
+}
+
 bool route_listen(struct route *r, const struct door_socket *socket)
 {
     struct door *d = calloc(1, sizeof *d);
@@ -268,6 +293,8 @@ bool route_listen(struct route *r, const struct door_socket *socket)
     timer_init(&d->pause, on_pause_over);
     /* Every worker polls the same socket through a descriptor of its own: libuv wants that. */
     int fd = dup(socket->fd);
+    if (fd >= 0 && !d->conf->unix_path)
+        tune(r, fd);
     io_init(&d->io, fd, NULL);
     if (fd < 0 || !io_attach(&d->io, r->front->loop, &door_io_ops)) {
         io_close(&d->io);
@@ -321,6 +348,18 @@ static void drain_sessions(struct route *r)
     }
 }
 
+static void on_mind(struct post_msg *msg)
+{
+    struct route *r = OWNER(msg, struct route, mind);
+    if (atomic_load(&pool_ledger(r->pool)->drained))
+        drain_sessions(r);
+}
+
+void route_mind(struct route *r)
+{
+    post_once(r->front->loop, &r->mind);
+}
+
 void route_close(struct route *r, void (*empty)(struct route *, void *), void *arg)
 {
     r->closing = true;
@@ -349,6 +388,7 @@ struct route *route_new(struct front *f, struct pool *pool, struct gate *gate)
     list_init(&r->sessions);
     list_init(&r->doors);
     deferred_init(&r->empty, on_empty);
+    post_init(&r->mind, on_mind, NULL);
     if (gate->ops->state_new) {
         r->state = gate->ops->state_new();
         if (!r->state) {

@@ -12,6 +12,7 @@
  */
 #include "pools/ledger.h"
 #include "pools/pool.h"
+#include "proxy/core/log_quota.h"
 #include "proxy/core/snapshot.h"
 #include "proxy/core/tls.h"
 #include "proxy/front/relay.h"
@@ -63,12 +64,14 @@ struct route {
     struct list sessions, doors;
     unsigned n_sessions;
     struct counter clients, accepted, refused; /* any thread may read */
+    struct log_quota said[CAUSE_COUNT];        /* lines about clients */
     unsigned in_flight;                        /* exchanges admitted and not over */
     uint64_t rate_due_us; /* when the next exchange would be exactly on the rate (GCRA) */
     bool closing;
     void (*on_empty)(struct route *r, void *arg);
     void *empty_arg;
     struct deferred empty;
+    struct post_msg mind;
 };
 
 void front_init(struct front *f, struct loop *loop, unsigned worker, unsigned n_workers,
@@ -83,6 +86,9 @@ void route_free(struct route *r);
 
 /* The same pool's route on another worker: for messages to it. */
 struct route *route_on(const struct route *r, unsigned worker);
+
+/* Control's thread: the worker sees whether the pool is drained (ledger_drain), and obeys. */
+void route_mind(struct route *r);
 
 /* The worker's thread: starts and stops accepting on a socket. */
 bool route_listen(struct route *r, const struct door_socket *socket);

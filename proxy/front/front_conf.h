@@ -26,6 +26,13 @@ enum auth_method {
     AUTH_CERT,     /* Postgres, TLS: a name in the client's certificate */
 };
 
+/* What a Postgres session may leave on its server where clients share them. */
+enum front_state {
+    FRONT_STATE_PIN,    /* the client keeps the server */
+    FRONT_STATE_REFUSE, /* it is not done, and the client is told so */
+    FRONT_STATE_ALLOW   /* it is left there, for whoever comes next */
+};
+
 /* Who may log in. */
 struct user_conf {
     const char *name; /* Redis without users_file and user: "default" */
@@ -46,7 +53,9 @@ struct auth_conf {
     size_t n_users;
     const struct name_map *map; /* for peer and cert; empty: both names are the same */
     size_t n_map;
-    uint32_t failures; /* failed logins a minute from one address; 0: no limit */
+    const char *query; /* asks the database for other users; "roles": carpool's own; NULL: none */
+    uint64_t query_ttl_ms; /* for so long an answer counts */
+    uint32_t failures;     /* failed logins a minute from one address; 0: no limit */
 };
 
 /* One address. `localhost` and `*` were expanded to one entry for IPv4 and one for IPv6. */
@@ -92,6 +101,7 @@ struct front_conf {
     enum front_kind kind;
     const char *kind_name; /* "postgres", ... */
     enum front_mode mode;
+    enum front_state session_state;
     const struct listen_conf *listens;
     size_t n_listens; /* >= 1 */
     struct auth_conf auth;

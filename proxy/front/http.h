@@ -3,10 +3,13 @@
 /*
  * The HTTP/1.1 relay. What its files share:
  *
- *     http_relay.c     a client's life: TLS, idle, deadlines, draining, the end
+ *     http_relay.c     a client's life: TLS, idle, draining, the end
+ *     http_clock.c     how long anything may take
  *     http_request.c   from the client: heads, leases, bodies to the server, second tries
  *     http_response.c  from the server: heads, bodies to the client, the end of an exchange
  *     http_local.c     what carpool itself answers, and how a connection is closed after an answer
+ *     http_access.c    an exchange's line of the access log
+ *     http_describe.c  what operators see
  *     http_batch.h     gathers pieces into one writev
  *
  *     TLS --> IDLE --> HEAD --> WAITING --> LINKED
@@ -18,14 +21,15 @@
  *                       |          |          |
  *                       +----------+----------+--> LINGER    answered, and that was the last one
  *
- * One exchange at a time: what a client sends ahead waits in `carry`, at most HR_CARRY_MAX and one
- * read more, then reading stops. Bodies go through as they come; only what the peer does not take
+ * One exchange at a time: what a client sends ahead waits in `carry`, at most hr_carry_max() and
+ * one read more, then reading stops. Bodies go through as they come; only what the peer does not take
  * is queued, and beyond limits.buffer the other side is not read.
  */
 #include "pools/http.h"
 #include "pools/ledger.h"
 #include "proxy/front/front.h"
 
+/* At most limits.buffer, and: */
 #define HR_CARRY_MAX ((size_t)64 * 1024)     /* of a client, while its bytes cannot be used */
 #define HR_REPLAY_MAX ((size_t)64 * 1024)    /* of a body, while the request may be tried again */
 #define HR_DISCARD_MAX ((uint64_t)64 * 1024) /* of a body nobody wants: more costs the connection */
@@ -49,7 +53,8 @@ enum hr_deadline {
     HR_DEADLINE_HEAD,    /* timeouts.client_login */
     HR_DEADLINE_IDLE,    /* timeouts.client_idle */
     HR_DEADLINE_REQUEST, /* timeouts.request, from the request's last byte to a head */
-    HR_DEADLINE_STALL,   /* timeouts.write_stall */
+    HR_DEADLINE_STALL,   /* timeouts.write_stall: somebody takes nothing */
+    HR_DEADLINE_SILENT,  /* timeouts.read_stall: the response does not go on */
     HR_DEADLINE_LINGER,
     HR_DEADLINE_REFUSE,
 };
@@ -62,7 +67,10 @@ struct hr_session {
     struct bufq carry;
     bool client_eof; /* end-of-file after a whole request is no abort */
     char client[46]; /* its address for X-Forwarded-For, empty for Unix sockets */
-    size_t stall_mark;
+    /* Progress, for the clocks on peers that stand still. */
+    uint64_t given;                   /* bytes the client was given */
+    int64_t client_mark, server_mark; /* what each side had taken when STALL was set */
+    uint64_t moved_ms;                /* latest byte of either body */
 
     /* The request; from its head on. */
     bool client_keep; /* the client's connection may carry another one */
@@ -92,6 +100,7 @@ struct hr_session {
     bool deaf;  /* the server answered early and will close: the rest of the body is dropped */
     bool close; /* the client's connection ends with this response */
     bool server_keep;
+    bool logged; /* its line of the access log is written, or need not be */
     uint32_t keep_alive_s;
     enum http_body framing;
 };
@@ -109,6 +118,16 @@ static inline size_t hr_high_water(const struct hr_session *s)
     return s->base.gate->conf->limits.buffer;
 }
 
+static inline size_t hr_carry_max(const struct hr_session *s)
+{
+    return hr_high_water(s) < HR_CARRY_MAX ? hr_high_water(s) : HR_CARRY_MAX;
+}
+
+static inline size_t hr_replay_max(const struct hr_session *s)
+{
+    return hr_high_water(s) < HR_REPLAY_MAX ? hr_high_water(s) : HR_REPLAY_MAX;
+}
+
 static inline const struct timeouts_conf *hr_timeouts(const struct hr_session *s)
 {
     return &pool_conf(session_pool(&s->base))->timeouts;
@@ -120,14 +139,23 @@ struct span hr_pseudonym(const struct hr_session *s);
 /* ---- http_relay.c ---- */
 
 void hr_become(struct hr_session *s, enum hr_state to);
-void hr_set_deadline(struct hr_session *s, enum hr_deadline kind, uint64_t ms);
 /* Goes on with what was carried over, as far as the state allows; starts and stops reading. Every
    callback ends with it. */
 void hr_advance(struct hr_session *s);
 /* The client cannot be answered any more. n: what reading said. */
 void hr_client_gone(struct hr_session *s, ssize_t n);
-/* Bounds how long bytes may wait for a peer, if any do and no other deadline runs. */
-void hr_watch_stall(struct hr_session *s);
+/* Sends to the client. Where that fails, reading will tell. */
+void hr_send_down(struct hr_session *s, const struct iovec *iov, int n);
+/* A client above a limit is told so. */
+void hr_turn_away(struct hr_session *s);
+
+/* ---- http_clock.c ---- */
+
+void hr_set_deadline(struct hr_session *s, enum hr_deadline kind, uint64_t ms);
+void hr_on_deadline(struct session *base);
+/* If no other deadline runs: bounds how long bytes may wait for a peer, or else how long the rest
+   of a response may be waited for. */
+void hr_watch(struct hr_session *s);
 
 /* ---- http_request.c ---- */
 
@@ -148,6 +176,15 @@ void hr_fail(struct hr_session *s, const struct err *err, enum outcome why,
 void hr_lose_server(struct hr_session *s, const struct err *err, enum outcome why);
 /* Tells the service breaker, once per permit. */
 void hr_tell_service(struct hr_session *s, enum service_result result);
+
+/* ---- http_access.c ---- */
+
+/* The exchange ends, for the access log: before its server is let go. Later calls say nothing. */
+void hr_access(struct hr_session *s, enum cause cause);
+
+/* ---- http_describe.c ---- */
+
+void hr_describe(const struct session *base, struct census_client *row);
 
 /* ---- http_local.c ---- */
 

@@ -25,7 +25,7 @@ static bool may_keep(const struct hr_session *s)
 
 static void say(struct hr_session *s, const struct http_out *out)
 {
-    io_send(&s->base.io, out->p, out->n); /* if it is broken, reading will tell */
+    hr_send_down(s, &(struct iovec){out->p, out->n}, 1);
 }
 
 static struct span now_date(char buf[HTTP_DATE_LEN + 1])
@@ -39,6 +39,7 @@ void hr_refuse(struct hr_session *s, const struct err *err, unsigned status, uin
     char date[HTTP_DATE_LEN + 1];
     struct http_out out = http_out_of(buf, sizeof buf);
     bool close = !may_keep(s);
+    hr_access(s, err->cause);
     struct http_refusal refusal = {
         .status = status,
         .err = err,
@@ -75,7 +76,7 @@ void hr_end(struct hr_session *s, bool close)
     CHECK(!s->server);
     hr_tell_service(s, SERVICE_NEUTRAL);
     bufq_clear(&session_loop(&s->base)->chunks, &s->replay);
-    s->head_due = false;
+    s->head_due = s->logged = false;
     if (close || s->base.draining) {
         hr_linger(s);
         return;
@@ -88,7 +89,7 @@ void hr_end(struct hr_session *s, bool close)
     http_parser_reset(s->parser);
     hr_become(s, HR_IDLE);
     hr_set_deadline(s, HR_DEADLINE_IDLE, hr_timeouts(s)->client_idle_ms);
-    hr_watch_stall(s);
+    hr_watch(s);
 }
 
 void hr_linger(struct hr_session *s)
@@ -101,7 +102,7 @@ void hr_linger(struct hr_session *s)
         return;
     }
     hr_set_deadline(s, HR_DEADLINE_NONE, 0);
-    hr_watch_stall(s);
+    hr_watch(s);
 }
 
 void hr_linger_drained(struct hr_session *s)

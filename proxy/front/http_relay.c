@@ -34,12 +34,6 @@ void hr_become(struct hr_session *s, enum hr_state to)
         session_exchange_over(&s->base);
 }
 
-void hr_set_deadline(struct hr_session *s, enum hr_deadline kind, uint64_t ms)
-{
-    s->deadline = ms ? (uint8_t)kind : HR_DEADLINE_NONE;
-    session_deadline(&s->base, ms);
-}
-
 /* ---- names ---- */
 
 struct guard {
@@ -146,7 +140,7 @@ void hr_advance(struct hr_session *s)
         starve(s);
     if (s->base.closed)
         return;
-    if (s->client_eof || s->carry.len >= HR_CARRY_MAX)
+    if (s->client_eof || s->carry.len >= hr_carry_max(s))
         io_pause(&s->base.io);
     else
         io_resume(&s->base.io);
@@ -178,9 +172,16 @@ static bool shake_hands(struct hr_session *s)
     return false;
 }
 
+void hr_send_down(struct hr_session *s, const struct iovec *iov, int n)
+{
+    for (int i = 0; i < n; i++)
+        s->given += iov[i].iov_len;
+    (void)io_sendv(&s->base.io, iov, n);
+}
+
 /* ---- callbacks ---- */
 
-static void turn_away(struct hr_session *s)
+void hr_turn_away(struct hr_session *s)
 {
     struct err err = *s->base.refusal;
     hr_become(s, HR_HEAD);
@@ -198,6 +199,8 @@ static void on_open(struct session *base)
     s->waiter.on_lease = hr_on_lease;
     note_address(s);
     s->parser = http_parser_new(HTTP_KIND_REQUEST, &limits);
+    if (s->parser)
+        http_parser_lend(s->parser, &session_loop(base)->chunks);
     bool tls = base->gate->tls && base->peer;
     if (s->parser && tls)
         base->io.tls = tls_accept(base->gate->tls, base->io.fd);
@@ -243,7 +246,7 @@ static void read_request(struct hr_session *s)
         return;
     }
     if (base->refusal) {
-        turn_away(s);
+        hr_turn_away(s);
         return;
     }
     struct span in = span_of(loop->scratch, (size_t)n);
@@ -284,122 +287,11 @@ static void on_drained(struct session *base)
         hr_set_deadline(s, HR_DEADLINE_IDLE, hr_timeouts(s)->client_idle_ms);
     if (base->closed)
         return;
-    if (s->server)
+    if (s->server) {
         io_resume(&s->server->base.io);
+        hr_watch(s);
+    }
     hr_advance(s);
-}
-
-/* ---- deadlines ---- */
-
-static size_t unsent(const struct hr_session *s)
-{
-    return io_unsent(&s->base.io) + (s->server ? io_unsent(&s->server->base.io) : 0);
-}
-
-void hr_watch_stall(struct hr_session *s)
-{
-    size_t left = unsent(s);
-    if (!left || (s->deadline != HR_DEADLINE_NONE && s->deadline != HR_DEADLINE_IDLE))
-        return;
-    s->stall_mark = left;
-    hr_set_deadline(s, HR_DEADLINE_STALL, hr_timeouts(s)->write_stall_ms);
-}
-
-static void on_stall(struct hr_session *s)
-{
-    struct err err;
-    bool client = io_unsent(&s->base.io) > 0;
-    size_t left = unsent(s);
-    if (left < s->stall_mark) {
-        hr_watch_stall(s); /* slow, but not stuck */
-        return;
-    }
-    err_set(&err, CAUSE_WRITE_STALL, client ? STAGE_CLIENT : STAGE_EXCHANGE, 0,
-            "%s took nothing for %llu ms (timeouts.write_stall)",
-            client ? "the client" : s->server->base.endpoint->label,
-            (unsigned long long)hr_timeouts(s)->write_stall_ms);
-    if (client)
-        session_close(&s->base, &err);
-    else
-        hr_fail(s, &err, OUTCOME_DROP_TIMEOUT, SERVICE_FAILED);
-}
-
-static void on_request_late(struct hr_session *s)
-{
-    unsigned long long ms = hr_timeouts(s)->request_ms;
-    struct err err;
-    if (s->state == HR_WAITING) {
-        pool_cancel(&s->waiter);
-        err_set(&err, CAUSE_REQUEST_TIMEOUT, STAGE_WAIT, 0,
-                "no server free within %llu ms (timeouts.request)", ms);
-        hr_refuse(s, &err, 0, 0);
-        return;
-    }
-    struct server *sv = &s->server->base;
-    /* Who keeps whom waiting? A client that waits for 100 has nothing to reproach itself with. */
-    if (!http_parser_is_done(s->parser) && !io_unsent(&sv->io) && !(s->expects && !s->heard)) {
-        err_set(&err, CAUSE_CLIENT_TIMEOUT, STAGE_CLIENT, 0,
-                "nothing of the request's body came for %llu ms (timeouts.request)", ms);
-        s->client_keep = false;
-        hr_fail(s, &err, OUTCOME_DROP_DIRTY, SERVICE_NEUTRAL);
-        return;
-    }
-    err_set(&err, CAUSE_REQUEST_TIMEOUT, STAGE_EXCHANGE, 0,
-            "%s did not answer within %llu ms (timeouts.request)", sv->endpoint->label, ms);
-    hr_fail(s, &err, OUTCOME_DROP_TIMEOUT, SERVICE_FAILED);
-}
-
-/* HEAD, DISCARD, TLS: what has to come from the client does not come. */
-static void on_client_late(struct hr_session *s)
-{
-    struct err err;
-    err_set(&err, CAUSE_CLIENT_TIMEOUT, STAGE_CLIENT, 0,
-            "the request's %s did not come within %llu ms (timeouts.client_login)",
-            s->state == HR_DISCARD ? "body" : "head",
-            (unsigned long long)hr_timeouts(s)->client_login_ms);
-    if (s->state == HR_HEAD) {
-        s->client_keep = false;
-        s->is_head = false;
-        hr_refuse(s, &err, 0, 0);
-    } else {
-        session_close(&s->base, &err);
-    }
-}
-
-static void on_deadline(struct session *base)
-{
-    struct hr_session *s = hr_session_of(base);
-    enum hr_deadline kind = s->deadline;
-    struct err err;
-    s->deadline = HR_DEADLINE_NONE;
-    switch (kind) {
-    case HR_DEADLINE_NONE:
-        return;
-    case HR_DEADLINE_HEAD:
-        on_client_late(s);
-        break;
-    case HR_DEADLINE_IDLE:
-        err_set(&err, CAUSE_CLIENT_TIMEOUT, STAGE_CLIENT, 0,
-                "idle for %llu ms (timeouts.client_idle)",
-                (unsigned long long)hr_timeouts(s)->client_idle_ms);
-        session_error(base, &err);
-        hr_linger(s);
-        break;
-    case HR_DEADLINE_REQUEST:
-        on_request_late(s);
-        break;
-    case HR_DEADLINE_STALL:
-        on_stall(s);
-        break;
-    case HR_DEADLINE_LINGER:
-        session_close(base, NULL);
-        break;
-    case HR_DEADLINE_REFUSE:
-        turn_away(s);
-        break;
-    }
-    if (!base->closed)
-        hr_advance(s);
 }
 
 /* ---- the end ---- */
@@ -435,9 +327,10 @@ static void on_drain(struct session *base)
 
 static void on_fini(struct session *base, const struct err *err)
 {
-    (void)err;
     struct hr_session *s = hr_session_of(base);
     struct loop *loop = session_loop(base);
+    if (s->server || s->state == HR_WAITING)
+        hr_access(s, err ? err->cause : CAUSE_CLIENT_GONE);
     pool_cancel(&s->waiter);
     hr_tell_service(s, SERVICE_NEUTRAL);
     if (s->server) {
@@ -459,7 +352,8 @@ const struct relay_ops http_relay = {
     .open = on_open,
     .on_readable = on_readable,
     .on_drained = on_drained,
-    .on_deadline = on_deadline,
+    .on_deadline = hr_on_deadline,
     .drain = on_drain,
     .fini = on_fini,
+    .describe = hr_describe,
 };

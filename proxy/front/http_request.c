@@ -7,7 +7,8 @@
  *
  *   A  the server took not a byte of it: any request
  *   B  the server had been idle and closed without a byte of response: it was closing when the
- *      request came. Idempotent requests of which everything sent so far is kept (HR_REPLAY_MAX)
+ *      request came. Idempotent requests of which everything sent so far is kept
+ *      (hr_replay_max)
  *
  * The first such retry is free, later ones come out of the pool's budget; retry.attempts bounds
  * all. Whatever else is retried could be carried out twice, so it is not.
@@ -42,7 +43,7 @@ static void store(struct hr_session *s, struct span piece)
     struct chunk_pool *chunks = &session_loop(&s->base)->chunks;
     if (s->replay_lost || !piece.n)
         return;
-    if (s->replay.len + piece.n > HR_REPLAY_MAX || !bufq_append(chunks, &s->replay, piece)) {
+    if (s->replay.len + piece.n > hr_replay_max(s) || !bufq_append(chunks, &s->replay, piece)) {
         bufq_clear(chunks, &s->replay);
         s->replay_lost = true;
     }
@@ -156,9 +157,11 @@ static bool link_up(struct hr_session *s)
     s->server = http_server_of(sv);
     s->unsent = s->heard = s->interim = false;
     s->sent = 0;
+    s->server_mark = INT64_MIN;
     /* What is kept already is kept on; else it pays only where a second try would be allowed. */
     s->storing = s->replay.len || (s->idempotent && s->reused && s->has_body &&
                                    s->tries + 1u < pool_conf(sv->pool)->retry.attempts);
+    http_parser_lend(s->server->parser, &session_loop(&s->base)->chunks);
     http_parser_expect(s->server->parser, (struct http_asked){.head = s->is_head});
     hr_become(s, HR_LINKED);
     return true;
@@ -167,6 +170,7 @@ static bool link_up(struct hr_session *s)
 /* True: LINKED, and the head is due. False: WAITING, or answered. */
 static bool want_server(struct hr_session *s)
 {
+    s->waiter.fresh = !s->idempotent || s->tries > 0;
     for (;;) {
         switch (pool_lease(session_pool(&s->base), &s->waiter)) {
         case LEASE_GRANTED:
@@ -253,6 +257,7 @@ void hr_fail(struct hr_session *s, const struct err *why, enum outcome outcome,
         err_set(&err, why->cause, why->stage, why->sys,
                 "%.110s; whether the request was carried out is unknown", why->note);
     hr_tell_service(s, result);
+    hr_access(s, err.cause);
     s->server = NULL;
     pool_drop(&sv, outcome);
     if (!s->answered) {
@@ -337,6 +342,7 @@ static void on_bad(struct hr_session *s, const struct http_bad *bad)
         struct server *sv = &s->server->base;
         hr_tell_service(s, SERVICE_NEUTRAL);
         s->server->after = s->sent ? OUTCOME_DROP_DIRTY : OUTCOME_KEEP;
+        hr_access(s, err.cause);
         s->server = NULL;
         pool_give_back(&sv);
         if (s->answered) {
@@ -412,8 +418,12 @@ static void after_walk(struct hr_session *s, bool progress)
     }
     if (s->state == HR_LINKED && !s->answered && progress)
         hr_set_deadline(s, HR_DEADLINE_REQUEST, hr_timeouts(s)->request_ms);
-    if (s->state == HR_LINKED && io_unsent(&s->server->base.io) > hr_high_water(s))
-        hr_watch_stall(s);
+    if (s->state != HR_LINKED)
+        return;
+    if (progress)
+        s->moved_ms = loop_now(session_loop(&s->base));
+    if (io_unsent(&s->server->base.io) > hr_high_water(s))
+        hr_watch(s);
 }
 
 void hr_walk(struct hr_session *s, struct span in)

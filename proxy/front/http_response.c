@@ -17,7 +17,7 @@
 
 static void send_down(struct hr_session *s, const struct hr_batch *b)
 {
-    (void)io_sendv(&s->base.io, b->iov, b->n); /* if it is broken, reading will tell */
+    hr_send_down(s, b->iov, b->n);
 }
 
 /* ---- heads ---- */
@@ -140,6 +140,7 @@ static void on_end(struct hr_session *s, size_t surplus)
     hs->after = judge_server(s, surplus);
     hs->keep_alive_s = s->keep_alive_s;
     http_parser_reset(hs->parser);
+    hr_access(s, CAUSE_NONE);
     s->server = NULL;
     pool_give_back(&sv);
     hr_end(s, s->close);
@@ -164,7 +165,8 @@ static void after_walk(struct hr_session *s)
     }
     if (io_unsent(&s->base.io) > hr_high_water(s))
         io_pause(&s->server->base.io);
-    hr_watch_stall(s);
+    s->moved_ms = loop_now(session_loop(&s->base));
+    hr_watch(s);
 }
 
 static void walk(struct hr_session *s, struct span in)
@@ -219,6 +221,7 @@ static void on_gone(struct hr_session *s, ssize_t n)
         hr_batch_init(&b, s, session_loop(&s->base), send_down);
         put_end(s, &b);
         hr_batch_flush(&b);
+        hr_access(s, CAUSE_NONE);
         s->server = NULL;
         pool_drop(&sv, OUTCOME_DROP_EOF);
         hr_end(s, s->close);

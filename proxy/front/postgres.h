@@ -10,10 +10,12 @@
  *     postgres_server.c  the server's bytes
  *     postgres_rename.c  prepared statements that follow the client from server to server
  *     postgres_statements.c  what they say, and what each client calls them
+ *     postgres_follow.c  what a session leaves on its server: it follows, or the client stays
  *     postgres_settings.c  parameters that follow the client from server to server
  *     postgres_lost.c    what the client hears when its server is lost, or none could be had
  *     postgres_answer.c  what carpool itself says to a client
  *     postgres_outbox.c  pieces of what was read and of our own, on their way in one write
+ *     postgres_describe.c  what operators see
  *     postgres_keys.c    cancel keys: from the key a client shows to its session
  *
  *     STARTUP -> (TLS) -> STARTUP -> (LOGIN) -> (WELCOME) -> IDLE
@@ -28,6 +30,7 @@
 #include "pools/postgres.h"
 #include "proxy/front/front.h"
 #include "proxy/wire/postgres_startup.h"
+#include "proxy/wire/postgres_text.h"
 #include "proxy/wire/postgres_write.h"
 
 enum pg_state {
@@ -43,7 +46,7 @@ enum pg_state {
     PG_STATES
 };
 
-struct pg_login; /* needed until logged in, then freed */
+struct pg_login;      /* needed until logged in, then freed */
 #define PG_KEY_MAX 32 /* a cancel key of protocol 3.2; 4 bytes before */
 
 struct pg_session {
@@ -55,12 +58,20 @@ struct pg_session {
     struct waiter waiter;     /* its err is also why carpool answers instead of a server */
     struct pg_params *params; /* what the client wants its server set to */
     struct pg_client_statements *statements; /* NULL until it has any */
-    uint32_t renaming;  /* what its statements wait for: names not confirmed, answers of ours */
-    const char *pinned; /* why it keeps its server: state of its own lives there; NULL: it does not */
+    uint32_t renaming; /* what its statements wait for: names not confirmed, answers of ours */
+    struct pg_params *startup; /* what it asked for when it came in: RESET goes back to that */
+    struct pg_follow *follow;  /* NULL until it leaves anything on a server */
+    const char
+        *pinned; /* why it keeps its server: state of its own lives there; NULL: it does not */
+    uint64_t pinned_ms;  /* since when */
+    const char *refused; /* what a statement would have left behind; it was made to fail */
     struct pg_login *login;
     struct pg_swallow swallow; /* with refusal: answered by carpool up to Sync */
     bool swallowing;
     bool held;           /* a message of the client's waits for answers of the server */
+    bool asking;         /* SETTING: not for this client's next words, but what the last ones set */
+    bool within;         /* SETTING: between its own messages, in a transaction or a session */
+    bool resetting;      /* RESET or DISCARD ALL was done: reported values are the server's own */
     bool admitted;       /* counted as an exchange */
     bool renames;        /* prepared statements are shared, under names of ours */
     bool loss_untold;    /* FAILED: nothing was asked when the server was lost */
@@ -85,6 +96,7 @@ enum pg_deadline {
     PG_DEADLINE_IDLE_TX,
     PG_DEADLINE_IDLE,
     PG_DEADLINE_STALL,
+    PG_DEADLINE_SETTING,
 };
 
 /* A pool on one worker. */
@@ -92,6 +104,7 @@ struct pg_route {
     void *keys;
     struct pg_statements *statements;
     struct pg_failures *failures; /* of logins; NULL until there is one */
+    struct pg_lookups *lookups;   /* of users; NULL until there is one */
 };
 
 extern const struct relay_ops postgres_relay;
@@ -100,6 +113,24 @@ static inline struct pg_session *pg_session_of(struct session *s)
 {
     return OWNER(s, struct pg_session, base);
 }
+
+/* outbox */
+enum { PG_OUTBOX_PIECES = 32, PG_OUTBOX_OWN = 1024 };
+/* On the stack of who walks over what was read: the pieces must stay where they are until flush. */
+struct pg_outbox {
+    struct pg_session *session;
+    bool to_server;
+    int n;
+    size_t own_n;
+    struct iovec iov[PG_OUTBOX_PIECES];
+    uint8_t own[PG_OUTBOX_OWN];
+};
+void pg_outbox_init(struct pg_outbox *o, struct pg_session *s, bool to_server);
+void pg_outbox_add(struct pg_outbox *o, struct span piece);
+/* n bytes to be filled by the caller at once; at most PG_OUTBOX_OWN. */
+uint8_t *pg_outbox_own(struct pg_outbox *o, size_t n);
+/* What is in it is sent, or dropped if there is nobody to send it to. */
+void pg_outbox_flush(struct pg_outbox *o);
 
 /* login */
 bool pg_login_new(struct pg_session *s);
@@ -130,24 +161,6 @@ void pg_give_back(struct pg_session *s);
  * server. */
 void pg_exchange_over(struct pg_session *s);
 void pg_tell_service(struct pg_session *s, bool well);
-
-/* outbox */
-enum { PG_OUTBOX_PIECES = 32, PG_OUTBOX_OWN = 1024 };
-/* On the stack of who walks over what was read: the pieces must stay where they are until flush. */
-struct pg_outbox {
-    struct pg_session *session;
-    bool to_server;
-    int n;
-    size_t own_n;
-    struct iovec iov[PG_OUTBOX_PIECES];
-    uint8_t own[PG_OUTBOX_OWN];
-};
-void pg_outbox_init(struct pg_outbox *o, struct pg_session *s, bool to_server);
-void pg_outbox_add(struct pg_outbox *o, struct span piece);
-/* n bytes to be filled by the caller at once; at most PG_OUTBOX_OWN. */
-uint8_t *pg_outbox_own(struct pg_outbox *o, size_t n);
-/* What is in it is sent, or dropped if there is nobody to send it to. */
-void pg_outbox_flush(struct pg_outbox *o);
 
 /* rename */
 enum pg_named {
@@ -186,9 +199,39 @@ void pg_relay_input(struct pg_session *s);
 
 /* server */
 extern const struct holder_ops pg_holder_ops;
-void pg_note_parameter(struct pg_session *s, struct span body);
+
+/* follow */
+#define PG_REFUSED "carpool_refused" /* what is sent instead of a statement: a syntax error */
+/* A query or statement is sent. Not NULL: it is to be refused, since it would leave this behind. */
+const char *pg_follow_text(struct pg_session *s, struct span text);
+const char *pg_follow_trace(struct pg_session *s, const struct pg_trace *t);
+/* CommandComplete, which is in the outbox to the client. May end the session. */
+void pg_follow_tag(struct pg_session *s, struct span body, struct pg_outbox *to_client);
+/* ReadyForQuery. */
+void pg_follow_ready(struct pg_session *s);
+/* The transaction is over. True: SETTING now, to ask for what it has set; then pg_follow_row() with
+ * the answer, and pg_follow_asked(). */
+bool pg_follow_ask(struct pg_session *s);
+void pg_follow_row(struct pg_session *s, struct span body);
+void pg_follow_asked(struct pg_session *s);
+/* It keeps its server: nothing need be asked. */
+void pg_follow_forget(struct pg_session *s);
+void pg_follow_free(struct pg_session *s);
 
 /* settings */
+void pg_sql_text(struct pg_out *o, const char *text);
+/* A string constant that means the same whatever standard_conforming_strings is. */
+void pg_sql_literal(struct pg_out *o, struct span v);
+/* SETTING now, with this query of our own under way. False: it cannot be sent. */
+bool pg_settings_send(struct pg_session *s, const struct pg_out *text);
+/* A linked server is no longer set to what the client wants: between two of its messages it is set
+ * again. False: nothing to do. */
+bool pg_settings_again(struct pg_session *s);
+/* RESET of a name, or (empty) of all was done by the server, which went back to its own values: the
+ * client goes back to those it came with, and hears of what changes for it. */
+void pg_settings_reset(struct pg_session *s, struct span name, struct pg_outbox *to_client);
+/* A parameter that the server reported while LINKED. False: that is no news for the client. */
+bool pg_settings_reported(struct pg_session *s, struct span body);
 /* The lease in the waiter becomes the session's server, set to its parameters first if need be. */
 void pg_link_up(struct pg_session *s);
 /* One message of the answer; true: that was the last, call pg_settings_done(). */
@@ -210,6 +253,9 @@ void pg_say_error(struct pg_session *s, const struct err *err, const char *sever
 void pg_say_ready(struct pg_session *s, uint8_t status);
 /* FATAL, then the session ends. */
 void pg_refuse(struct pg_session *s, const struct err *err, const char *sqlstate);
+
+/* describe */
+void pg_describe(const struct session *base, struct census_client *row);
 
 /* keys */
 void *pg_keys_new(void);

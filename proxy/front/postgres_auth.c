@@ -22,25 +22,79 @@ static const struct pg_auth_method *method_for(enum auth_method asked, const str
     return &pg_auth_scram;
 }
 
+static enum pg_auth_step start(struct pg_auth *a, struct pg_out *out, struct err *err)
+{
+    a->method = method_for(a->asked, a->user);
+    return a->method->start(a, out, err);
+}
+
+/* Somebody the guard does not know: `found` by the database, or nobody at all. */
+static enum pg_auth_step start_stranger(struct pg_auth *a, const struct pg_found *found,
+                                        struct pg_out *out, struct err *err)
+{
+    struct span secret = span_of(found->secret, found->secret_n);
+    bool made = found->exists ? pg_guard_make(a->guard, a->name, secret, &a->stranger)
+                              : pg_guard_mock(a->guard, a->name, &a->stranger);
+    if (!made) {
+        err_set(err, CAUSE_INTERNAL, STAGE_CLIENT, 0, "cannot begin authentication");
+        return PG_AUTH_BAD;
+    }
+    a->user = &a->stranger;
+    return start(a, out, err);
+}
+
+static void on_found(struct pg_asker *asker, const struct pg_found *found, const struct err *why)
+{
+    struct pg_auth *a = OWNER(asker, struct pg_auth, asker);
+    uint8_t buf[PG_AUTH_OUT];
+    struct pg_out out = pg_out_of(buf, sizeof buf);
+    struct err err;
+    enum pg_auth_step step = PG_AUTH_BAD;
+    a->waiting = false;
+    if (found)
+        step = start_stranger(a, found, &out, &err);
+    else
+        err_set(&err, why->cause, STAGE_CLIENT, 0, "who may log in could not be asked: %.120s",
+                why->cause == CAUSE_INTERNAL ? "auth.query failed, see carpool's log" : why->note);
+    a->on_answer(a, step, &out, &err);
+}
+
+static enum pg_auth_step look_up(struct pg_auth *a, struct pg_out *out, struct err *err)
+{
+    struct pg_found found;
+    enum pg_auth_step step = PG_AUTH_BAD;
+    a->asker.on_found = on_found;
+    switch (pg_look_up(a->lookups, a->name, &a->asker, &found, err)) {
+    case PG_LOOK_KNOWN:
+        step = start_stranger(a, &found, out, err);
+        crypto_wipe(&found, sizeof found);
+        return step;
+    case PG_LOOK_WAIT:
+        a->waiting = true;
+        return PG_AUTH_WAIT;
+    case PG_LOOK_REFUSED:
+        break;
+    }
+    return step;
+}
+
 enum pg_auth_step pg_auth_begin(struct pg_auth *a, enum auth_method asked, struct pg_out *out,
                                 struct err *err)
 {
+    a->asked = asked;
+    list_init(&a->asker.node);
     a->user = pg_guard_user(a->guard, a->name);
-    if (!a->user) {
-        if (!pg_guard_mock(a->guard, a->name, &a->stranger)) {
-            err_set(err, CAUSE_INTERNAL, STAGE_CLIENT, 0, "cannot begin authentication");
-            return PG_AUTH_BAD;
-        }
-        a->user = &a->stranger;
-    }
-    a->method = method_for(asked, a->user);
-    return a->method->start(a, out, err);
+    if (a->user)
+        return start(a, out, err);
+    if (a->lookups)
+        return look_up(a, out, err);
+    return start_stranger(a, &(const struct pg_found){.exists = false}, out, err);
 }
 
 enum pg_auth_step pg_auth_hear(struct pg_auth *a, struct span body, struct pg_out *out,
                                struct err *err)
 {
-    CHECK(a->method && a->method->hear && !a->job);
+    CHECK(a->method && a->method->hear && !a->waiting);
     return a->method->hear(a, body, out, err);
 }
 
@@ -55,6 +109,8 @@ void pg_auth_fini(struct pg_auth *a)
 {
     if (a->job)
         pg_auth_job_drop(a->job);
+    if (a->waiting)
+        pg_asker_drop(&a->asker);
     scram_fini(&a->scram);
     crypto_wipe(a, sizeof *a);
 }

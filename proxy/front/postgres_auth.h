@@ -10,6 +10,7 @@
  *     postgres_auth_sasl.c      scram: SCRAM-SHA-256 and SCRAM-SHA-256-PLUS
  *     postgres_auth_password.c  password and md5
  *     postgres_auth_named.c     peer and cert: somebody else says who it is
+ *     postgres_auth_query.h     users that only the database knows
  *     postgres_auth_limit.c     failures per address
  *
  *     pg_auth_begin()                    pg_auth_hear()            on_answer()
@@ -20,6 +21,7 @@
  */
 #include "proxy/core/io.h"
 #include "proxy/front/front_conf.h"
+#include "proxy/front/postgres_auth_query.h"
 #include "proxy/wire/postgres_write.h"
 #include "proxy/wire/scram.h"
 
@@ -55,6 +57,10 @@ const char *pg_guard_database(const struct pg_guard *g);
 const struct pg_user *pg_guard_user(const struct pg_guard *g, struct span name);
 /* One that cannot log in and looks like the others; false: the library failed. */
 MUST_USE bool pg_guard_mock(const struct pg_guard *g, struct span name, struct pg_user *out);
+/* A user the guard does not know, from what auth.query gave. A plain password serves md5 alone:
+ * deriving a verifier would hold up a worker. */
+MUST_USE bool pg_guard_make(const struct pg_guard *g, struct span name, struct span secret,
+                            struct pg_user *out);
 /* May the process of this user id, or the holder of a certificate with this name, be `user`? */
 bool pg_guard_peer(const struct pg_guard *g, uid_t uid, struct span user);
 bool pg_guard_named(const struct pg_guard *g, struct span name, struct span user);
@@ -84,17 +90,22 @@ extern const struct pg_auth_method pg_auth_scram, pg_auth_password, pg_auth_md5,
 struct pg_auth {
     /* the caller's, before pg_auth_begin(); borrowed until pg_auth_fini() */
     const struct pg_guard *guard;
-    struct io *io;             /* the client's: its TLS, its credentials */
-    const struct tls_ctx *tls; /* what io.tls was made of */
-    bool near_by;              /* the client is on this machine: nobody listens in between */
-    struct span name;          /* whom it says it is */
-    struct loop *helper;       /* for arithmetic that would hold up a worker: the dialer's */
-    void (*on_answer)(struct pg_auth *a, enum pg_auth_step step, const struct err *err);
+    struct io *io;              /* the client's: its TLS, its credentials */
+    const struct tls_ctx *tls;  /* what io.tls was made of */
+    bool near_by;               /* the client is on this machine: nobody listens in between */
+    struct span name;           /* whom it says it is */
+    struct loop *helper;        /* for arithmetic that would hold up a worker: the dialer's */
+    struct pg_lookups *lookups; /* NULL: the guard knows all there are */
+    void (*on_answer)(struct pg_auth *a, enum pg_auth_step step, const struct pg_out *out,
+                      const struct err *err);
     /* its own */
+    enum auth_method asked;
+    bool waiting; /* WAIT: for the database, or a comparison */
+    struct pg_asker asker;
     const struct pg_auth_method *method;
     const struct pg_user *user; /* the guard's, or `stranger` */
     struct pg_user stranger;
-    struct pg_auth_job *job; /* while WAIT */
+    struct pg_auth_job *job; /* a comparison under way */
     bool heard_first;
     uint8_t salt[4];
     uint8_t cbind[SCRAM_CBIND_MAX];

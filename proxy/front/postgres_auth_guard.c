@@ -17,7 +17,7 @@ struct peer {
 };
 
 struct pg_guard {
-    uint8_t secret[32]; /* for mocks of unknown users */
+    uint8_t secret[CRYPTO_SHA256]; /* what salts are made of */
     const char *database, *pool;
     const struct auth_conf *auth;
     bool wants_md5, wants_scram; /* some door needs these of passwords */
@@ -46,10 +46,9 @@ static enum pg_secret secret_kind(struct span secret)
     return PG_SECRET_MD5;
 }
 
-static bool derive_md5(struct pg_user *u, struct span secret)
+static bool derive_md5(struct pg_user *u, struct span name, struct span secret)
 {
     uint8_t both[4096 + 128]; /* bounds of the schema */
-    struct span name = span_str(u->name);
     if (secret.n + name.n > sizeof both)
         return false;
     memcpy(both, secret.p, secret.n);
@@ -59,41 +58,68 @@ static bool derive_md5(struct pg_user *u, struct span secret)
     return ok;
 }
 
-static bool derive_scram(struct pg_user *u, struct span secret)
+/* The salt of a known user is made as an unknown one's is: neither changes, nor says which it is. */
+static bool derive_scram(const struct pg_guard *g, struct pg_user *u, struct span name,
+                         struct span secret)
 {
-    uint8_t salt[SCRAM_SALT];
-    return crypto_random(salt, sizeof salt) &&
-           scram_verifier_derive(&u->verifier, secret, span_of(salt, sizeof salt),
+    struct scram_verifier mock;
+    return scram_verifier_mock(&mock, span_of(g->secret, sizeof g->secret), name) &&
+           scram_verifier_derive(&u->verifier, secret, span_of(mock.salt, mock.salt_n),
                                  SCRAM_ITERATIONS);
 }
 
-static bool make_user(const struct pg_guard *g, const char *name, struct span secret,
+/*
+ * Verifiers that a file or the database holds keep their salts for good, so all salts must outlive
+ * reloads, restarts and differ between pools: they hang on the pool's own password.
+ */
+static bool make_secret(struct pg_guard *g, const struct pool_conf *pool)
+{
+    const char *password = pool->endpoints[0].password;
+    struct span name = span_str(pool->name);
+    if (!password)
+        return crypto_random(g->secret, sizeof g->secret);
+    return crypto_hmac_sha256(span_str(password), SPAN_LIT("carpool: salts of logins"),
+                              g->secret) &&
+           crypto_hmac_sha256(span_of(g->secret, sizeof g->secret), name, g->secret);
+}
+
+static bool make_user(const struct pg_guard *g, struct span name, struct span secret, bool derive,
                       struct pg_user *u)
 {
-    *u = (struct pg_user){.name = name, .secret = secret_kind(secret)};
+    *u = (struct pg_user){.secret = secret_kind(secret)};
     switch (u->secret) {
     case PG_SECRET_SCRAM:
         return scram_verifier_parse(&u->verifier, secret);
     case PG_SECRET_PLAIN:
-        return (!g->wants_md5 || derive_md5(u, secret)) &&
-               (!g->wants_scram || derive_scram(u, secret));
+        if (g->wants_md5 && !derive_md5(u, name, secret))
+            return false;
+        if (g->wants_scram && derive)
+            return derive_scram(g, u, name, secret);
+        break;
     case PG_SECRET_MD5:
         memcpy(u->md5, secret.p + 3, CRYPTO_MD5_HEX);
         break;
     case PG_SECRET_NONE:
         break;
     }
-    return scram_verifier_mock(&u->verifier, span_of(g->secret, sizeof g->secret), span_str(name));
+    return scram_verifier_mock(&u->verifier, span_of(g->secret, sizeof g->secret), name);
+}
+
+bool pg_guard_make(const struct pg_guard *g, struct span name, struct span secret,
+                   struct pg_user *out)
+{
+    return make_user(g, name, secret, false, out);
 }
 
 static bool make_users(struct pg_guard *g, struct err *err)
 {
     for (size_t i = 0; i < g->auth->n_users; i++) {
         const struct user_conf *u = &g->auth->users[i];
-        if (!make_user(g, u->name, span_str(u->secret), &g->users[i]))
+        if (!make_user(g, span_str(u->name), span_str(u->secret), true, &g->users[i]))
             return err_set(err, CAUSE_INTERNAL, STAGE_CONFIG, 0,
                            "user %.64s: what a login needs cannot be derived from the secret",
                            u->name);
+        g->users[i].name = u->name;
         g->n++;
         g->has_md5 = g->has_md5 || g->users[i].md5[0];
     }
@@ -183,7 +209,7 @@ void *pg_guard_new(const struct front_conf *front, const struct pool_conf *pool,
 {
     size_t n = front->auth.n_users;
     struct pg_guard *g = calloc(1, sizeof *g + n * sizeof g->users[0]);
-    if (!g || !crypto_random(g->secret, sizeof g->secret)) {
+    if (!g || !make_secret(g, pool)) {
         free(g);
         err_set(err, CAUSE_INTERNAL, STAGE_CONFIG, 0, "no memory or no random bytes");
         return NULL;

@@ -48,18 +48,20 @@ static void on_compared(struct post_msg *msg)
     struct pg_auth_job *job = OWNER(msg, struct pg_auth_job, msg);
     struct pg_auth *a = job->auth;
     bool tried = job->tried, right = job->right;
+    const struct pg_out nothing = {0};
     struct err err = {0};
     job_free(job);
     if (!a)
         return;
     a->job = NULL;
+    a->waiting = false;
     if (!tried) {
         err_set(&err, CAUSE_INTERNAL, STAGE_CLIENT, 0, "the cryptographic library failed");
-        a->on_answer(a, PG_AUTH_BAD, &err);
+        a->on_answer(a, PG_AUTH_BAD, &nothing, &err);
     } else if (!right) {
-        a->on_answer(a, pg_auth_denied(a, "password", &err), &err);
+        a->on_answer(a, pg_auth_denied(a, "password", &err), &nothing, &err);
     } else {
-        a->on_answer(a, PG_AUTH_PROVEN, NULL);
+        a->on_answer(a, PG_AUTH_PROVEN, &nothing, NULL);
     }
 }
 
@@ -108,6 +110,7 @@ static enum pg_auth_step compare(struct pg_auth *a, struct span password, struct
     memcpy(job->text + password.n, a->name.p, a->name.n);
     job->password = span_of(job->text, password.n);
     a->job = job;
+    a->waiting = true;
     post_init(&job->msg, on_compare, on_helper_gone);
     post(a->helper, &job->msg);
     return PG_AUTH_WAIT;

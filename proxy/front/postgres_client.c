@@ -100,6 +100,42 @@ static enum step rename_one(struct pg_session *s, struct walk *w, const struct p
     return refuse(s, CAUSE_INTERNAL, "out of memory");
 }
 
+/* The statement is not to be done: the server is sent one that fails, so that the transaction is
+ * what it would be. */
+static enum step refuse_statement(struct pg_session *s, struct walk *w, const struct pg_msg *m,
+                                  const char *why)
+{
+    static const uint8_t query[] = "Q\0\0\0\x14" PG_REFUSED;
+    static const uint8_t parse[] = "P\0\0\0\x17\0" PG_REFUSED "\0\0";
+    bool is_parse = m->type == 'P';
+    if (!m->whole) {
+        struct err err;
+        err_set(&err, CAUSE_UNSUPPORTED, STAGE_CLIENT, 0,
+                "%s would stay in the session (session_state: refuse)", why);
+        pg_refuse(s, &err, NULL);
+        return STEP_CLOSED;
+    }
+    pg_outbox_add(&w->out, span_of(w->from.p, w->from.n - w->in.n));
+    w->from = w->in;
+    if (pg_flow_client(&s->server->flow, m->type, m->body) != PG_FLOW_OK)
+        return STEP_STOP;
+    pg_outbox_add(&w->out, is_parse ? span_of(parse, sizeof parse) : span_of(query, sizeof query));
+    w->from = w->in = span_skip(w->in, m->raw.n);
+    s->refused = why;
+    return STEP_ON;
+}
+
+/* What a query or a statement leaves behind. NULL: nothing to refuse. */
+static const char *trace(struct pg_session *s, const struct pg_msg *m)
+{
+    if (pg_flow_discards(&s->server->flow))
+        return NULL;
+    if (m->type == 'Q')
+        return pg_follow_text(s, m->body);
+    const uint8_t *nul = m->body.n ? memchr(m->body.p, 0, m->body.n) : NULL;
+    return nul ? pg_follow_text(s, span_skip(m->body, (size_t)(nul - m->body.p) + 1)) : NULL;
+}
+
 /* Does the message speak of prepared statements, or end the unnamed one? */
 static bool speaks_of_statements(uint8_t type)
 {
@@ -116,6 +152,11 @@ static enum step linked_one(struct pg_session *s, struct walk *w, enum pg_step w
     }
     if (m->type == 'X')
         return STEP_CLOSED;
+    if (m->type == 'Q' || m->type == 'P') {
+        const char *why = trace(s, m);
+        if (why)
+            return refuse_statement(s, w, m, why);
+    }
     if (speaks_of_statements(m->type) && s->renames)
         return rename_one(s, w, m);
     if (m->type == 'P' && m->body.n && m->body.p[0] != 0)

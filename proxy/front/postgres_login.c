@@ -68,11 +68,10 @@ static void after_step(struct pg_session *s, enum pg_auth_step step, const struc
 }
 
 /* An answer from elsewhere; what the client has sent meanwhile waits in s->carry. */
-static void on_answer(struct pg_auth *a, enum pg_auth_step step, const struct err *err)
+static void on_answer(struct pg_auth *a, enum pg_auth_step step, const struct pg_out *out,
+                      const struct err *err)
 {
-    struct pg_login *lg = OWNER(a, struct pg_login, auth);
-    const struct pg_out nothing = {0};
-    after_step(lg->session, step, &nothing, err);
+    after_step(OWNER(a, struct pg_login, auth)->session, step, out, err);
 }
 
 /* Too many failures from there: not even asked. */
@@ -90,6 +89,14 @@ static bool is_tried_out(struct pg_session *s)
     return true;
 }
 
+static struct pg_lookups *lookups_of(const struct pg_session *s)
+{
+    struct pg_route *r = s->base.route->state;
+    const struct auth_conf *auth = &s->base.gate->conf->auth;
+    return pg_lookups_get(&r->lookups, session_pool(&s->base), session_loop(&s->base), auth->query,
+                          auth->query_ttl_ms);
+}
+
 static void ask_for_proof(struct pg_session *s)
 {
     struct pg_login *lg = s->login;
@@ -104,6 +111,7 @@ static void ask_for_proof(struct pg_session *s)
         .tls = b->gate->tls,
         .near_by = pg_origin_is_near(b->peer),
         .name = span_of(lg->user, lg->user_n),
+        .lookups = lookups_of(s),
         .helper = pool_ledger(session_pool(b))->dialer->loop,
         .on_answer = on_answer,
     };
@@ -253,8 +261,8 @@ static void on_login_bytes(struct pg_session *s, struct span in)
 {
     struct err err;
     struct pg_msg m;
-    if (s->login->auth.job) {
-        (void)keep(s, in); /* its words are being weighed */
+    if (s->login->auth.waiting) {
+        (void)keep(s, in); /* its words, or its name, are being weighed */
         return;
     }
     switch (pg_next(&s->framer, &pg_whole_login, in, &m, &err)) {

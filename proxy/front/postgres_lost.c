@@ -22,7 +22,8 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
     struct server *sv = &ps->base;
     pg_tell_service(s, outcome != OUTCOME_DROP_PROTOCOL && outcome != OUTCOME_DROP_TIMEOUT);
     pg_exchange_over(s);
-    if (s->state == PG_SETTING) {
+    bool own = s->state == PG_SETTING; /* what is due is ours alone */
+    if (own && !s->within && !s->asking) {
         /* Not a byte of the client's has reached it: another server will do. */
         s->server = NULL;
         pool_drop(&sv, outcome);
@@ -46,7 +47,7 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
     pg_rename_unlink(s);
     s->server = NULL;
     s->loss_untold = true;
-    while (!torn && pg_flow_abandon(&ps->flow, &swallow, &step)) {
+    while (!torn && !own && pg_flow_abandon(&ps->flow, &swallow, &step)) {
         s->loss_untold = false;
         torn = step == PG_SWALLOW_END; /* what is due cannot be known any more */
         if (step == PG_SWALLOW_ERROR || step == PG_SWALLOW_ERROR_READY)
@@ -56,7 +57,9 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
     }
     pool_drop(&sv, outcome);
     s->cancelled = false;
-    if (torn || s->base.draining || pg_keeps_server(s)) {
+    bool asking = s->asking;
+    s->asking = s->within = false;
+    if (torn || asking || s->base.draining || pg_keeps_server(s)) {
         /* What the session had on that server is gone for good. */
         pg_say_error(s, &err, "FATAL", pg_sqlstate(err.cause, commit));
         session_close(&s->base, &err);

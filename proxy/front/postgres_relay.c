@@ -20,8 +20,8 @@ static const struct sm_row rows[PG_STATES] = {
     [PG_WELCOME] = {"welcome", TO(IDLE)},
     [PG_IDLE] = {"idle", TO(WAITING) | TO(SETTING) | TO(LINKED)},
     [PG_WAITING] = {"waiting", TO(SETTING) | TO(LINKED) | TO(IDLE)},
-    [PG_SETTING] = {"setting", TO(LINKED) | TO(IDLE)},
-    [PG_LINKED] = {"linked", TO(IDLE) | TO(FAILED)},
+    [PG_SETTING] = {"setting", TO(LINKED) | TO(IDLE) | TO(FAILED)},
+    [PG_LINKED] = {"linked", TO(IDLE) | TO(FAILED) | TO(SETTING)},
     [PG_FAILED] = {"failed", TO(IDLE)},
 #undef TO
 };
@@ -66,8 +66,10 @@ bool pg_may_release(const struct pg_session *s)
 
 void pg_pin(struct pg_session *s, const char *why)
 {
-    if (!s->pinned)
-        s->pinned = why;
+    if (s->pinned)
+        return;
+    s->pinned = why;
+    s->pinned_ms = loop_now(session_loop(&s->base));
 }
 
 bool pg_keeps_server(const struct pg_session *s)
@@ -125,10 +127,15 @@ void pg_transaction_end(struct pg_session *s)
         return;
     }
     if (pg_keeps_server(s)) {
+        pg_follow_forget(s);
+        if (pg_settings_again(s))
+            return;
         pg_set_deadline(s, PG_DEADLINE_IDLE,
                         pool_conf(session_pool(&s->base))->timeouts.client_idle_ms);
         return;
     }
+    if (pg_follow_ask(s))
+        return;
     pg_give_back(s);
     pg_become(s, PG_IDLE);
     pg_relay_input(s);
@@ -301,6 +308,13 @@ static void on_deadline(struct session *base)
     case PG_DEADLINE_STALL:
         on_stall(s);
         return;
+    case PG_DEADLINE_SETTING:
+        err_set(&err, CAUSE_REQUEST_TIMEOUT, STAGE_EXCHANGE, 0,
+                "the server did not take the client's settings within %llu ms (check.timeout)",
+                (unsigned long long)pool_conf(session_pool(base))->check.timeout_ms);
+        if (s->server)
+            pg_lose_server(s, &err, OUTCOME_DROP_TIMEOUT);
+        return;
     }
 }
 
@@ -349,7 +363,9 @@ static void on_fini(struct session *base, const struct err *err)
     pg_keys_remove(s);
     pg_login_free(s);
     pg_params_drop(&s->params);
+    pg_params_drop(&s->startup);
     pg_rename_free(s);
+    pg_follow_free(s);
     bufq_clear(&session_loop(base)->chunks, &s->carry);
 }
 
@@ -359,6 +375,7 @@ static void pool_state_free(void *state)
     pg_keys_free(r->keys);
     pg_statements_free(r->statements);
     pg_failures_free(r->failures);
+    pg_lookups_free(r->lookups);
     free(r);
 }
 
@@ -389,4 +406,5 @@ const struct relay_ops postgres_relay = {
     .on_deadline = on_deadline,
     .drain = on_drain,
     .fini = on_fini,
+    .describe = pg_describe,
 };

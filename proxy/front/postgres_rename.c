@@ -41,15 +41,25 @@ struct pending {
     uint8_t name[];
 };
 
+/* The unnamed statement. */
+struct unnamed {
+    uint8_t *body; /* of the Parse behind its name */
+    uint32_t n, cap;
+    uint32_t id;    /* which one a server has */
+    uint32_t batch; /* sent in it */
+    bool there;
+    bool kept; /* its text is; else it is on its server alone */
+};
+
 struct pg_client_statements {
     struct pg_names *names;
     struct list pending;  /* in the order of pg_flow's renamed tokens */
     struct list deallocs; /* DEALLOCATE "name" under way */
-    uint8_t *unnamed;     /* body of the Parse behind its name */
-    uint32_t unnamed_n, unnamed_cap;
-    uint32_t unnamed_id; /* counts up: which one a server has */
+    struct unnamed now;
+    struct unnamed before; /* what it was, while it may turn out that `now` was discarded ... */
+    bool before_here;      /* ... and whether the server at hand has it */
+    uint32_t unnamed_ids;  /* given out */
     uint32_t nth;
-    bool has_unnamed, unnamed_kept;
 };
 
 static struct pg_client_statements *have_statements(struct pg_session *s)
@@ -187,7 +197,7 @@ static void put_renamed(struct pg_outbox *o, const struct pg_msg *m, struct span
 static enum pg_named told(struct pg_session *s, const struct pg_msg *m)
 {
     return pg_flow_client(&s->server->flow, m->type, m->body) == PG_FLOW_OK ? PG_NAMED_SENT
-                                                                             : PG_NAMED_FULL;
+                                                                            : PG_NAMED_FULL;
 }
 
 /* ---- statements on the server ---- */
@@ -260,19 +270,33 @@ static struct pg_prepared *ensure(struct pg_session *s, struct pg_outbox *o,
 static void forget_unnamed(struct pg_session *s)
 {
     if (s->statements)
-        s->statements->has_unnamed = false;
+        s->statements->now.there = false;
     s->server->unnamed_of = 0;
 }
 
 /* The server at hand has it, and no other. */
 static void note_unnamed(struct pg_session *s, bool kept)
 {
-    struct pg_client_statements *c = s->statements;
-    c->has_unnamed = true;
-    c->unnamed_kept = kept;
-    c->unnamed_id++;
+    struct unnamed *u = &s->statements->now;
+    u->there = true;
+    u->kept = kept;
+    u->id = ++s->statements->unnamed_ids;
+    u->batch = s->server->flow.ends_sent;
     s->server->unnamed_of = s->base.id;
-    s->server->unnamed_id = c->unnamed_id;
+    s->server->unnamed_id = u->id;
+}
+
+/* If what was sent before fails, the server never comes to the next one: this one stays. */
+static void save_unnamed(struct pg_session *s)
+{
+    struct pg_client_statements *c = s->statements;
+    if (!pg_flow_in_batch(&s->server->flow))
+        return;
+    const struct pg_server *ps = s->server;
+    struct unnamed spare = c->before;
+    c->before_here = ps->unnamed_of == s->base.id && ps->unnamed_id == c->now.id;
+    c->before = c->now;
+    c->now = spare;
 }
 
 static bool keep_unnamed(struct pg_session *s, const struct pg_msg *m)
@@ -280,21 +304,43 @@ static bool keep_unnamed(struct pg_session *s, const struct pg_msg *m)
     struct pg_client_statements *c = have_statements(s);
     if (!c)
         return false;
+    save_unnamed(s);
+    struct unnamed *u = &c->now;
     size_t n = m->body.n - 1;
-    if (m->whole && (n > c->unnamed_cap || (c->unnamed_cap > UNNAMED_ROOM && n < UNNAMED_ROOM))) {
+    if (m->whole && (n > u->cap || (u->cap > UNNAMED_ROOM && n < UNNAMED_ROOM))) {
         size_t cap = n > UNNAMED_ROOM ? n : n + n / 2 + 64;
-        uint8_t *p = realloc(c->unnamed, cap);
+        uint8_t *p = realloc(u->body, cap);
         if (!p)
             return false;
-        c->unnamed = p;
-        c->unnamed_cap = (uint32_t)cap;
+        u->body = p;
+        u->cap = (uint32_t)cap;
     }
     if (m->whole) {
-        memcpy(c->unnamed, m->body.p + 1, n);
-        c->unnamed_n = (uint32_t)n;
+        memcpy(u->body, m->body.p + 1, n);
+        u->n = (uint32_t)n;
     }
     note_unnamed(s, m->whole);
     return true;
+}
+
+/* The flow reports an error: what of the unnamed statement? */
+static void settle_unnamed(struct pg_session *s)
+{
+    struct pg_client_statements *c = s->statements;
+    struct pg_flow *flow = &s->server->flow;
+    if (!c || c->now.batch != flow->ends_seen)
+        return; /* a later one was sent meanwhile */
+    if (flow->parse_failed) {
+        forget_unnamed(s);
+    } else if (flow->parse_skipped) {
+        struct unnamed lost = c->now;
+        c->now = c->before;
+        c->before = lost;
+        c->now.batch = lost.batch;
+        s->server->unnamed_id = c->now.id;
+        if (!c->before_here)
+            s->server->unnamed_of = 0;
+    }
 }
 
 /* The unnamed statement is used: this server has it, is given it, or (PG_NAMED_OTHER) it must be
@@ -303,17 +349,17 @@ static enum pg_named ensure_unnamed(struct pg_session *s, struct pg_outbox *o)
 {
     struct pg_client_statements *c = s->statements;
     struct pg_server *ps = s->server;
-    if (c && c->has_unnamed && ps->unnamed_of == s->base.id && ps->unnamed_id == c->unnamed_id)
+    if (c && c->now.there && ps->unnamed_of == s->base.id && ps->unnamed_id == c->now.id)
         return PG_NAMED_PASS;
-    if (!c || !c->has_unnamed || !c->unnamed_kept)
+    if (!c || !c->now.there || !c->now.kept)
         return PG_NAMED_OTHER;
     if (!pending_add(s, PG_TOKEN_PARSE_OWN, 0, span_of(NULL, 0), NULL))
         return PG_NAMED_NO_MEMORY;
-    put_parse(o, "", 0, span_of(c->unnamed, c->unnamed_n));
+    put_parse(o, "", 0, span_of(c->now.body, c->now.n));
     pg_outbox_flush(o); /* the text may be another one before the walk ends */
     pg_flow_renamed(&ps->flow, PG_TOKEN_PARSE_OWN);
     ps->unnamed_of = s->base.id;
-    ps->unnamed_id = c->unnamed_id;
+    ps->unnamed_id = c->now.id;
     return PG_NAMED_PASS;
 }
 
@@ -360,6 +406,7 @@ static enum pg_named deallocate(struct pg_session *s, const struct pg_msg *m, st
     memcpy(b + verb_n, to, n + 1);
     if (parse) {
         memset(b + verb_n + n + 1, 0, 2);
+        save_unnamed(s);
         note_unnamed(s, false);
     }
     return told(s, m);
@@ -471,8 +518,11 @@ static enum pg_named on_use(struct pg_session *s, const struct pg_msg *m, struct
     if (!p)
         return PG_NAMED_NO_MEMORY;
     put_renamed(o, m, name, to, pg_prepared_name(p->number, to));
-    if (st->commits && m->type == 'B')
-        pg_flow_note_commit(&s->server->flow);
+    if (m->type == 'B') {
+        (void)pg_follow_trace(s, &st->trace); /* it was not refused when it was prepared */
+        if (st->commits)
+            pg_flow_note_commit(&s->server->flow);
+    }
     return told(s, m);
 }
 
@@ -587,8 +637,8 @@ bool pg_rename_told(struct pg_session *s, const struct pg_msg *m)
         note_tag(s, m->body);
     if (!s->statements)
         return false;
-    if (flow->parse_lost)
-        forget_unnamed(s);
+    if (flow->parse_failed || flow->parse_skipped)
+        settle_unnamed(s);
     for (; flow->renamed_lost > 0; flow->renamed_lost--)
         settle(s, false);
     bool own = flow->own_done;
@@ -701,7 +751,8 @@ void pg_rename_free(struct pg_session *s)
         return;
     pg_rename_unlink(s);
     pg_names_free(&c->names);
-    free(c->unnamed);
+    free(c->now.body);
+    free(c->before.body);
     free(c);
     s->statements = NULL;
 }

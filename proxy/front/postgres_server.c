@@ -11,37 +11,6 @@
 
 /* ---- from the server ---- */
 
-void pg_note_parameter(struct pg_session *s, struct span body)
-{
-    struct pg_server *ps = s->server;
-    struct span name, value;
-    if (!pg_read_parameter(body, &name, &value))
-        return;
-    uint64_t before = pg_params_planning(ps->params);
-    bool fits = pg_params_set(&ps->params, name, value);
-    if (before != pg_params_planning(ps->params)) /* who can tell which came first */
-        pg_prepared_unsettled(ps->prepared, ps->flow.ends_seen, NULL, NULL);
-    if (s->state == PG_SETTING)
-        return;
-    if (!fits || !pg_params_set(&s->params, name, value)) {
-        server_retire(&ps->base, OUTCOME_DROP_DIRTY);
-    } else if (pg_params_same(s->params, ps->params)) {
-        pg_params_drop(&s->params);
-        s->params = pg_params_take(ps->params);
-    }
-}
-
-static void note_complete(struct pg_session *s, struct span body)
-{
-    struct span tag;
-    if (!pg_read_complete(body, &tag))
-        return;
-    if (span_eq(tag, SPAN_LIT("PREPARE")))
-        pg_pin(s, "a statement prepared in SQL");
-    else if (span_eq(tag, SPAN_LIT("LISTEN")))
-        pg_pin(s, "LISTEN");
-}
-
 /* The server's answer to our cancel: said in our words, since the deadline was ours. */
 static bool replace_cancel_error(struct pg_session *s, const struct pg_msg *m)
 {
@@ -86,6 +55,8 @@ static void after_ready(struct pg_session *s)
         pg_refuse(s, &err, NULL);
     } else if (pg_may_release(s))
         pg_transaction_end(s);
+    else if (!pg_flow_is_busy(flow) && pg_settings_again(s))
+        return;
     else if (!pg_flow_is_busy(flow) && flow->tx != PG_TX_IDLE && t->idle_transaction_ms)
         pg_set_deadline(s, PG_DEADLINE_IDLE_TX, t->idle_transaction_ms);
     else if (!pg_flow_is_busy(flow) && s->deadline == PG_DEADLINE_REQUEST)
@@ -144,9 +115,27 @@ static bool walk_setting(struct pg_session *s, struct walk *w, const struct pg_m
     skip(w, m->raw.n, true);
     if (!done)
         return true;
+    bool asked = s->asking;
     pg_settings_done(s);
     w->linked_now = true;
+    w->ready = asked; /* what was asked for was the last thing before the server is free */
     return !s->base.closed && s->state == PG_LINKED;
+}
+
+/* The statement that was made to fail did. */
+static bool explain_refusal(struct pg_session *s, const struct pg_msg *m)
+{
+    struct pg_fields f;
+    struct err err;
+    if (!s->refused || !m->whole || !pg_read_error(m->body, &f) || f.message.n < 1 ||
+        !memmem(f.message.p, f.message.n, PG_REFUSED, sizeof PG_REFUSED - 1))
+        return false;
+    err_set(&err, CAUSE_UNSUPPORTED, STAGE_CLIENT, 0,
+            "%s would stay in the session (session_state: refuse)", s->refused);
+    s->refused = NULL;
+    session_error(&s->base, &err);
+    pg_say_error(s, &err, "ERROR", NULL);
+    return true;
 }
 
 /* An error that is told in other words than the server's. True: it has been. */
@@ -154,10 +143,10 @@ static bool replace_error(struct pg_session *s, struct walk *w, const struct pg_
 {
     if (s->renames && pg_rename_error(s, m, &w->out))
         return true;
-    if (!s->cancelled)
+    if (!s->cancelled && !s->refused)
         return false;
     flush_to_client(s, w);
-    return replace_cancel_error(s, m);
+    return explain_refusal(s, m) || replace_cancel_error(s, m);
 }
 
 /* A message begins. False: the session has let go of the server, or is gone. */
@@ -174,12 +163,20 @@ static bool walk_message(struct pg_session *s, struct walk *w, const struct pg_m
     }
     if (s->state == PG_SETTING)
         return walk_setting(s, w, m, step);
-    if (m->type == 'S')
-        pg_note_parameter(s, m->body);
-    else if (m->type == 'C')
-        note_complete(s, m->body);
     bool drop = false;
-    if (m->type == 'E') {
+    if (m->type == 'S') {
+        collect(w);
+        drop = !pg_settings_reported(s, m->body);
+    } else if (m->type == 'C') {
+        pg_outbox_add(&w->out, span_of(w->from.p, w->from.n - w->in.n + m->raw.n));
+        w->from = span_skip(w->in, m->raw.n);
+        pg_follow_tag(s, m->body, &w->out);
+        if (s->base.closed)
+            return false;
+    } else if (m->type == 'Z') {
+        s->resetting = false;
+        pg_follow_ready(s);
+    } else if (m->type == 'E') {
         collect(w);
         drop = replace_error(s, w, m);
     }
@@ -257,7 +254,12 @@ static void on_server_readable(struct server *sv)
         return;
     }
     /* The scratch memory is free again for the client's bytes. */
-    if (w.linked_now || s->held)
+    if (w.linked_now && (w.ready || s->within)) {
+        s->within = false;
+        after_ready(s);
+        if (s->state == PG_LINKED)
+            pg_relay_input(s);
+    } else if (w.linked_now || s->held)
         pg_relay_input(s);
     else if (!w.in.n && (w.ready || (!pg_keeps_server(s) && pg_may_release(s))))
         after_ready(s);

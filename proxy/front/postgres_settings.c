@@ -8,8 +8,18 @@
 #include "proxy/front/postgres.h"
 #include "proxy/wire/postgres_read.h"
 
-/* A string constant that means the same whatever standard_conforming_strings is. */
-static void put_literal(struct pg_out *o, struct span v)
+void pg_sql_text(struct pg_out *o, const char *text)
+{
+    size_t n = strlen(text);
+    if (o->cap - o->n < n) {
+        o->overflow = true;
+        return;
+    }
+    memcpy(o->p + o->n, text, n);
+    o->n += n;
+}
+
+void pg_sql_literal(struct pg_out *o, struct span v)
 {
     if (o->cap - o->n < 2 * v.n + 4) {
         o->overflow = true;
@@ -25,29 +35,18 @@ static void put_literal(struct pg_out *o, struct span v)
     o->p[o->n++] = '\'';
 }
 
-static void put_text(struct pg_out *o, const char *text)
-{
-    size_t n = strlen(text);
-    if (o->cap - o->n < n) {
-        o->overflow = true;
-        return;
-    }
-    memcpy(o->p + o->n, text, n);
-    o->n += n;
-}
-
 static void put_setting(struct pg_out *o, bool *first, struct span name, const struct span *value)
 {
-    put_text(o, *first ? "SELECT " : ", ");
+    pg_sql_text(o, *first ? "SELECT " : ", ");
     *first = false;
-    put_text(o, "pg_catalog.set_config(");
-    put_literal(o, name);
-    put_text(o, ", ");
+    pg_sql_text(o, "pg_catalog.set_config(");
+    pg_sql_literal(o, name);
+    pg_sql_text(o, ", ");
     if (value)
-        put_literal(o, *value);
+        pg_sql_literal(o, *value);
     else
-        put_text(o, "NULL");
-    put_text(o, ", false)");
+        pg_sql_text(o, "NULL");
+    pg_sql_text(o, ", false)");
 }
 
 /* What must be set on the server for this client; false: nothing, or (overflow) too much. */
@@ -73,44 +72,73 @@ static bool make_settings(const struct pg_session *s, struct pg_out *o)
     return !first;
 }
 
+bool pg_settings_send(struct pg_session *s, const struct pg_out *text)
+{
+    struct pg_server *ps = s->server;
+    uint8_t head[PG_HEADER] = {'Q'};
+    uint32_t len = (uint32_t)text->n + 5;
+    for (int i = 0; i < 4; i++)
+        head[1 + i] = (uint8_t)(len >> (24 - 8 * i));
+    if (text->overflow || pg_flow_client(&ps->flow, 'Q', pg_out_span(text)) != PG_FLOW_OK)
+        return false;
+    ps->check_failed = false;
+    pg_become(s, PG_SETTING);
+    pg_set_deadline(s, PG_DEADLINE_SETTING, pool_conf(session_pool(&s->base))->check.timeout_ms);
+    struct iovec iov[] = {{head, sizeof head}, {text->p, text->n}, {(char[]){0}, 1}};
+    server_sendv(&ps->base, iov, 3);
+    return true;
+}
+
+/* What the client wants is sent to the server, if it must be. False: it cannot be sent. */
+static bool set_server(struct pg_session *s)
+{
+    uint8_t buf[PG_PARAMS_BYTES * 2];
+    struct pg_out text = pg_out_of(buf, sizeof buf);
+    if (pg_params_same(s->params, s->server->params) || !make_settings(s, &text))
+        return true;
+    return pg_settings_send(s, &text);
+}
+
 void pg_link_up(struct pg_session *s)
 {
     struct server *sv = s->waiter.server;
-    struct pg_server *ps = pg_server_of(sv);
-    uint8_t buf[PG_PARAMS_BYTES * 2];
     s->waiter.server = NULL;
-    s->server = ps;
-    ps->check_failed = false;
-    if (pg_params_same(s->params, ps->params)) {
-        pg_become(s, PG_LINKED);
-        return;
-    }
-    struct pg_out text = pg_out_of(buf + PG_HEADER, sizeof buf - PG_HEADER - 1);
-    if (!make_settings(s, &text)) {
-        pg_become(s, PG_LINKED);
-        return;
-    }
-    buf[PG_HEADER + text.n] = 0;
-    uint32_t len = (uint32_t)text.n + 5;
-    buf[0] = 'Q';
-    for (int i = 0; i < 4; i++)
-        buf[1 + i] = (uint8_t)(len >> (24 - 8 * i));
-    pg_become(s, PG_SETTING);
-    if (text.overflow ||
-        pg_flow_client(&ps->flow, 'Q', span_of(buf + PG_HEADER, text.n + 1)) != PG_FLOW_OK) {
+    s->server = pg_server_of(sv);
+    s->within = false;
+    if (!s->startup)
+        s->startup = pg_params_take(s->params);
+    if (!set_server(s)) {
         struct err err;
         err_set(&err, CAUSE_TOO_LARGE, STAGE_EXCHANGE, 0, "too many settings for one server");
         pg_give_back(s);
         pg_refuse(s, &err, NULL);
         return;
     }
-    server_send(sv, buf, text.n + 6);
+    if (s->state != PG_SETTING)
+        pg_become(s, PG_LINKED);
+}
+
+/*
+ * Behind RESET and DISCARD ALL, for what follows on the same server. (In a transaction that is
+ * rolled back, so is this, and the server reports both.)
+ */
+bool pg_settings_again(struct pg_session *s)
+{
+    if (pg_params_same(s->params, s->server->params) || s->server->flow.tx == PG_TX_FAILED)
+        return false;
+    s->within = true;
+    return set_server(s) && s->state == PG_SETTING;
 }
 
 /* Our own settings were answered. */
 void pg_settings_done(struct pg_session *s)
 {
     struct pg_server *ps = s->server;
+    if (s->asking) {
+        pg_follow_asked(s);
+        pg_become(s, PG_LINKED);
+        return;
+    }
     if (ps->check_failed) {
         struct err err = s->waiter.err;
         pg_give_back(s);
@@ -149,13 +177,106 @@ static void note_error(struct pg_session *s, struct span body)
                 (int)(f.message.n > 100 ? 100 : f.message.n), (const char *)f.message.p);
 }
 
-/* While SETTING nothing reaches the client but changed parameters. True: settings done. */
+/* What the server has it set to cannot be told: no client wants this value. */
+#define UNKNOWN SPAN_LIT("\x01")
+
+static void tell_parameter(struct pg_outbox *o, struct span name, struct span value)
+{
+    size_t n = PG_HEADER + name.n + 1 + value.n + 1;
+    if (n > PG_OUTBOX_OWN)
+        return;
+    struct pg_out out = pg_out_of(pg_outbox_own(o, n), n);
+    pg_put_parameter(&out, name, value);
+}
+
+/* One setting, that the server reset to its own value, goes back to the client's. */
+static void reset_one(struct pg_session *s, struct span name, struct pg_outbox *o)
+{
+    struct pg_server *ps = s->server;
+    struct span had, wish, own;
+    bool reported = pg_params_get(ps->origin, name, &own);
+    if (pg_param_reported_only(name))
+        return;
+    bool wished = pg_params_get(s->startup, name, &wish);
+    bool has = pg_params_get(s->params, name, &had);
+    bool news = reported && wished && !(has && span_eq(had, wish));
+    bool well = pg_params_set(&s->params, name, wished ? wish : span_of(NULL, 0));
+    if (!reported && pg_params_get(ps->params, name, &had))
+        well &= pg_params_set(&ps->params, name, UNKNOWN);
+    if (!well)
+        server_retire(&ps->base, OUTCOME_DROP_DIRTY);
+    if (news)
+        tell_parameter(o, name, wish);
+}
+
+static void reset_all(struct pg_session *s, struct pg_params *names, struct pg_outbox *o)
+{
+    struct pg_params *of = pg_params_take(names); /* it may be replaced meanwhile */
+    for (size_t i = 0; i < pg_params_count(of); i++) {
+        struct span name, value;
+        pg_params_at(of, i, &name, &value);
+        reset_one(s, name, o);
+    }
+    pg_params_drop(&of);
+}
+
+void pg_settings_reset(struct pg_session *s, struct span name, struct pg_outbox *o)
+{
+    if (!s->startup)
+        return;
+    s->resetting = true;
+    if (name.n) {
+        reset_one(s, name, o);
+        return;
+    }
+    reset_all(s, s->params, o);
+    reset_all(s, s->server->params, o);
+}
+
+static bool note_parameter(struct pg_session *s, struct span name, struct span value)
+{
+    struct pg_server *ps = s->server;
+    uint64_t before = pg_params_planning(ps->params);
+    bool fits = pg_params_set(&ps->params, name, value);
+    if (before != pg_params_planning(ps->params)) /* who can tell which came first */
+        pg_prepared_unsettled(ps->prepared, ps->flow.ends_seen, NULL, NULL);
+    if (!fits)
+        server_retire(&ps->base, OUTCOME_DROP_DIRTY);
+    return fits;
+}
+
+bool pg_settings_reported(struct pg_session *s, struct span body)
+{
+    struct pg_server *ps = s->server;
+    struct span name, value, origin, had, wish;
+    if (!pg_read_parameter(body, &name, &value) || !note_parameter(s, name, value))
+        return true;
+    bool known = pg_params_get(s->params, name, &had);
+    if (s->resetting && known && pg_params_get(ps->origin, name, &origin) &&
+        span_eq(value, origin) && pg_params_get(s->startup, name, &wish) && span_eq(had, wish))
+        return false; /* the client was told what it goes back to */
+    if (known && span_eq(had, value))
+        return false;
+    if (!pg_params_set(&s->params, name, value))
+        server_retire(&ps->base, OUTCOME_DROP_DIRTY);
+    else if (pg_params_same(s->params, ps->params)) {
+        pg_params_drop(&s->params);
+        s->params = pg_params_take(ps->params);
+    }
+    return true;
+}
+
+/* While SETTING nothing reaches the client but parameters that it did not know. True: done. */
 bool pg_setting_one(struct pg_session *s, const struct pg_msg *m, enum pg_flow_step step)
 {
-    if (m->type == 'S') {
-        pg_note_parameter(s, m->body);
-        io_send(&s->base.io, m->raw.p, m->raw.n);
+    struct span name, value, had;
+    if (m->type == 'S' && pg_read_parameter(m->body, &name, &value)) {
+        (void)note_parameter(s, name, value);
+        if (!pg_params_get(s->params, name, &had) || !span_eq(had, value))
+            io_send(&s->base.io, m->raw.p, m->raw.n);
     }
+    if (m->type == 'D' && s->asking && m->whole)
+        pg_follow_row(s, m->body);
     if (m->type == 'E')
         note_error(s, m->body);
     return step == PG_FLOW_READY;

@@ -7,6 +7,7 @@
  */
 #include "proxy/core/list.h"
 #include "proxy/core/span.h"
+#include "proxy/wire/postgres_text.h"
 
 struct pg_statements; /* all of a pool's clients on one worker */
 struct pg_names;      /* one client's; NULL: none yet */
@@ -14,9 +15,11 @@ struct pg_names;      /* one client's; NULL: none yet */
 struct pg_statement {
     struct list node;
     uint8_t digest[16];
-    uint32_t edition; /* what its name on servers is counted by: its results have changed so often */
+    uint32_t
+        edition; /* what its name on servers is counted by: its results have changed so often */
     uint32_t refs;
-    bool commits; /* it is a COMMIT: see pg_flow_note_commit() */
+    struct pg_trace trace; /* what it leaves behind; its name points into body */
+    bool commits;          /* it is a COMMIT: see pg_flow_note_commit() */
     uint32_t n;
     uint8_t body[]; /* of a Parse message, behind the name: text, parameter types */
 };

@@ -3,12 +3,15 @@
 /*
  * The Redis relay. What its files share:
  *
- *     redis_relay.c     life of a client: TLS, reading, deadlines, drain, the one tick that decides
+ *     redis_relay.c     life of a client: TLS, reading, drain, the one tick that decides
+ *     redis_clock.c     its deadlines
  *     redis_command.c   from the client: what is asked, who answers, what is forwarded
  *     redis_shared.c    servers shared by many: leases, replies, losses, second tries
  *     redis_own.c       a server of the client's own: MULTI, blocking calls, subscriptions
  *     redis_answer.c    to the client: the order of answers, errors in Redis' words
  *     redis_guard.c     logins
+ *     redis_access.c    a request's line of the access log
+ *     redis_describe.c  what operators see
  *
  *           command          granted               nothing in flight
  *     FREE --------> ASKING ---------> SHARED ----------------------> FREE
@@ -81,27 +84,39 @@ struct redis_request {
     uint32_t size;   /* bytes of the command */
     uint32_t permit; /* of the service breaker */
     uint64_t since_ms, since_us;
+    uint64_t wait_us; /* of those, for a server */
+    uint64_t told;    /* bytes of its reply */
+};
+
+/*
+ * What a client has only while something of its is under way: most are idle most of the time, and
+ * an idle one is to cost little. From the route's stock; returned by the tick that finds nothing
+ * left to do.
+ */
+struct redis_work {
+    struct list node; /* of the stock */
+    struct redis_framer framer;
+    struct waiter waiter;
+    struct bufq queued;  /* bytes of queued requests, in order */
+    struct bufq again;   /* the same, to be sent a second time: in front of `queued` */
+    struct bufq held;    /* bytes of `hold` */
+    struct bufq answers; /* texts of TEXT requests, in order */
+    struct err why;      /* of FAILED requests, or of the end */
 };
 
 struct redis_client {
     struct session base;
     enum redis_state state;
-    struct redis_framer framer;
     struct redis_session session;
-    struct redis_user user; /* SHARED: the lease */
-    struct server *own;     /* OWN: the lease */
-    struct waiter waiter;
-    struct list requests; /* oldest first */
+    struct redis_work *work; /* NULL: nothing is under way */
+    struct redis_user user;  /* SHARED: the lease */
+    struct server *own;      /* OWN: the lease */
+    struct list requests;    /* oldest first */
     unsigned n_requests, n_flying, n_queued;
     size_t bytes;               /* of commands under way */
     struct redis_request *hold; /* waits for a server of its own; nothing is read meanwhile */
     struct bufq carry;          /* bytes of the client that cannot be used yet */
-    struct bufq queued;         /* bytes of queued requests, in order */
-    struct bufq again;          /* the same, to be sent a second time: in front of `queued` */
-    struct bufq held;           /* bytes of `hold` */
-    struct bufq answers;        /* texts of TEXT requests, in order */
     struct deferred tick;
-    struct err why;     /* of FAILED requests, or of the end */
     bool doomed;        /* ends at the next tick, because of `why` */
     bool stalled;       /* reading stopped before the end of what is there */
     bool barrier;       /* nothing is read until all is answered and the server given back */
@@ -115,6 +130,8 @@ struct redis_client {
     uint64_t active_ms; /* the client's last byte */
     uint64_t failed_ms; /* when a request failed last */
     uint64_t moved_ms;  /* when it last took bytes that had to wait for it */
+    uint64_t passed_ms; /* when something of its was last passed on, in either direction */
+    uint64_t again_ms;  /* `again` is not sent before; 0: nothing is to be sent again */
     uint64_t read_us;
     uint64_t said, taken; /* bytes */
     uint64_t end_ms;
@@ -143,10 +160,19 @@ static inline void redis_wake(struct redis_client *c)
     loop_defer(redis_loop(c), &c->tick);
 }
 
+/* The reason of its end, and of what failed. */
+const struct err *redis_why(const struct redis_client *c);
+
 /* relay */
 void redis_become(struct redis_client *c, enum redis_state to);
 /* The client ends at the next tick; nothing more is said to it. */
 void redis_doom(struct redis_client *c, const struct err *err);
+
+/* clock: sets the timer for what is due first */
+void redis_arm(struct redis_client *c);
+void redis_on_deadline(struct session *base);
+/* Does the client take what it is told? */
+void redis_note_progress(struct redis_client *c);
 
 /* command */
 /* Uses what it can of the client's bytes; returns the rest. */
@@ -171,6 +197,7 @@ void redis_answered(struct redis_client *c, struct redis_request *r, struct serv
 void redis_note_trouble(struct redis_request *r, const struct redis_reply_piece *piece,
                         struct server *sv);
 extern const struct redis_call_ops redis_call_ops;
+void redis_waiter_init(struct redis_client *c, struct waiter *w);
 void redis_user_lost(struct redis_user *user, const struct redis_loss *loss);
 
 /* own */
@@ -185,6 +212,10 @@ void redis_lose_own(struct redis_client *c, const struct err *err, enum outcome 
 void redis_leave_own(struct redis_client *c);
 
 /* answer */
+/* What the client needs to do anything. False: no memory, the client is doomed. */
+bool redis_work_begin(struct redis_client *c);
+/* Nothing is under way. */
+void redis_work_end(struct redis_client *c);
 struct redis_request *redis_request_new(struct redis_client *c, enum redis_request_state state);
 void redis_request_free(struct redis_client *c, struct redis_request *r);
 void redis_say(struct redis_client *c, struct span bytes);
@@ -197,6 +228,19 @@ void redis_deliver(struct redis_client *c);
 void redis_permit_result(struct redis_client *c, struct redis_request *r,
                          enum service_result result);
 
+/* access */
+void redis_access_write(struct redis_client *c, const struct redis_request *r, enum cause cause);
+/* A request ends, for the access log: before its state changes and before its server is let go. */
+static inline void redis_access(struct redis_client *c, const struct redis_request *r,
+                                enum cause cause)
+{
+    if (log_access_on(redis_loop(c)->log, cause != CAUSE_NONE))
+        redis_access_write(c, r, cause);
+}
+
+/* describe */
+void redis_describe(const struct session *base, struct census_client *row);
+
 /* guard */
 struct redis_guard {
     struct redis_session_conf open, locked; /* doors that trust, doors that ask for a password */
@@ -206,10 +250,12 @@ void *redis_guard_new(const struct front_conf *front, const struct pool_conf *po
 void redis_guard_free(void *guard);
 enum redis_auth redis_guard_check(const struct redis_client *c, const struct redis_act *act);
 
-/* What all clients of a route share: room for answers, requests not in use. */
+/* What all clients of a route share: room for answers, what is not in use, what the server says of
+ * itself. */
 struct redis_common {
-    struct list free;
-    unsigned n_free;
+    struct list free, works;
+    unsigned n_free, n_works;
+    struct redis_about about;
     uint8_t answer[REDIS_PIECE_MAX + REDIS_ANSWER_ROOM];
 };
 void *redis_common_new(void);

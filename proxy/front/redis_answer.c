@@ -11,13 +11,16 @@
 #include "proxy/front/redis.h"
 
 #define FREE_REQUESTS 4096 /* kept per route for reuse */
+#define SPARE_WORKS 256    /* ... and these */
 #define SAY_AT_ONCE 4096   /* bytes that are not worth collecting */
 
 void *redis_common_new(void)
 {
     struct redis_common *r = calloc(1, sizeof *r);
-    if (r)
-        list_init(&r->free);
+    if (!r)
+        return NULL;
+    list_init(&r->free);
+    list_init(&r->works);
     return r;
 }
 
@@ -29,7 +32,62 @@ void redis_common_free(void *state)
         list_remove(n);
         free(OWNER(n, struct redis_request, node));
     }
+    while (r && (n = list_first(&r->works))) {
+        list_remove(n);
+        free(OWNER(n, struct redis_work, node));
+    }
     free(r);
+}
+
+static const struct err out_of_memory = {
+    .cause = CAUSE_INTERNAL, .stage = STAGE_CLIENT, .note = "out of memory"};
+
+const struct err *redis_why(const struct redis_client *c)
+{
+    return c->work ? &c->work->why : &out_of_memory;
+}
+
+bool redis_work_begin(struct redis_client *c)
+{
+    struct redis_common *route = c->base.route->state;
+    if (c->work)
+        return true;
+    struct list *n = list_first(&route->works);
+    struct redis_work *w;
+    if (n) {
+        list_remove(n);
+        route->n_works--;
+        w = OWNER(n, struct redis_work, node);
+    } else {
+        w = calloc(1, sizeof *w);
+    }
+    if (!w) {
+        redis_doom(c, &out_of_memory);
+        return false;
+    }
+    list_init(&w->node);
+    redis_waiter_init(c, &w->waiter);
+    w->why.cause = CAUSE_NONE;
+    c->work = w;
+    return true;
+}
+
+void redis_work_end(struct redis_client *c)
+{
+    struct redis_common *route = c->base.route->state;
+    struct redis_work *w = c->work;
+    if (!w)
+        return;
+    CHECK(w->waiter.state == WAITER_NONE);
+    CHECK(!w->queued.len && !w->again.len && !w->held.len && !w->answers.len);
+    c->work = NULL;
+    if (route->n_works >= SPARE_WORKS) {
+        free(w);
+        return;
+    }
+    w->framer = (struct redis_framer){0};
+    list_push_front(&route->works, &w->node);
+    route->n_works++;
 }
 
 struct redis_request *redis_request_new(struct redis_client *c, enum redis_request_state state)
@@ -114,8 +172,9 @@ void redis_answer(struct redis_client *c, struct span text)
     if (!r)
         return;
     struct err err;
-    if (bufq_append(&redis_loop(c)->chunks, &c->answers, text)) {
-        r->text_n = (uint32_t)text.n;
+    if (bufq_append(&redis_loop(c)->chunks, &c->work->answers, text)) {
+        r->text_n = r->size = (uint32_t)text.n;
+        c->bytes += text.n; /* ECHO is answered with as much as was sent */
         return;
     }
     err_set(&err, CAUSE_INTERNAL, STAGE_CLIENT, 0, "out of memory");
@@ -126,7 +185,7 @@ void redis_answer(struct redis_client *c, struct span text)
 static void note_error(struct redis_client *c, const struct err *err)
 {
     uint64_t now = loop_now(redis_loop(c));
-    if (c->failed_ms == now && c->why.cause == err->cause)
+    if (c->failed_ms == now && c->work->why.cause == err->cause)
         pool_count_error(session_pool(&c->base), err->cause);
     else
         session_error(&c->base, err);
@@ -135,11 +194,12 @@ static void note_error(struct redis_client *c, const struct err *err)
 
 void redis_fail(struct redis_client *c, struct redis_request *r, const struct err *err)
 {
+    redis_access(c, r, err->cause);
     r->state = REDIS_REQ_FAILED;
     r->cause = (uint8_t)err->cause;
     note_error(c, err);
     if (!c->doomed)
-        c->why = *err;
+        c->work->why = *err;
     redis_wake(c);
 }
 
@@ -147,10 +207,10 @@ static void say_text(struct redis_client *c, size_t n)
 {
     while (n > 0) {
         struct iovec iov;
-        CHECK(bufq_iov(&c->answers, &iov, 1) == 1);
+        CHECK(bufq_iov(&c->work->answers, &iov, 1) == 1);
         size_t part = iov.iov_len < n ? iov.iov_len : n;
         redis_say(c, span_of(iov.iov_base, part));
-        bufq_consume(&redis_loop(c)->chunks, &c->answers, part);
+        bufq_consume(&redis_loop(c)->chunks, &c->work->answers, part);
         n -= part;
     }
 }
@@ -166,8 +226,9 @@ static void say_failure(struct redis_client *c, const struct redis_request *r)
         [REDIS_FATE_UNKNOWN] = "; outcome unknown: it may have been executed",
     };
     char text[256];
+    const struct err *why = &c->work->why;
     snprintf(text, sizeof text, "%s%s",
-             c->why.cause == cause ? c->why.note : "the request could not be done", fates[r->fate]);
+             why->cause == cause ? why->note : "the request could not be done", fates[r->fate]);
     redis_put_refusal(&out, cause, text);
     for (uint32_t i = 0; i < r->call.replies && !r->slot.mute; i++)
         redis_say(c, redis_out_span(&out));

@@ -111,7 +111,7 @@ static void forward_shared(struct redis_client *c, const struct redis_slot *slot
         if (c->state == REDIS_SHARED && c->n_flying == 0 && !redis_may_stay(c))
             redis_leave_shared(c);
         if (c->state == REDIS_FREE && redis_ask_shared(c) == LEASE_REFUSED) {
-            redis_fail(c, r, &c->waiter.err);
+            redis_fail(c, r, &c->work->waiter.err);
             return;
         }
         if (c->state == REDIS_SHARED && redis_may_stay(c)) {
@@ -119,7 +119,7 @@ static void forward_shared(struct redis_client *c, const struct redis_slot *slot
             return;
         }
     }
-    queue(c, r, &c->queued, bytes);
+    queue(c, r, &c->work->queued, bytes);
     c->n_queued++;
 }
 
@@ -137,8 +137,10 @@ static void forward_own(struct redis_client *c, const struct redis_act *act, str
         break;
     case REDIS_READ:
     case REDIS_WRITE:
-    case REDIS_BLOCKING:
     case REDIS_TRANSACTION:
+        c->dirty = c->dirty || (act->verdict.script && c->session.conf->pin_scripts);
+        break;
+    case REDIS_BLOCKING:
     case REDIS_LOCAL:
     case REDIS_REFUSED:
     case REDIS_CLASS_COUNT:
@@ -156,32 +158,23 @@ static void forward_own(struct redis_client *c, const struct redis_act *act, str
         c->streaming = false;
         return;
     }
-    queue(c, r, &c->held, bytes);
+    queue(c, r, &c->work->held, bytes);
     c->hold = r;
 }
 
 /* ---- one command ---- */
 
-/* The log says what the client is told, without the prefix. */
-static void note_refusal(struct redis_client *c, const struct redis_act *act, struct span told)
+static void note_refusal(struct redis_client *c, const struct redis_act *act)
 {
-    static const char prefix[] = "-ERR carpool: ";
-    size_t skip = told.n > 0 ? 1 : 0;
-    if (told.n >= sizeof prefix && memcmp(told.p, prefix, sizeof prefix - 1) == 0)
-        skip = sizeof prefix + strlen(cause_word(act->cause));
-    struct span text = skip < told.n ? span_skip(told, skip) : told;
-    while (text.n > 0 && (text.p[text.n - 1] == '\r' || text.p[text.n - 1] == '\n'))
-        text.n--;
     struct err err;
-    err_set(&err, act->cause, STAGE_CLIENT, 0, "%.*s", text.n < 150 ? (int)text.n : 150,
-            (const char *)text.p);
+    err_set(&err, act->cause, STAGE_CLIENT, 0, "%s", act->note);
     session_error(&c->base, &err);
 }
 
 static void check_login(struct redis_client *c, const struct redis_act *act, struct redis_out *out)
 {
     enum redis_auth verdict = redis_guard_check(c, act);
-    redis_session_auth(&c->session, verdict, out);
+    redis_session_auth(&c->session, act, verdict, out);
     if (verdict == REDIS_AUTH_OK)
         return;
     struct err err;
@@ -196,6 +189,10 @@ static void on_command(struct redis_client *c, const struct redis_cmd *cmd)
     struct redis_common *route = c->base.route->state;
     struct redis_out out = redis_out_of(route->answer, sizeof route->answer);
     struct redis_act act;
+    if (cmd->nargs > 0 && span_ieq(cmd->args[0], SPAN_LIT("hello")))
+        c->session.about = redis_about_recall(pool_ledger(session_pool(&c->base)), &route->about)
+                               ? &route->about
+                               : NULL;
     redis_session_command(&c->session, cmd, &out, &act);
     switch (act.route) {
     case REDIS_TO_SHARED:
@@ -209,7 +206,7 @@ static void on_command(struct redis_client *c, const struct redis_cmd *cmd)
         break;
     case REDIS_TO_CLIENT:
         if (act.cause != CAUSE_NONE)
-            note_refusal(c, &act, redis_out_span(&out));
+            note_refusal(c, &act);
         break;
     }
     c->discarding = !cmd->last;
@@ -233,7 +230,7 @@ static void on_bad(struct redis_client *c, bool silent, const struct err *err)
     struct redis_out out = redis_out_of(buf, sizeof buf);
     redis_put_protocol_error(&out, err);
     redis_answer(c, redis_out_span(&out));
-    c->why = *err;
+    c->work->why = *err;
     c->closing = c->failed = true;
 }
 
@@ -274,7 +271,7 @@ static size_t try_block(struct redis_client *c, struct span in)
     static const char head[] = "*1\r\n$5\r\n";
     struct redis_block block;
     if (in.n < sizeof head || memcmp(in.p, head, sizeof head - 1) != 0 ||
-        ascii_lower(in.p[sizeof head - 1]) != 'm' || !redis_request_idle(&c->framer) ||
+        ascii_lower(in.p[sizeof head - 1]) != 'm' || !redis_request_idle(&c->work->framer) ||
         !redis_block_find(in, limits_of(c), REDIS_BLOCK_MAX, REDIS_PIPELINE, &block) ||
         !redis_session_block_ok(&c->session, &block))
         return 0;
@@ -286,6 +283,8 @@ static size_t try_block(struct redis_client *c, struct span in)
 struct span redis_walk(struct redis_client *c, struct span in)
 {
     c->stalled = false;
+    if (!redis_work_begin(c))
+        return span_skip(in, in.n);
     while (in.n > 0) {
         if (!redis_may_read(c)) {
             c->stalled = true;
@@ -298,7 +297,7 @@ struct span redis_walk(struct redis_client *c, struct span in)
         }
         struct redis_cmd cmd;
         struct err err;
-        enum redis_step step = redis_request_next(&c->framer, limits_of(c), in, &cmd, &err);
+        enum redis_step step = redis_request_next(&c->work->framer, limits_of(c), in, &cmd, &err);
         in = span_skip(in, cmd.used);
         switch (step) {
         case REDIS_WAIT:

@@ -20,6 +20,8 @@ void *redis_guard_new(const struct front_conf *front, const struct pool_conf *po
     };
     g->locked = g->open;
     g->locked.auth_required = true;
+    /* Several users: what one runs must not be able to answer another's requests. */
+    g->locked.pin_scripts = front->auth.n_users > 1;
     return g;
 }
 

@@ -59,16 +59,17 @@ static void send_held(struct redis_client *c)
 {
     struct loop *loop = redis_loop(c);
     struct redis_request *r = c->hold;
-    size_t n = bufq_peek(&c->held, loop->scratch, c->held.len);
-    bufq_clear(&loop->chunks, &c->held);
+    size_t n = bufq_peek(&c->work->held, loop->scratch, c->work->held.len);
+    bufq_clear(&loop->chunks, &c->work->held);
     c->hold = NULL;
+    r->wait_us = loop_usec() - r->since_us;
     redis_send_own(c, r, span_of(loop->scratch, n), !c->streaming);
 }
 
 static void take_lease(struct redis_client *c)
 {
-    c->own = c->waiter.server;
-    c->waiter.server = NULL;
+    c->own = c->work->waiter.server;
+    c->work->waiter.server = NULL;
     redis_become(c, REDIS_OWN);
     send_held(c);
 }
@@ -77,9 +78,9 @@ static void refuse_held(struct redis_client *c)
 {
     struct redis_request *r = c->hold;
     c->hold = NULL;
-    bufq_clear(&redis_loop(c)->chunks, &c->held);
+    bufq_clear(&redis_loop(c)->chunks, &c->work->held);
     redis_permit_result(c, r, SERVICE_NEUTRAL);
-    redis_fail(c, r, &c->waiter.err);
+    redis_fail(c, r, &c->work->waiter.err);
     /* What follows in a transaction must not be executed by itself; there is nothing else to
      * lose. */
     bool must_close = redis_session_lost(&c->session);
@@ -91,10 +92,10 @@ static void ask_own(struct redis_client *c)
 {
     uint64_t request_ms = pool_conf(session_pool(&c->base))->timeouts.request_ms;
     bool bounded = request_ms && !c->hold->slot.blocking;
-    c->waiter.exclusive = true;
-    c->waiter.due_ms = bounded ? loop_now(redis_loop(c)) + request_ms : 0;
+    c->work->waiter.exclusive = true;
+    c->work->waiter.due_ms = bounded ? loop_now(redis_loop(c)) + request_ms : 0;
     redis_become(c, REDIS_ASKING_OWN);
-    switch (pool_lease(session_pool(&c->base), &c->waiter)) {
+    switch (pool_lease(session_pool(&c->base), &c->work->waiter)) {
     case LEASE_GRANTED:
         take_lease(c);
         return;
@@ -110,7 +111,7 @@ static void ask_own(struct redis_client *c)
 void redis_on_own_lease(struct redis_client *c)
 {
     redis_wake(c);
-    if (c->waiter.server) {
+    if (c->work->waiter.server) {
         take_lease(c);
         return;
     }
@@ -174,7 +175,7 @@ void redis_lose_own(struct redis_client *c, const struct err *err, enum outcome 
     c->streaming = false;
     if (redis_session_lost(&c->session) && !c->doomed) {
         /* It would wait for messages that cannot come. */
-        c->why = end;
+        c->work->why = end;
         c->closing = c->failed = true;
     }
     redis_wake(c);
@@ -190,6 +191,7 @@ static void on_holder_lost(struct server *sv, const struct err *err)
 /* One piece. False: it answers nothing. */
 static bool on_piece(struct redis_client *c, const struct redis_reply_piece *piece)
 {
+    c->passed_ms = loop_now(redis_loop(c));
     struct redis_server *rs = own_of(c);
     struct redis_call *call = redis_server_oldest(rs);
     struct redis_request *r = call ? OWNER(call, struct redis_request, call) : NULL;
@@ -202,6 +204,7 @@ static bool on_piece(struct redis_client *c, const struct redis_reply_piece *pie
         return false;
     if (!r->slot.mute)
         redis_say(c, piece->raw);
+    r->told += piece->raw.n;
     call->open = !piece->ends;
     r->since_ms = loop_now(redis_loop(c));
     if (!piece->ends || whom != REDIS_FOR_SLOT)
@@ -266,8 +269,10 @@ static void on_own_readable(struct server *sv)
 
 static void on_own_drained(struct server *sv)
 {
+    struct redis_client *c = sv->holder;
     sv->ops->drained(sv);
-    redis_wake(sv->holder);
+    c->passed_ms = loop_now(redis_loop(c));
+    redis_wake(c);
 }
 
 const struct holder_ops redis_holder_ops = {

@@ -33,126 +33,9 @@ void redis_doom(struct redis_client *c, const struct err *err)
     if (c->doomed)
         return;
     c->doomed = true;
-    if (err != &c->why)
-        c->why = *err;
+    if (redis_work_begin(c) && err != &c->work->why)
+        c->work->why = *err;
     redis_wake(c);
-}
-
-static const struct timeouts_conf *timeouts_of(const struct redis_client *c)
-{
-    return &pool_conf(session_pool(&c->base))->timeouts;
-}
-
-/* ---- deadlines ---- */
-
-static struct redis_request *first_request(const struct redis_client *c)
-{
-    struct list *n = list_first(&c->requests);
-    return n ? OWNER(n, struct redis_request, node) : NULL;
-}
-
-/*
- * When the first request's time is over; UINT64_MAX: never. Requests behind it come to be first.
- * While a reply comes in pieces, each has that time anew, and a client that does not take them is
- * stall_due()'s.
- */
-static uint64_t request_due(const struct redis_client *c)
-{
-    const struct redis_request *r = first_request(c);
-    uint64_t ms = timeouts_of(c)->request_ms;
-    if (!r || r->state != REDIS_REQ_FLYING || r->slot.blocking || !ms ||
-        (r->call.open && io_unsent(&c->base.io)))
-        return UINT64_MAX;
-    return r->since_ms + ms;
-}
-
-static uint64_t login_due(const struct redis_client *c)
-{
-    bool in = c->state != REDIS_TLS && c->session.authenticated;
-    return in ? UINT64_MAX : c->base.since_ms + timeouts_of(c)->client_login_ms;
-}
-
-static uint64_t idle_due(const struct redis_client *c)
-{
-    uint64_t ms = timeouts_of(c)->client_idle_ms;
-    bool idle = ms && list_empty(&c->requests) && !redis_session_subscribed(&c->session);
-    return idle ? c->active_ms + ms : UINT64_MAX;
-}
-
-static uint64_t stall_due(const struct redis_client *c)
-{
-    uint64_t ms = timeouts_of(c)->write_stall_ms;
-    return ms && io_unsent(&c->base.io) ? c->moved_ms + ms : UINT64_MAX;
-}
-
-/* Does the client take what it is told? */
-static void note_progress(struct redis_client *c)
-{
-    uint64_t taken = c->said - io_unsent(&c->base.io);
-    if (taken == c->taken && io_unsent(&c->base.io))
-        return;
-    c->taken = taken;
-    c->moved_ms = loop_now(redis_loop(c));
-}
-
-static uint64_t sooner(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
-/* The timer is left alone while it fires early enough: requests come and go without touching it. */
-static void arm(struct redis_client *c)
-{
-    uint64_t due = c->state == REDIS_ENDING ? c->end_ms
-                                            : sooner(sooner(request_due(c), login_due(c)),
-                                                     sooner(idle_due(c), stall_due(c)));
-    if (due == UINT64_MAX || (c->armed_ms && c->armed_ms <= due))
-        return;
-    uint64_t now = loop_now(redis_loop(c));
-    c->armed_ms = due;
-    session_deadline(&c->base, due > now ? due - now : 1);
-}
-
-static void close_late(struct redis_client *c, enum cause cause, const char *what, uint64_t ms)
-{
-    struct err err;
-    err_set(&err, cause, STAGE_CLIENT, 0, "%s %llu ms", what, (unsigned long long)ms);
-    session_close(&c->base, &err);
-}
-
-static void time_out_requests(struct redis_client *c, uint64_t now)
-{
-    while (!c->doomed && request_due(c) <= now) {
-        if (c->state != REDIS_OWN) {
-            redis_time_out(c, first_request(c));
-            continue;
-        }
-        struct err err;
-        err_set(&err, CAUSE_REQUEST_TIMEOUT, STAGE_EXCHANGE, 0, "no reply within %llu ms",
-                (unsigned long long)timeouts_of(c)->request_ms);
-        redis_lose_own(c, &err, OUTCOME_DROP_TIMEOUT);
-    }
-}
-
-static void on_deadline(struct session *base)
-{
-    struct redis_client *c = redis_client_of(base);
-    const struct timeouts_conf *t = timeouts_of(c);
-    uint64_t now = loop_now(redis_loop(c));
-    c->armed_ms = 0;
-    note_progress(c);
-    if (c->state == REDIS_ENDING) {
-        session_close(base, &c->why);
-    } else if (login_due(c) <= now) {
-        close_late(c, CAUSE_CLIENT_TIMEOUT, "not logged in within", t->client_login_ms);
-    } else if (stall_due(c) <= now) {
-        close_late(c, CAUSE_WRITE_STALL, "the client took nothing for", t->write_stall_ms);
-    } else if (idle_due(c) <= now) {
-        close_late(c, CAUSE_CLIENT_TIMEOUT, "idle for", t->client_idle_ms);
-    } else {
-        time_out_requests(c, now);
-        redis_wake(c);
-    }
 }
 
 /* ---- reading ---- */
@@ -201,9 +84,11 @@ static void say_and_end(struct redis_client *c, const struct err *err)
 {
     uint8_t buf[512];
     struct redis_out out = redis_out_of(buf, sizeof buf);
+    if (!redis_work_begin(c))
+        return;
     redis_put_err(&out, err);
     redis_answer(c, redis_out_span(&out));
-    c->why = *err;
+    c->work->why = *err;
     c->closing = c->failed = true;
     redis_wake(c);
 }
@@ -235,7 +120,7 @@ static void discard(struct redis_client *c)
 {
     ssize_t n = io_read(&c->base.io, redis_loop(c)->scratch, LOOP_READ_MAX);
     if (n <= 0 && n != -EAGAIN)
-        session_close(&c->base, &c->why);
+        session_close(&c->base, redis_why(c));
 }
 
 static void read_client(struct redis_client *c)
@@ -249,6 +134,7 @@ static void read_client(struct redis_client *c)
     if (!walk && (c->carry.len > REDIS_CARRY_HIGH || c->closing) && !c->base.io.broken) {
         c->stalled = true;
         io_pause(&c->base.io);
+        redis_wake(c);
         return;
     }
     /* What is carried and what comes must fit into the carry again, if nothing is used. */
@@ -267,7 +153,7 @@ static void read_client(struct redis_client *c)
         return;
     }
     c->read_us = loop_usec();
-    c->active_ms = loop_now(loop);
+    c->active_ms = c->passed_ms = loop_now(loop);
     redis_wake(c);
     struct span in = span_of(loop->scratch, had + (size_t)n);
     if (walk) {
@@ -304,11 +190,16 @@ static void on_drained(struct session *base)
 
 static void on_lease(struct waiter *w)
 {
-    struct redis_client *c = OWNER(w, struct redis_client, waiter);
+    struct redis_client *c = w->holder;
     if (c->state == REDIS_ASKING)
         redis_on_shared_lease(c);
     else
         redis_on_own_lease(c);
+}
+
+void redis_waiter_init(struct redis_client *c, struct waiter *w)
+{
+    *w = (struct waiter){.holder_ops = &redis_holder_ops, .holder = c, .on_lease = on_lease};
 }
 
 static void tend(struct redis_client *c)
@@ -330,7 +221,7 @@ static bool may_drain(struct redis_client *c)
 static bool end(struct redis_client *c)
 {
     if (c->doomed) {
-        session_close(&c->base, &c->why);
+        session_close(&c->base, redis_why(c));
         return true;
     }
     if (c->state == REDIS_ENDING)
@@ -341,7 +232,7 @@ static bool end(struct redis_client *c)
         /* As Redis: no place is taken up by waiting. What it has said would turn the close to a
          * reset. */
         (void)io_read(&c->base.io, redis_loop(c)->scratch, LOOP_READ_MAX);
-        session_close(&c->base, &c->why);
+        session_close(&c->base, redis_why(c));
         return true;
     }
     if (c->closing && c->failed && done && c->state == REDIS_FREE) {
@@ -352,10 +243,16 @@ static bool end(struct redis_client *c)
         return false;
     }
     if ((c->closing && done) || (c->leaving && done && !c->stalled) || may_drain(c)) {
-        session_close(&c->base, c->failed ? &c->why : NULL);
+        session_close(&c->base, c->failed ? redis_why(c) : NULL);
         return true;
     }
     return false;
+}
+
+static bool is_idle(const struct redis_client *c)
+{
+    return c->state == REDIS_FREE && list_empty(&c->requests) && c->carry.len == 0 && !c->hold &&
+           !c->doomed && !c->closing && !c->stalled && !c->discarding;
 }
 
 static void on_tick(struct deferred *d)
@@ -364,7 +261,7 @@ static void on_tick(struct deferred *d)
     struct io *io = &c->base.io;
     if (c->doomed || c->state == REDIS_TLS || c->state == REDIS_ENDING) {
         if (!end(c))
-            arm(c);
+            redis_arm(c);
         return;
     }
     tend(c);
@@ -373,14 +270,16 @@ static void on_tick(struct deferred *d)
         read_on(c);
         redis_wake(c); /* and once more */
     }
-    note_progress(c);
+    redis_note_progress(c);
     if (c->own && io_unsent(io) <= redis_high_water(c))
         io_resume(&c->own->io);
     if (end(c))
         return;
     if (!c->leaving && c->carry.len <= REDIS_CARRY_HIGH && !c->closing)
         io_resume(io);
-    arm(c);
+    if (is_idle(c))
+        redis_work_end(c);
+    redis_arm(c);
 }
 
 /* ---- life ---- */
@@ -395,10 +294,7 @@ static void on_open(struct session *base)
     list_init(&c->user.node);
     c->user.on_lost = redis_user_lost;
     deferred_init(&c->tick, on_tick);
-    c->waiter.holder_ops = &redis_holder_ops;
-    c->waiter.holder = c;
-    c->waiter.on_lease = on_lease;
-    c->active_ms = c->moved_ms = loop_now(redis_loop(c));
+    c->active_ms = c->moved_ms = c->passed_ms = loop_now(redis_loop(c));
     if (!base->gate->tls || !base->peer) {
         come_in(c);
         return;
@@ -427,11 +323,13 @@ static void on_drain(struct session *base)
 }
 
 /* Requests on a shared server become tombstones there; all others are over. */
-static void drop_requests(struct redis_client *c)
+static void drop_requests(struct redis_client *c, enum cause cause)
 {
     LIST_EACH(n, &c->requests) {
         struct redis_request *r = OWNER(n, struct redis_request, node);
         redis_permit_result(c, r, SERVICE_NEUTRAL);
+        if (r->state == REDIS_REQ_FLYING || r->state == REDIS_REQ_QUEUED)
+            redis_access(c, r, cause);
         if (r->state != REDIS_REQ_FLYING || !list_linked(&r->call.node)) {
             redis_request_free(c, r);
             continue;
@@ -445,21 +343,24 @@ static void drop_requests(struct redis_client *c)
 
 static void on_fini(struct session *base, const struct err *err)
 {
-    (void)err;
     struct redis_client *c = redis_client_of(base);
     struct chunk_pool *chunks = &redis_loop(c)->chunks;
     deferred_cancel(&c->tick);
-    pool_cancel(&c->waiter);
+    if (c->work)
+        pool_cancel(&c->work->waiter);
     if (c->own)
         redis_leave_own(c);
-    drop_requests(c);
+    drop_requests(c, err ? err->cause : CAUSE_CLIENT_GONE);
     if (c->user.server)
         redis_user_leave(&c->user);
     bufq_clear(chunks, &c->carry);
-    bufq_clear(chunks, &c->queued);
-    bufq_clear(chunks, &c->again);
-    bufq_clear(chunks, &c->held);
-    bufq_clear(chunks, &c->answers);
+    if (!c->work)
+        return;
+    bufq_clear(chunks, &c->work->queued);
+    bufq_clear(chunks, &c->work->again);
+    bufq_clear(chunks, &c->work->held);
+    bufq_clear(chunks, &c->work->answers);
+    redis_work_end(c);
 }
 
 /* A server of its own is not kept for a client that has left: BLPOP may never end. Whoever shares
@@ -486,7 +387,8 @@ const struct relay_ops redis_relay = {
     .on_readable = on_readable,
     .on_drained = on_drained,
     .on_hangup = on_hangup,
-    .on_deadline = on_deadline,
+    .on_deadline = redis_on_deadline,
     .drain = on_drain,
     .fini = on_fini,
+    .describe = redis_describe,
 };

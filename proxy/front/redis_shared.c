@@ -3,9 +3,11 @@
  * Servers shared by many clients. A client with requests in flight keeps to one server, so that it
  * reads its own writes and its replies come in order; with none it has no server at all.
  *
- *   lost   unsent             asks again elsewhere, silently
- *          read-only          asks again within attempts and budget
+ *   lost   unsent             asks again elsewhere, silently; at once the first time
+ *          read-only          asks again within attempts and budget, after a pause (retry.backoff)
  *          everything else    fails; whether it was executed is not known, and that is said
+ *
+ * All tries of a request share the time of one (timeouts.request, from when it was sent first).
  */
 #include "pools/ledger.h"
 #include "pools/pool.h"
@@ -26,18 +28,31 @@ bool redis_may_stay(const struct redis_client *c)
 
 static void take_lease(struct redis_client *c)
 {
-    c->user.server = c->waiter.server;
-    c->waiter.server = NULL;
+    c->user.server = c->work->waiter.server;
+    c->work->waiter.server = NULL;
     redis_user_join(&c->user);
     redis_become(c, REDIS_SHARED);
 }
 
-enum lease_result redis_ask_shared(struct redis_client *c)
+/* Until when may the lease take? What is tried again has its time since the first try. */
+static uint64_t lease_due(const struct redis_client *c)
 {
     uint64_t request_ms = conf_of(c)->timeouts.request_ms;
-    c->waiter.exclusive = false;
-    c->waiter.due_ms = request_ms ? loop_now(redis_loop(c)) + request_ms : 0;
-    enum lease_result result = pool_lease(session_pool(&c->base), &c->waiter);
+    if (!request_ms)
+        return 0;
+    LIST_EACH(n, &c->requests) {
+        const struct redis_request *r = OWNER(n, struct redis_request, node);
+        if (r->state == REDIS_REQ_QUEUED && r->tries > 0)
+            return r->since_ms + request_ms;
+    }
+    return loop_now(redis_loop(c)) + request_ms;
+}
+
+enum lease_result redis_ask_shared(struct redis_client *c)
+{
+    c->work->waiter.exclusive = false;
+    c->work->waiter.due_ms = lease_due(c);
+    enum lease_result result = pool_lease(session_pool(&c->base), &c->work->waiter);
     if (result == LEASE_GRANTED)
         take_lease(c);
     else if (result == LEASE_WAITING)
@@ -64,7 +79,8 @@ void redis_send(struct redis_client *c, struct redis_request *r, struct span byt
         return;
     }
     r->state = REDIS_REQ_FLYING;
-    r->since_ms = loop_now(redis_loop(c));
+    if (r->tries == 0)
+        r->since_ms = loop_now(redis_loop(c));
     c->n_flying++;
 }
 
@@ -76,12 +92,13 @@ static void send_queued(struct redis_client *c)
         struct redis_request *r = OWNER(n, struct redis_request, node);
         if (r->state != REDIS_REQ_QUEUED || r == c->hold)
             continue;
-        size_t size = bufq_peek(&c->queued, loop->scratch, r->call.bytes);
-        bufq_consume(&loop->chunks, &c->queued, size);
+        size_t size = bufq_peek(&c->work->queued, loop->scratch, r->call.bytes);
+        bufq_consume(&loop->chunks, &c->work->queued, size);
         c->n_queued--;
+        r->wait_us = loop_usec() - r->since_us;
         redis_send(c, r, span_of(loop->scratch, size));
     }
-    CHECK(c->n_queued == 0 && c->queued.len == 0);
+    CHECK(c->n_queued == 0 && c->work->queued.len == 0);
 }
 
 static void fail_queued(struct redis_client *c, const struct err *err)
@@ -93,22 +110,22 @@ static void fail_queued(struct redis_client *c, const struct err *err)
         redis_permit_result(c, r, SERVICE_NEUTRAL);
         redis_fail(c, r, err);
     }
-    bufq_clear(&redis_loop(c)->chunks, &c->queued);
+    bufq_clear(&redis_loop(c)->chunks, &c->work->queued);
     c->n_queued = 0;
 }
 
 /* What is sent a second time goes before what was not sent yet. Both are chains of chunks. */
 static void join_again(struct redis_client *c)
 {
-    if (!c->again.len)
+    if (!c->work || !c->work->again.len)
         return;
-    if (c->queued.len) {
-        c->again.tail->next = c->queued.head;
-        c->again.tail = c->queued.tail;
-        c->again.len += c->queued.len;
+    if (c->work->queued.len) {
+        c->work->again.tail->next = c->work->queued.head;
+        c->work->again.tail = c->work->queued.tail;
+        c->work->again.len += c->work->queued.len;
     }
-    c->queued = c->again;
-    c->again = (struct bufq){0};
+    c->work->queued = c->work->again;
+    c->work->again = (struct bufq){0};
 }
 
 void redis_tend_shared(struct redis_client *c)
@@ -116,8 +133,9 @@ void redis_tend_shared(struct redis_client *c)
     if (c->state == REDIS_SHARED && c->n_flying == 0)
         redis_leave_shared(c);
     join_again(c);
-    if (c->state != REDIS_FREE || c->n_queued == 0)
+    if (c->state != REDIS_FREE || c->n_queued == 0 || loop_now(redis_loop(c)) < c->again_ms)
         return;
+    c->again_ms = 0;
     switch (redis_ask_shared(c)) {
     case LEASE_GRANTED:
         send_queued(c);
@@ -125,7 +143,7 @@ void redis_tend_shared(struct redis_client *c)
     case LEASE_WAITING:
         return;
     case LEASE_REFUSED:
-        fail_queued(c, &c->waiter.err);
+        fail_queued(c, &c->work->waiter.err);
         return;
     }
 }
@@ -133,24 +151,43 @@ void redis_tend_shared(struct redis_client *c)
 void redis_on_shared_lease(struct redis_client *c)
 {
     redis_wake(c);
-    if (c->waiter.server) {
+    if (c->work->waiter.server) {
         take_lease(c);
         send_queued(c);
         return;
     }
     redis_become(c, REDIS_FREE);
-    fail_queued(c, &c->waiter.err);
+    fail_queued(c, &c->work->waiter.err);
 }
 
 /* ---- replies ---- */
 
+/* After a failover the name may lead elsewhere: who asks next is to come to the new primary. */
+static void renew(struct server *sv, struct span line)
+{
+    struct pool *p = sv->pool;
+    struct loop *loop = sv->io.loop;
+    if (!ledger_renew(pool_ledger(p), loop_now(loop)))
+        return;
+    server_retire(sv, OUTCOME_DROP_RECYCLED);
+    log_write(loop->log, LOG_WARN, "servers_renewed", "pool=%s endpoint=%s reason=\"%.*s\"",
+              pool_ledger(p)->name, sv->endpoint->label, line.n < 100 ? (int)line.n : 100,
+              (const char *)line.p);
+}
+
 void redis_note_trouble(struct redis_request *r, const struct redis_reply_piece *piece,
                         struct server *sv)
 {
-    if (piece->type != '-' || !piece->ends)
+    if (piece->type != '-' || !piece->ends || r->slot.script)
         return;
     switch (redis_error_trouble(piece->line)) {
     case REDIS_TROUBLE_LOADING:
+        r->ill = true;
+        renew(sv, piece->line);
+        return;
+    case REDIS_TROUBLE_READONLY:
+        renew(sv, piece->line);
+        return;
     case REDIS_TROUBLE_BUSY:
         r->ill = true;
         return;
@@ -158,7 +195,6 @@ void redis_note_trouble(struct redis_request *r, const struct redis_reply_piece 
         server_retire(sv, OUTCOME_DROP_FAILED); /* it is not who it was */
         return;
     case REDIS_TROUBLE_NONE:
-    case REDIS_TROUBLE_READONLY:
     case REDIS_TROUBLE_CLIENTS:
         return;
     }
@@ -168,6 +204,7 @@ void redis_answered(struct redis_client *c, struct redis_request *r, struct serv
 {
     struct pool *p = session_pool(&c->base);
     c->n_flying--;
+    redis_access(c, r, CAUSE_NONE);
     pool_service_result(p, sv, !r->ill, r->permit);
     r->permit = 0;
     redis_request_free(c, r);
@@ -191,11 +228,13 @@ static void on_reply(struct redis_call *call, const struct redis_reply_piece *pi
 {
     struct redis_request *r = OWNER(call, struct redis_request, call);
     struct redis_client *c = r->client;
+    c->passed_ms = loop_now(redis_loop(c));
     if (piece->begins)
         mind_room(c);
     if (!r->slot.mute)
         redis_say(c, piece->raw);
     redis_note_trouble(r, piece, c->user.server);
+    r->told += piece->raw.n;
     r->since_ms = loop_now(redis_loop(c));
     if (!piece->ends || call->replies > 0)
         return;
@@ -205,15 +244,31 @@ static void on_reply(struct redis_call *call, const struct redis_reply_piece *pi
 
 /* ---- losses ---- */
 
+/* When the next try may begin: the requests of a client wait together. False: too late then. */
+static bool pause_before(struct redis_client *c, const struct redis_request *r, bool unsent,
+                         uint64_t *at)
+{
+    uint64_t now = loop_now(redis_loop(c)), request_ms = conf_of(c)->timeouts.request_ms;
+    *at = c->again_ms;
+    if (unsent && r->tries == 0)
+        return true; /* the server had closed while idle, say: no sign of trouble */
+    if (*at <= now)
+        *at = now + pool_retry_wait(session_pool(&c->base), r->tries + 1u);
+    return !request_ms || *at < r->since_ms + request_ms;
+}
+
 static bool may_repeat(struct redis_client *c, struct redis_request *r,
                        const struct redis_loss *loss)
 {
-    if (c->state != REDIS_SHARED || r->tries + 1u >= conf_of(c)->retry.attempts)
+    uint64_t at;
+    if (c->state != REDIS_SHARED || r->tries + 1u >= conf_of(c)->retry.attempts ||
+        !pause_before(c, r, loss->unsent, &at))
         return false;
-    if (loss->unsent)
-        return true;
-    return r->slot.retryable && loss->why != OUTCOME_DROP_TIMEOUT &&
-           pool_may_retry(session_pool(&c->base));
+    if (!loss->unsent && (!r->slot.retryable || loss->why == OUTCOME_DROP_TIMEOUT ||
+                          !pool_may_retry(session_pool(&c->base))))
+        return false;
+    c->again_ms = at;
+    return true;
 }
 
 /* The call's bytes are at the front of the lost server's log. */
@@ -221,10 +276,10 @@ static bool take_back(struct redis_client *c, struct redis_request *r, const str
 {
     struct iovec iov[40]; /* a command that may share fits into 33 chunks and two parts */
     int n = bufq_iov(log, iov, (int)ARRAY_LEN(iov));
-    size_t left = r->call.bytes, before = c->again.len;
+    size_t left = r->call.bytes, before = c->work->again.len;
     for (int i = 0; i < n && left > 0; i++) {
         size_t part = iov[i].iov_len < left ? iov[i].iov_len : left;
-        if (!bufq_append(&redis_loop(c)->chunks, &c->again, span_of(iov[i].iov_base, part)))
+        if (!bufq_append(&redis_loop(c)->chunks, &c->work->again, span_of(iov[i].iov_base, part)))
             break;
         left -= part;
     }
@@ -252,6 +307,7 @@ static void on_lost(struct redis_call *call, const struct redis_loss *loss)
     redis_permit_result(c, r, SERVICE_FAILED);
     if (call->open) {
         /* Half a reply is out: nothing that follows would be understood. */
+        redis_access(c, r, loss->err->cause);
         r->state = REDIS_REQ_FAILED;
         redis_doom(c, loss->err);
         return;
@@ -302,6 +358,8 @@ void redis_time_out(struct redis_client *c, struct redis_request *r)
     list_insert_between(&failed->node, &c->requests, c->requests.next);
     failed->slot = r->slot;
     failed->call.replies = r->call.replies;
+    failed->call.server = rs; /* to be named in the access log */
+    failed->since_us = r->since_us;
     failed->admitted = r->admitted;
     r->admitted = false;
     failed->fate = r->slot.retryable ? REDIS_FATE_NONE : REDIS_FATE_UNKNOWN;

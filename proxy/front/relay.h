@@ -16,9 +16,11 @@
 #include "proxy/front/front_conf.h"
 
 struct session;
+struct census_client;
 
 struct relay_ops {
     const char *name;
+    const char *alpn; /* the protocol's name in TLS; NULL: clients may name what they like */
     size_t session_size;
 
     /* What logging in needs beyond the configuration (verifiers), derived once per load and shared
@@ -48,4 +50,7 @@ struct relay_ops {
      * closed
        and memory freed after this. err NULL: an orderly end. */
     void (*fini)(struct session *s, const struct err *err);
+
+    /* Fills what front does not know of a client, for admin. May be NULL. */
+    void (*describe)(const struct session *s, struct census_client *row);
 };

@@ -38,12 +38,29 @@ const char *session_peer(const struct session *s, char *buf, size_t cap)
     return buf;
 }
 
+#define LINES_PER_S 20 /* of one cause, pool and worker */
+#define LEFT_OUT_MAX 32
+
+/* Whether there is room in the log for one more of its kind; `tail` is what else the line says. */
+static bool may_log(struct session *s, enum cause cause, char tail[LEFT_OUT_MAX])
+{
+    uint32_t left_out;
+    tail[0] = '\0';
+    if (!log_quota_take(&s->route->said[cause], loop_now(session_loop(s)), LINES_PER_S, &left_out))
+        return false;
+    if (left_out)
+        snprintf(tail, LEFT_OUT_MAX, " left_out=%u", left_out);
+    return true;
+}
+
 void session_error(struct session *s, const struct err *err)
 {
+    char tail[LEFT_OUT_MAX];
     pool_count_error(s->route->pool, err->cause);
-    log_write(session_loop(s)->log, LOG_INFO, "client_error",
-              "pool=%s conn=%u cause=%s reason=\"%s\"", pool_ledger(s->route->pool)->name, s->id,
-              cause_word(err->cause), err->note);
+    if (may_log(s, err->cause, tail))
+        log_write(session_loop(s)->log, LOG_INFO, "client_error",
+                  "pool=%s conn=%u cause=%s reason=\"%s\"%s", pool_ledger(s->route->pool)->name,
+                  s->id, cause_word(err->cause), err->note, tail);
 }
 
 static uint32_t share(const struct session *s, uint32_t total)
@@ -108,13 +125,14 @@ void session_close(struct session *s, const struct err *err)
     s->closed = true;
     struct loop *loop = session_loop(s);
     struct route *r = s->route;
-    char peer[64];
+    char peer[64], tail[LEFT_OUT_MAX];
     const char *name = pool_ledger(r->pool)->name;
     if (err) {
         pool_count_error(r->pool, err->cause);
-        log_write(loop->log, LOG_INFO, "client_closed",
-                  "pool=%s conn=%u client=%s cause=%s reason=\"%s\"", name, s->id,
-                  session_peer(s, peer, sizeof peer), cause_word(err->cause), err->note);
+        if (may_log(s, err->cause, tail))
+            log_write(loop->log, LOG_INFO, "client_closed",
+                      "pool=%s conn=%u client=%s cause=%s reason=\"%s\"%s", name, s->id,
+                      session_peer(s, peer, sizeof peer), cause_word(err->cause), err->note, tail);
     } else {
         log_write(loop->log, LOG_DEBUG, "client_closed", "pool=%s conn=%u client=%s", name, s->id,
                   session_peer(s, peer, sizeof peer));
@@ -128,6 +146,8 @@ void session_close(struct session *s, const struct err *err)
     list_remove(&s->node);
     r->n_sessions--;
     counter_set(&r->clients, r->n_sessions);
+    if (s->counted)
+        atomic_fetch_sub(&pool_ledger(r->pool)->clients, 1);
     atomic_fetch_sub(&r->front->clients, 1);
     loop_defer(loop, &s->after);
 }

@@ -20,6 +20,7 @@ struct session {
     uint32_t id; /* "conn=17" in logs and error texts */
     bool closed;
     bool draining;
+    bool counted;       /* one of the pool's limits.clients */
     uint32_t in_flight; /* exchanges admitted and not over; a session that ends gives them back */
     struct route *route;
     struct gate *gate; /* the settings it came in by; one reference */
@@ -61,6 +62,30 @@ static inline struct loop *session_loop(const struct session *s)
     return s->io.loop;
 }
 struct pool *session_pool(const struct session *s);
+
+/*
+ * The access log (`log.access`): one line for each exchange, said by the relay when it ends, BEFORE
+ * the lease is given back or dropped. Costs one load when nothing is to be written:
+ *
+ *     session_access(&s->base, &(struct access_line){.server = sv, .waiter = &s->waiter,
+ *                                                    .user = user, .cause = CAUSE_NONE});
+ */
+struct access_line {
+    const struct server *server; /* who carries it; NULL: nobody, it got none or lost it */
+    /* Of an exclusive lease, or of one that did not come: the figures below are taken from it and
+       from the server. NULL: they are given. */
+    const struct waiter *waiter;
+    struct span user; /* who the client is; empty: not known, or no matter */
+    enum cause cause; /* CAUSE_NONE: it ended well */
+    uint64_t wait_us, exchange_us;
+    uint64_t bytes_in, bytes_out; /* from the client, to the client */
+};
+void session_access_write(struct session *s, const struct access_line *line);
+static inline void session_access(struct session *s, const struct access_line *line)
+{
+    if (log_access_on(s->io.loop->log, line->cause != CAUSE_NONE))
+        session_access_write(s, line);
+}
 
 /* "127.0.0.1:4711" or "unix"; buf of at least 64 bytes. */
 const char *session_peer(const struct session *s, char *buf, size_t cap);

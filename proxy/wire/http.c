@@ -12,6 +12,7 @@
  */
 #include "proxy/wire/http.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 
 #include "proxy/wire/http_chunk.h"
@@ -30,10 +31,12 @@ struct http_parser {
     struct http_bad bad;
 
     /* The head as it grows: bytes, where the current line begins, lines so far. */
+    struct chunk_pool *lent; /* where it is kept; NULL: allocated */
+    struct chunk *chunk;     /* holds text, and behind it head if that fits */
     uint8_t *text;
     uint32_t n, cap, line, lines;
     bool skipped;           /* the one empty line that may precede a request */
-    struct http_head *head; /* with its fields in the same allocation */
+    struct http_head *head; /* followed by its fields */
 
     /* The body. */
     uint64_t left; /* IN_LENGTH: bytes to come; IN_CHUNKS and IN_CLOSE: bytes still allowed */
@@ -50,13 +53,30 @@ struct http_parser *http_parser_new(enum http_kind kind, const struct http_limit
     return p;
 }
 
+static bool in_chunk(const struct http_parser *p, const void *at)
+{
+    return p->chunk && (const uint8_t *)at >= p->chunk->data &&
+           (const uint8_t *)at < p->chunk->data + CHUNK_DATA;
+}
+
 static void free_head(struct http_parser *p)
 {
-    free(p->head);
-    free(p->text);
+    if (!in_chunk(p, p->head))
+        free(p->head);
+    if (!in_chunk(p, p->text))
+        free(p->text);
+    if (p->chunk)
+        chunk_put(p->lent, p->chunk);
+    p->chunk = NULL;
     p->head = NULL;
     p->text = NULL;
     p->n = p->cap = p->line = 0;
+}
+
+void http_parser_lend(struct http_parser *p, struct chunk_pool *chunks)
+{
+    CHECK(!p->text && !p->head);
+    p->lent = chunks;
 }
 
 void http_parser_drop_head(struct http_parser *p)
@@ -108,6 +128,17 @@ static bool refuse(struct http_parser *p, uint16_t status, const char *reason)
 
 /* ---- the head ------------------------------------------------------------------------------ */
 
+/* A chunk for a head that begins; false: to be allocated. */
+static bool borrow(struct http_parser *p)
+{
+    p->chunk = p->lent ? chunk_get(p->lent) : NULL;
+    if (!p->chunk)
+        return false;
+    p->text = p->chunk->data;
+    p->cap = CHUNK_DATA < p->limits.head ? CHUNK_DATA : p->limits.head;
+    return true;
+}
+
 /*
  * Room for `more` bytes at the end of the text, the head's limit being checked already. `in` is
  * what lies before us: when the whole head is in it, one allocation of its exact size does.
@@ -115,7 +146,7 @@ static bool refuse(struct http_parser *p, uint16_t status, const char *reason)
 static bool reserve(struct http_parser *p, size_t more, struct span in)
 {
     size_t need = p->n + more;
-    if (need <= p->cap)
+    if (need <= p->cap || (p->cap == 0 && need <= CHUNK_DATA && borrow(p)))
         return true;
     size_t cap = p->cap ? (size_t)p->cap * 2 : 1024;
     const uint8_t *end = p->cap ? NULL : memmem(in.p, in.n, "\r\n\r\n", 4);
@@ -125,9 +156,15 @@ static bool reserve(struct http_parser *p, size_t more, struct span in)
         cap = p->limits.head;
     if (cap < need)
         cap = need;
-    uint8_t *text = realloc(p->text, cap);
+    bool borrowed = p->chunk != NULL;
+    uint8_t *text = realloc(borrowed ? NULL : p->text, cap);
     if (!text)
         return refuse(p, 503, "there is no memory for the head");
+    if (borrowed) {
+        memcpy(text, p->text, p->n);
+        chunk_put(p->lent, p->chunk);
+        p->chunk = NULL;
+    }
     p->text = text;
     p->cap = (uint32_t)cap;
     return true;
@@ -191,10 +228,21 @@ static bool take_line(struct http_parser *p, bool *complete)
     return http_field_line(line, p->kind, &p->bad);
 }
 
+/* Memory for the head: behind its text, if there is room. */
+static void *place_head(struct http_parser *p, size_t n)
+{
+    const size_t align = _Alignof(max_align_t);
+    if (!p->chunk)
+        return malloc(n);
+    uintptr_t end = (uintptr_t)(p->chunk->data + p->n);
+    size_t at = p->n + (size_t)(-end & (align - 1));
+    return at + n <= CHUNK_DATA ? p->chunk->data + at : malloc(n);
+}
+
 static bool finish_head(struct http_parser *p)
 {
     size_t n = p->lines - 1;
-    p->head = malloc(sizeof *p->head + n * sizeof(struct http_field));
+    p->head = place_head(p, sizeof *p->head + n * sizeof(struct http_field));
     if (!p->head)
         return refuse(p, 503, "there is no memory for the head");
     struct http_field *fields = (struct http_field *)(void *)(p->head + 1);

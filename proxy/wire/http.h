@@ -30,6 +30,7 @@
  * END stands still: bytes of a following (pipelined) message stay with the caller until it resets.
  * Every way of cutting the input into pieces yields the same events (BODY pieces may be cut finer).
  */
+#include "proxy/core/bufq.h"
 #include "proxy/core/err.h"
 #include "proxy/core/span.h"
 
@@ -212,11 +213,18 @@ struct http_asked {
 struct http_parser;
 
 /*
- * About 200 bytes; a head buffer is allocated with the first byte of a head and freed by reset,
+ * About 200 bytes; memory for a head is taken with its first byte and given back by reset,
  * drop_head or free, so that an idle connection holds none. NULL when out of memory.
  */
 MUST_USE struct http_parser *http_parser_new(enum http_kind kind, const struct http_limits *limits);
 void http_parser_free(struct http_parser *p); /* NULL is allowed */
+
+/*
+ * Heads are kept in chunks of this pool from now on (what does not fit into one is allocated as
+ * before), so that a message costs no allocation. The pool belongs to the thread that feeds the
+ * parser and must outlive the head; NULL: the allocator's. Only between messages.
+ */
+void http_parser_lend(struct http_parser *p, struct chunk_pool *chunks);
 
 /* Ready for the next message on the connection; heads handed out before are gone. */
 void http_parser_reset(struct http_parser *p);

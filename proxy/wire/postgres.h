@@ -51,7 +51,7 @@ static inline bool pg_set_has(const struct pg_set *s, uint8_t type)
 struct pg_whole {
     struct pg_set types;
     struct pg_set fitting; /* these only if they are not longer than max */
-    uint32_t max;  /* body bytes; a longer message of `types` is PG_BAD (too_large) */
+    uint32_t max;          /* body bytes; a longer message of `types` is PG_BAD (too_large) */
     uint32_t peek; /* of any other message the first piece has at least min(len, peek) body bytes */
 };
 

@@ -76,7 +76,7 @@ static void lose_front(struct pg_flow *f)
 {
     enum pg_token token = pg_queue_front(&f->queue);
     f->renamed_lost += token_in(token, RENAMED);
-    f->parse_lost |= token == PG_TOKEN_PARSE;
+    f->parse_skipped |= token == PG_TOKEN_PARSE;
     drop_front(f);
 }
 
@@ -286,7 +286,9 @@ static bool server_complete(struct pg_flow *f, uint8_t type, struct span prefix)
 /* An extended message failed: everything up to the next Sync is discarded. */
 static void discard_to_sync(struct pg_flow *f)
 {
+    f->parse_failed = pg_queue_front(&f->queue) == PG_TOKEN_PARSE;
     lose_front(f);
+    f->parse_skipped = false;
     while (f->queue.due > 0 && pg_queue_front(&f->queue) != PG_TOKEN_SYNC)
         lose_front(f);
     f->skipping = f->queue.due == 0;
@@ -476,7 +478,7 @@ static enum pg_flow_step server_answer(struct pg_flow *f, uint8_t type, struct s
 
 enum pg_flow_step pg_flow_server(struct pg_flow *f, uint8_t type, struct span prefix)
 {
-    f->renamed_done = f->own_done = f->parse_lost = false;
+    f->renamed_done = f->own_done = f->parse_failed = f->parse_skipped = false;
     if (f->lost && type != 'Z')
         return PG_FLOW_OK;
     switch (type) {

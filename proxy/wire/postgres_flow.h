@@ -54,12 +54,14 @@ struct pg_flow {
     /* for pg_flow_commit_in_flight(): ReadyForQuery asked for, come or dropped, the commit's */
     bool commit_sent;
     uint32_t ends_sent, ends_seen, commit_end;
-    uint64_t requests; /* messages that ask for something, since init */
+    uint64_t requests;     /* messages that ask for something, since init */
     uint32_t renamed_lost; /* tokens of pg_flow_renamed() that will not be answered; the caller
                               counts them down */
     bool renamed_done;     /* the message just told answered such a token ... */
     bool own_done;         /* ... of a message of ours: no client sees it */
-    bool parse_lost;       /* a Parse of the unnamed statement failed or was discarded just now */
+    /* A Parse of the unnamed statement, just now: */
+    bool parse_failed;  /* failed: there is none any more */
+    bool parse_skipped; /* was discarded: it is what it was */
 };
 
 void pg_flow_init(struct pg_flow *f); /* a server right after login: idle, 'I' */

@@ -33,3 +33,28 @@ bool pg_text_is(struct span text, const char *word);
 /* DEALLOCATE [PREPARE] name, and nothing else: the name as the server reads it (folded to lower
  * case unless quoted) into `name`, its length. 0: it is something else, or does not fit. */
 size_t pg_text_deallocate(struct span text, uint8_t *name, size_t cap);
+
+/* What a statement leaves behind in the server's session, as far as its words show. */
+enum pg_leaves {
+    PG_LEAVES_NOTHING,         /* or nothing that can be seen here */
+    PG_LEAVES_SETTING,         /* the setting `name` */
+    PG_LEAVES_CHARACTERISTICS, /* default_transaction_isolation, _read_only, _deferrable */
+    PG_LEAVES_SETTINGS,        /* some settings */
+    PG_LEAVES_TEMPORARY,       /* a temporary table, view or sequence */
+    PG_LEAVES_CURSOR,          /* a cursor WITH HOLD */
+    PG_LEAVES_LOCK,            /* an advisory lock of the session */
+    PG_LEAVES_LIBRARY,         /* LOAD */
+    PG_LEAVES_RESET            /* RESET name, or (no name) RESET ALL */
+};
+struct pg_trace {
+    enum pg_leaves leaves;
+    bool set;         /* the command is SET: its tag is accounted for */
+    struct span name; /* in the text; as the server has it (TimeZone for SET TIME ZONE) */
+};
+/* Of the first statement of a text (its beginning will do); set_config() and advisory locks are
+ * found anywhere in it. PREPARE and LISTEN are told by their tags and are not looked for. */
+struct pg_trace pg_text_trace(struct span text);
+
+/* Goes on to the statement behind the first `;` that is no part of a string, name or comment. False:
+ * there is none. */
+bool pg_text_next(struct span *text);

@@ -13,13 +13,20 @@
 void redis_refuse(struct redis_act *act, struct redis_out *answer, enum cause cause,
                   const char *fmt, ...)
 {
-    char sentence[256];
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(sentence, sizeof sentence, fmt, ap);
+    vsnprintf(act->note, sizeof act->note, fmt, ap);
     va_end(ap);
     act->cause = cause;
-    redis_put_refusal(answer, cause, sentence);
+    redis_put_refusal(answer, cause, act->note);
+}
+
+void redis_refuse_line(struct redis_act *act, struct redis_out *answer, const char *why,
+                       const char *line)
+{
+    act->cause = CAUSE_DENIED;
+    snprintf(act->note, sizeof act->note, "%s", why);
+    redis_put_line(answer, line);
 }
 
 void redis_put_wrong_arity(struct redis_out *answer, const char *name)
@@ -81,11 +88,11 @@ static bool check_name(struct redis_act *act, struct redis_out *answer, struct s
     return true;
 }
 
-static void keep_name(char *to, uint8_t *n, struct span name)
+static void keep_name(struct redis_session *s, struct span name)
 {
     if (name.n > 0)
-        memcpy(to, name.p, name.n);
-    *n = (uint8_t)name.n;
+        memcpy(s->name, name.p, name.n);
+    s->name_n = (uint8_t)name.n;
 }
 
 /* ---- HELLO and AUTH ------------------------------------------------------------------------ */
@@ -95,21 +102,27 @@ static void put_text(struct redis_out *o, const char *text)
     redis_put_bulk(o, span_str(text));
 }
 
+static void put_about(struct redis_out *o, const char *name, const char *known, const char *usual)
+{
+    put_text(o, name);
+    put_text(o, known && known[0] ? known : usual);
+}
+
+/* What the server said of itself; as long as nobody has asked one, what is least to be relied upon:
+ * the
+   first version that knew HELLO. */
 static void put_hello(const struct redis_session *s, struct redis_out *o)
 {
+    const struct redis_about *a = s->about;
     redis_put_map(o, 7, s->resp);
-    put_text(o, "server");
-    put_text(o, "redis");
-    put_text(o, "version");
-    put_text(o, s->conf->version ? s->conf->version : "7.0.0");
+    put_about(o, "server", a ? a->server : NULL, "redis");
+    put_about(o, "version", a ? a->version : NULL, "6.0.0");
     put_text(o, "proto");
     redis_put_int(o, s->resp);
     put_text(o, "id");
     redis_put_int(o, (int64_t)s->id);
-    put_text(o, "mode");
-    put_text(o, "standalone");
-    put_text(o, "role");
-    put_text(o, "master");
+    put_about(o, "mode", a ? a->mode : NULL, "standalone");
+    put_about(o, "role", a ? a->role : NULL, "master");
     put_text(o, "modules");
     redis_put_array(o, 0);
 }
@@ -164,6 +177,15 @@ static bool read_version(struct redis_session *s, const struct redis_cmd *cmd, i
     return true;
 }
 
+static void welcome(struct redis_session *s, uint8_t version, struct span name,
+                    struct redis_out *answer)
+{
+    s->resp = version;
+    if (name.p)
+        keep_name(s, name);
+    put_hello(s, answer);
+}
+
 static void hello(struct redis_session *s, const struct redis_cmd *cmd, struct redis_out *answer,
                   struct redis_act *act)
 {
@@ -180,24 +202,19 @@ static void hello(struct redis_session *s, const struct redis_cmd *cmd, struct r
         act->route = REDIS_TO_AUTH;
         act->user = h.user;
         act->password = h.password;
-        s->hello = (uint8_t)version;
-        s->hello_named = h.named;
-        keep_name(s->hello_name, &s->hello_name_n, h.name);
+        act->hello = (uint8_t)version;
+        if (h.named)
+            act->name = h.name;
         return;
     }
     if (!s->authenticated) {
-        act->cause = CAUSE_DENIED;
-        redis_put_line(answer, REDIS_NOAUTH_HELLO);
+        redis_refuse_line(act, answer, "HELLO before the client has logged in", REDIS_NOAUTH_HELLO);
         return;
     }
-    s->resp = (uint8_t)version;
-    if (h.named)
-        keep_name(s->name, &s->name_n, h.name);
-    put_hello(s, answer);
+    welcome(s, (uint8_t)version, h.named ? h.name : (struct span){0}, answer);
 }
 
-static void auth(struct redis_session *s, const struct redis_cmd *cmd, struct redis_out *answer,
-                 struct redis_act *act)
+static void auth(const struct redis_cmd *cmd, struct redis_out *answer, struct redis_act *act)
 {
     if (cmd->argc == 1) {
         redis_put_wrong_arity(answer, "auth");
@@ -208,11 +225,11 @@ static void auth(struct redis_session *s, const struct redis_cmd *cmd, struct re
         act->password = cmd->args[cmd->argc - 1];
         if (cmd->argc == 3)
             act->user = cmd->args[1];
-        s->hello = 0;
     }
 }
 
-void redis_session_auth(struct redis_session *s, enum redis_auth verdict, struct redis_out *answer)
+void redis_session_auth(struct redis_session *s, const struct redis_act *act,
+                        enum redis_auth verdict, struct redis_out *answer)
 {
     size_t from = answer->n;
     switch (verdict) {
@@ -224,20 +241,14 @@ void redis_session_auth(struct redis_session *s, enum redis_auth verdict, struct
         break;
     case REDIS_AUTH_OK:
         s->authenticated = true;
-        if (s->hello == 0) {
+        if (act->hello == 0)
             redis_put_ok(answer);
-            break;
-        }
-        s->resp = s->hello;
-        if (s->hello_named)
-            keep_name(s->name, &s->name_n, span_of(s->hello_name, s->hello_name_n));
-        put_hello(s, answer);
+        else
+            welcome(s, act->hello, act->name, answer);
         break;
     }
-    if (s->auth_muted)
+    if (act->mute)
         answer->n = from;
-    s->auth_muted = false;
-    s->hello = 0;
 }
 
 /* ---- the rest ------------------------------------------------------------------------------ */
@@ -346,7 +357,7 @@ static void client(struct redis_session *s, const struct redis_cmd *cmd, struct 
     case REDIS_ID_CLIENT_SETNAME:
         if (!check_name(act, answer, cmd->args[2]))
             break;
-        keep_name(s->name, &s->name_n, cmd->args[2]);
+        keep_name(s, cmd->args[2]);
         redis_put_ok(answer);
         break;
     case REDIS_ID_CLIENT_SETINFO:
@@ -387,7 +398,7 @@ void redis_local(struct redis_session *s, const struct redis_cmd *cmd, struct re
     }
     switch ((unsigned)id) {
     case REDIS_ID_AUTH:
-        auth(s, cmd, answer, act);
+        auth(cmd, answer, act);
         break;
     case REDIS_ID_HELLO:
         hello(s, cmd, answer, act);

@@ -121,6 +121,14 @@ struct redis_hello {
 
 bool redis_hello_parse(struct span raw, struct redis_hello *out);
 
+/* What a server says of itself in HELLO; "" where it does not. */
+struct redis_about {
+    char server[16]; /* redis, valkey */
+    char version[24];
+    char mode[16]; /* standalone, cluster, sentinel */
+    char role[16]; /* master, replica */
+};
+
 /* Does an error line start with this code ("LOADING") as a whole word? */
 bool redis_error_is(struct span line, const char *code);
 

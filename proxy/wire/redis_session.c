@@ -7,6 +7,8 @@
  * server here; inside MULTI the pinned server, as far as a command may go there; while subscribed
  * with RESP2 the pinned server, which knows what it allows; then the class decides.
  */
+#include <stdio.h>
+
 #include "proxy/wire/redis_session_private.h"
 
 void redis_session_init(struct redis_session *s, const struct redis_session_conf *conf, uint64_t id)
@@ -74,6 +76,7 @@ static void to_pinned(struct redis_session *s, struct redis_act *act, bool block
 {
     act->route = REDIS_TO_PINNED;
     act->slot.blocking = blocking;
+    act->slot.script = act->verdict.script && s->conf->pin_scripts;
     s->pinned = true;
     s->pending++;
     if (redis_is_subscribe_family(act->verdict.id))
@@ -97,6 +100,8 @@ static void refuse_verdict(const struct redis_cmd *cmd, struct redis_out *answer
             (char)(v->name[n] >= 'a' && v->name[n] <= 'z' ? v->name[n] - 0x20 : v->name[n]);
     container[n] = '\0';
     act->cause = CAUSE_UNSUPPORTED;
+    snprintf(act->note, sizeof act->note, "%s has no subcommand that carpool knows by this name",
+             v->name);
     redis_put_errorf(answer, "ERR unknown subcommand '%.*s'. Try %s HELP.",
                      sub.n < 128 ? (int)sub.n : 128, (const char *)sub.p, container);
 }
@@ -360,8 +365,7 @@ static void decide(struct redis_session *s, const struct redis_cmd *cmd, struct 
     enum redis_id id = act->verdict.id;
     if (!s->authenticated && !before_login(id)) {
         act->route = REDIS_TO_CLIENT;
-        act->cause = CAUSE_DENIED;
-        redis_put_line(answer, REDIS_NOAUTH);
+        redis_refuse_line(act, answer, "a command before the client has logged in", REDIS_NOAUTH);
     } else if (id == REDIS_ID_QUIT) {
         redis_local(s, cmd, answer, act);
     } else if (id == REDIS_ID_RESET && cmd->argc == 1) {
@@ -396,13 +400,11 @@ void redis_session_command(struct redis_session *s, const struct redis_cmd *cmd,
     act->slot.id = (uint8_t)act->verdict.id;
     act->slot.mute = mute;
     decide(s, cmd, answer, act);
-    if (act->route == REDIS_TO_AUTH)
-        s->auth_muted = mute;
     bool on = switches_replies_on(cmd, act->verdict.id);
-    if (act->route == REDIS_TO_CLIENT && mute && !on) {
+    bool ours = act->route == REDIS_TO_CLIENT || act->route == REDIS_TO_AUTH;
+    act->mute = ours && mute && !on;
+    if (act->mute)
         answer->n = from;
-        act->mute = true;
-    }
 }
 
 bool redis_session_block_ok(const struct redis_session *s, const struct redis_block *b)

@@ -39,18 +39,18 @@
 enum {
     REDIS_NAME_MAX = 63,      /* bytes of CLIENT SETNAME */
     REDIS_CHANNEL_MAX = 8192, /* bytes of a channel or pattern: confirmations must come whole */
+    REDIS_NOTE_MAX = 160,     /* bytes of the sentence that explains a refusal */
     REDIS_ANSWER_ROOM = 1024, /* enough for any local answer except PING and ECHO, which add the
                                  length of their argument */
 };
 
 /* The pool's side of the matter; constant, outlives the session. */
 struct redis_session_conf {
-    uint32_t db;         /* the pool's database: the one SELECT may name */
-    bool auth_required;  /* clients log in before anything else */
-    bool session_mode;   /* every client has its own server as long as it stays; WAIT works */
-    bool pin_scripts;    /* EVAL and FCALL get a server of their own for the call */
-    bool allow_resp3;    /* HELLO 3 is answered; otherwise NOPROTO */
-    const char *version; /* what HELLO reports; NULL: "7.0.0" */
+    uint32_t db;        /* the pool's database: the one SELECT may name */
+    bool auth_required; /* clients log in before anything else */
+    bool session_mode;  /* every client has its own server as long as it stays; WAIT works */
+    bool pin_scripts;   /* EVAL and FCALL get a server of their own for the call */
+    bool allow_resp3;   /* HELLO 3 is answered; otherwise NOPROTO */
 };
 
 enum redis_route {
@@ -69,6 +69,7 @@ struct redis_slot {
     bool mute;       /* the client wants no reply to this one: discard it */
     bool blocking;   /* no request timeout */
     bool retryable;  /* may be sent again after a loss (never set on a pinned server) */
+    bool script;     /* of one user among several: its errors prove nothing about the server */
 };
 
 struct redis_act {
@@ -80,9 +81,12 @@ struct redis_act {
                              delivered; then give the pinned server back for a reset and call
                              redis_session_released() */
     bool closes;          /* TO_CLIENT: close when the answer is out (QUIT) */
-    bool mute;            /* TO_CLIENT: the answer was suppressed (CLIENT REPLY OFF, SKIP) */
+    bool mute;            /* the answer was, or is to be, suppressed (CLIENT REPLY OFF, SKIP) */
     struct span user;     /* AUTH: p is NULL for the one-argument form ("default") */
-    struct span password; /* both point into the command */
+    struct span password; /* all three point into the command */
+    struct span name;     /* AUTH by HELLO with SETNAME; else p is NULL */
+    uint8_t hello;        /* AUTH by HELLO of this version; 0: by AUTH */
+    char note[REDIS_NOTE_MAX]; /* with a cause: the sentence for the log */
 };
 
 enum redis_mute { REDIS_MUTE_NO, REDIS_MUTE_ALL, REDIS_MUTE_NEXT }; /* CLIENT REPLY ON, OFF, SKIP */
@@ -94,7 +98,8 @@ struct redis_session_state {
 struct redis_session {
     /* fixed */
     const struct redis_session_conf *conf;
-    uint64_t id; /* what CLIENT ID says */
+    uint64_t id;                     /* what CLIENT ID says */
+    const struct redis_about *about; /* what HELLO says of the server; NULL: nothing is known */
 
     /* changes: the pinned server */
     struct redis_session_state sent, seen;
@@ -114,14 +119,10 @@ struct redis_session {
 
     /* changes: the client */
     bool authenticated;
-    bool auth_muted;  /* REDIS_TO_AUTH is under way and its answer is not wanted */
-    uint8_t resp;     /* 2 or 3 */
-    uint8_t mute;     /* enum redis_mute */
-    uint8_t hello;    /* REDIS_TO_AUTH came with HELLO of this version, 0: with AUTH */
-    bool hello_named; /* and with SETNAME: hello_name */
-    uint8_t name_n, hello_name_n;
+    uint8_t resp; /* 2 or 3 */
+    uint8_t mute; /* enum redis_mute */
+    uint8_t name_n;
     char name[REDIS_NAME_MAX];
-    char hello_name[REDIS_NAME_MAX];
 };
 
 void redis_session_init(struct redis_session *s, const struct redis_session_conf *conf,
@@ -141,9 +142,12 @@ const struct redis_limits *redis_session_limits(const struct redis_session *s);
 void redis_session_command(struct redis_session *s, const struct redis_cmd *cmd,
                            struct redis_out *answer, struct redis_act *act);
 
-/* After REDIS_TO_AUTH: the verdict, with or without a password configured; appends the answer. */
+/* After REDIS_TO_AUTH, with the act of that: the verdict, with or without a password configured;
+ * appends
+   the answer. */
 enum redis_auth { REDIS_AUTH_OK, REDIS_AUTH_WRONG, REDIS_AUTH_NOT_CONFIGURED };
-void redis_session_auth(struct redis_session *s, enum redis_auth verdict, struct redis_out *answer);
+void redis_session_auth(struct redis_session *s, const struct redis_act *act,
+                        enum redis_auth verdict, struct redis_out *answer);
 
 /*
  * A block found by redis_block_find() may go to a shared server when this is true; the relay then

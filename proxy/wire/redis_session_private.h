@@ -15,6 +15,10 @@ void redis_local(struct redis_session *s, const struct redis_cmd *cmd, struct re
 void redis_refuse(struct redis_act *act, struct redis_out *answer, enum cause cause,
                   const char *fmt, ...) PRINTF_LIKE(4, 5);
 
+/* The same in Redis' own words, which are `line`; `why` is for the log. */
+void redis_refuse_line(struct redis_act *act, struct redis_out *answer, const char *why,
+                       const char *line);
+
 void redis_put_wrong_arity(struct redis_out *answer, const char *name);
 
 static inline void redis_put_line(struct redis_out *answer, const char *line)

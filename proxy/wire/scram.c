@@ -37,6 +37,15 @@ bool scram_verifier_derive(struct scram_verifier *v, struct span password, struc
     return ok;
 }
 
+bool scram_verifier_check(const struct scram_verifier *v, struct span password, bool *right)
+{
+    struct scram_verifier given;
+    bool ok = scram_verifier_derive(&given, password, span_of(v->salt, v->salt_n), v->iterations);
+    *right = ok && crypto_equal(key_span(given.stored_key), key_span(v->stored_key)) && !v->mock;
+    crypto_wipe(&given, sizeof given);
+    return ok;
+}
+
 /* Cuts `text` at the first `mark`; false if there is none. */
 static bool cut(struct span *text, char mark, struct span *before)
 {

@@ -45,10 +45,13 @@ struct scram_verifier {
  * range, or OpenSSL failed. */
 MUST_USE bool scram_verifier_derive(struct scram_verifier *v, struct span password,
                                     struct span salt, uint32_t iterations);
+/* Is it this password? Costs as much as deriving. False: OpenSSL failed. */
+MUST_USE bool scram_verifier_check(const struct scram_verifier *v, struct span password,
+                                   bool *right);
 /* PostgreSQL's form: SCRAM-SHA-256$4096:salt$StoredKey:ServerKey, salt and keys in base64. */
 MUST_USE bool scram_verifier_parse(struct scram_verifier *v, struct span text);
 /* The same for every login of `user` and unlike for others, so that it tells nobody who exists.
- * `secret`: random bytes kept for the life of the process. */
+ * `secret`: what nobody outside knows, and does not change while users keep theirs. */
 MUST_USE bool scram_verifier_mock(struct scram_verifier *v, struct span secret, struct span user);
 
 enum scram_state { SCRAM_START, SCRAM_SENT_FIRST, SCRAM_DONE, SCRAM_FAILED };

@@ -358,6 +358,27 @@ def test_too_many_clients(web):
     assert daemon.saw("too_many_clients", "web")
 
 
+def test_the_number_of_clients_is_exact(web):
+    """Whichever worker they land on, and however many are being refused meanwhile."""
+    daemon = web(limits={"clients": 3}, workers=2)
+    for _ in range(3):
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(Http(daemon.port("web"))) for _ in range(3)]
+            for c in clients:
+                assert c.get("/body/1").status == 200
+            refusals = [stack.enter_context(Http(daemon.port("web"))) for _ in range(5)]
+            for c in refusals[:3]:
+                assert refused(c.get(), 503, "too_many_clients")
+            clients[0].close()
+
+            def comes_in():
+                with Http(daemon.port("web")) as c:
+                    return c.get("/body/1").status == 200
+
+            wait_for(comes_in, 1, "a place: who is being refused takes none")
+        wait_for(lambda: daemon.metric("carpool_clients", pool="web") == 0, what="clients to be gone")
+
+
 def test_slow_heads(web):
     daemon = web(timeouts={"client_login": "400ms"})
     with Http(daemon.port("web")) as c, within(2):
@@ -440,6 +461,91 @@ def test_a_slow_reader_is_not_a_stuck_one(web, nginx):
             time.sleep(0.1)
         assert got == pattern(3_000_000)
     assert daemon.all_errors("web") == {}
+
+
+def test_a_slow_reader_behind_a_fast_origin(web, nginx):
+    """The queue never becomes empty, and is as long as ever whenever somebody looks: what counts is that
+    the client takes bytes."""
+    path = nginx.big(20_000_000)
+    daemon = web(nginx.url(), timeouts={"write_stall": "1s"}, limits={"buffer": "8MiB"})
+    with Http(daemon.port("web"), rcvbuf=8192) as c:
+        c.send(request("GET", path))
+        c.head()
+        got = 0
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            got += len(c.exactly(20_000))
+            time.sleep(0.05)
+        assert got > 500_000
+    assert daemon.errors("write_stall", "web") == 0
+
+
+# -- responses that do not go on
+
+
+def begin(web, raw, framing=b"Content-Length: 10", **over):
+    """(daemon, client, origin's end): a response with two bytes of its body."""
+    daemon = web(raw.url(), breaker=NO_BREAKER, **over)
+    c = Http(daemon.port("web"))
+    c.send(request())
+    server = raw.accept()
+    server.request()
+    server.send(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n")
+    server.send(b"2\r\nab\r\n" if b"chunked" in framing else b"ab")
+    assert c.head().status == 200
+    return daemon, c, server
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 10", b"Transfer-Encoding: chunked", b"X: close"])
+def test_an_origin_that_goes_silent_in_a_response(web, raw, framing):
+    """The client hears that the response is torn, and everybody why."""
+    daemon, c, server = begin(web, raw, framing, timeouts={"read_stall": "400ms"})
+    with within(2):
+        said = c.rest()
+    assert said == (b"ab" if b"Length" in framing else b"2\r\nab\r\n"), "no last chunk"
+    assert server.rest() == b"", "its connection is not used again"
+    assert daemon.saw("idle_timeout", "web")
+    assert daemon.log_lines("cause=idle_timeout", "timeouts.read_stall")
+
+
+def test_an_origin_that_is_only_slow(web, raw):
+    """Every piece of the body starts the time anew."""
+    daemon, c, server = begin(web, raw, timeouts={"read_stall": "600ms"})
+    for n in range(8):
+        time.sleep(0.2)
+        server.send(b"x")
+    assert c.exactly(10) == b"ab" + b"x" * 8
+    assert daemon.all_errors("web") == {}
+
+
+def test_streams_may_be_silent_where_they_are_allowed_to(web, raw):
+    """read_stall: 0, for server-sent events and the like."""
+    daemon, c, server = begin(web, raw, b"Transfer-Encoding: chunked",
+                              timeouts={"read_stall": 0, "request": "300ms", "write_stall": "300ms"})
+    assert c.exactly(7) == b"2\r\nab\r\n"
+    c.silent(1.5)
+    server.send(b"1\r\nc\r\n0\r\n\r\n")
+    assert c.exactly(11) == b"1\r\nc\r\n0\r\n\r\n"
+    assert daemon.all_errors("web") == {}
+
+
+def test_a_client_that_stops_in_its_body_after_the_response_began(web, raw):
+    """Nobody goes on: the client is the one who owes something, and the server is not held for ever."""
+    daemon = web(raw.url(), timeouts={"read_stall": "400ms"}, size={"max": 1})
+    with Http(daemon.port("web")) as c:
+        c.send(request("POST", "/", "Transfer-Encoding: chunked"))
+        server = raw.accept()
+        server.head()
+        server.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert c.head().status == 200
+        for _ in range(4):  # either side's bytes are progress
+            time.sleep(0.2)
+            c.send(b"1\r\nx\r\n")
+            assert server.exactly(6) == b"1\r\nx\r\n"
+        with within(2):
+            assert c.rest() == b""
+    wait_for(lambda: daemon.servers("web") == 0, what="the slot to be free")
+    assert daemon.saw("client_timeout", "web")
 
 
 def test_rate_limit(web, nginx):

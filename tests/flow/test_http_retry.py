@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Second tries: where nobody can tell, and nowhere else. The origin counts what it was asked."""
 
+import collections
 import contextlib
 import itertools
+import queue
+import select
 import signal
 import threading
 import time
@@ -11,13 +14,14 @@ import httpx
 import pytest
 from harness.base import LOOPBACK, SLOW, can_connect, wait_for
 from harness.http_fixtures import raw, web  # noqa: F401
-from harness.httpwire import Http, chunked, http_pool, refused, reply, request
+from harness.httpwire import Closed, Http, chunked, http_pool, refused, reply, request
 from harness.nginx import pattern
 
 
 @pytest.fixture
 def stale(web, raw):
-    """stale(n, **pool keys): carpool with n idle servers, all used before, and the origin's ends."""
+    """stale(n, **pool keys): carpool with n idle servers, all used before, and the origin's ends. It
+    promises to keep them for long, so that they count as fresh."""
     def make(n=1, **over):
         daemon = web(raw.url(), **{"size": {"min": 0, "max": max(n, 2)}, **over})
         clients = [Http(daemon.port("web")) for _ in range(n)]
@@ -27,7 +31,7 @@ def stale(web, raw):
             ends.append(raw.accept())
             ends[-1].request()
         for c, end in zip(clients, ends):
-            end.send(reply(b"warm"))
+            end.send(reply(b"warm", "Keep-Alive: timeout=600"))
             assert c.response().body == b"warm"
             c.close()
         wait_for(lambda: daemon.servers("web", "idle") == n, what="idle servers")
@@ -247,6 +251,134 @@ def test_connections_that_died_while_nobody_looked(stale, raw, method, reset):
         assert fresh.request().method == method
         fresh.send(reply(b"well"))
         assert c.response().body == b"well"
+    assert daemon.all_errors("web") == {}
+
+
+# -- what cannot be sent twice avoids connections that may be closing
+
+
+@pytest.fixture
+def aged(web, raw):
+    """aged(**pool keys): carpool with one idle server, used longer than a second ago."""
+    def make(*promise, **over):
+        daemon = web(raw.url(), **{"size": {"min": 0, "max": 2}, **over})
+        with Http(daemon.port("web")) as c:
+            c.send(request("GET", "/warm"))
+            end = raw.accept()
+            end.request()
+            end.send(reply(b"warm", *promise))
+            assert c.response().body == b"warm"
+        time.sleep(1.2)  # age can only be waited for
+        assert daemon.servers("web", "idle") == 1
+        return daemon, end
+    return make
+
+
+@pytest.mark.parametrize("most", [1, 2], ids=["at the bound", "with room"])
+def test_a_post_gets_no_old_connection(aged, raw, most):
+    """A new one is opened for it, and takes the old one's place."""
+    daemon, old = aged(size={"min": 0, "max": most})
+    with Http(daemon.port("web")) as c:
+        c.send(request("POST", "/pay", body=b"once"))
+        assert old.ends(), "not a byte of it"
+        old.close()
+        fresh = raw.accept()
+        assert fresh.request().body == b"once"
+        fresh.send(reply(b"paid"))
+        assert c.response().body == b"paid"
+        c.send(request("POST", "/pay", body=b"twice"))  # just used: good enough
+        assert fresh.request().body == b"twice"
+        fresh.send(reply(b"paid"))
+        assert c.response().body == b"paid"
+    assert raw.accepted == 2
+    assert daemon.all_errors("web") == {}
+
+
+def test_a_get_takes_an_old_one(aged, raw):
+    daemon, old = aged()
+    with Http(daemon.port("web")) as c:
+        c.send(request("GET", "/x"))
+        assert old.request().target == "/x"
+        old.send(reply(b"well"))
+        assert c.response().body == b"well"
+    assert raw.accepted == 1
+
+
+def test_half_of_what_was_promised_counts_as_fresh(aged, raw):
+    daemon, old = aged("Keep-Alive: timeout=60")
+    with Http(daemon.port("web")) as c:
+        c.send(request("POST", "/pay", body=b"once"))
+        assert old.request().body == b"once"
+        old.send(reply(b"paid"))
+        assert c.response().body == b"paid"
+    assert raw.accepted == 1
+
+
+def test_an_old_connection_is_better_than_none(aged, raw):
+    """Where no new one can be opened, and the old one is still there."""
+    daemon, old = aged(breaker={"consecutive": 0, "failure_ratio": "0%"}, size={"min": 0, "max": 3})
+    with Http(daemon.port("web")) as c, Http(daemon.port("web")) as d:
+        c.send(request("GET", "/x"))  # another one, so that one is left to be replaced
+        assert old.request().target == "/x"
+        d.send(request("GET", "/y"))
+        other = raw.accept()
+        other.request()
+        for end, client in ((old, c), (other, d)):
+            end.send(reply(b"well"))
+            assert client.response().body == b"well"
+        time.sleep(1.2)
+        raw.refuse()
+        wait_for(lambda: not can_connect(raw.host, raw.port), what="the port to close")
+        c.send(request("POST", "/pay", body=b"once"))
+        left = [end for end in (old, other) if not end.closed()]
+        assert len(left) == 1
+        assert left[0].request().body == b"once"
+        left[0].send(reply(b"paid"))
+        assert c.response().body == b"paid"
+    assert daemon.all_errors("web").keys() == {"dial_failed"}, "it was tried"
+
+
+class Impatient:
+    """Closes a connection that was idle for long, however near the next request is. Counts what it did."""
+
+    def __init__(self, raw, idle):
+        self.done, self.idle = collections.Counter(), idle
+        threading.Thread(target=self._run, args=(raw,), daemon=True).start()
+
+    def _run(self, raw):
+        with contextlib.suppress(queue.Empty):
+            while True:
+                threading.Thread(target=self._serve, args=(raw.accept(60),), daemon=True).start()
+
+    def _serve(self, end):
+        with contextlib.suppress(Closed, OSError):
+            while select.select([end.sock], [], [], self.idle)[0]:
+                self.done[end.request().body] += 1
+                end.send(reply(b"done"))
+        end.close()
+
+
+def test_no_post_is_lost_or_done_twice(web, raw, workers):
+    """Clients whose pauses are as long as the origin's patience."""
+    origin = Impatient(raw, 1.3)
+    daemon = web(raw.url(), workers=workers, size={"max": 8})
+    said = {}
+
+    def ride(n):
+        with Http(daemon.port("web")) as c:
+            for turn in range(6):
+                body = b"%d.%d" % (n, turn)
+                said[body] = c.ask("POST", "/", body=body)
+                time.sleep(1.26 + 0.01 * ((n + turn) % 8))
+
+    riders = [threading.Thread(target=ride, args=(n,), daemon=True) for n in range(8)]
+    for r in riders:
+        r.start()
+    for r in riders:
+        r.join(40 * SLOW)
+    assert len(said) == 48
+    assert {r.status for r in said.values()} == {200}
+    assert origin.done == {body: 1 for body in said}
     assert daemon.all_errors("web") == {}
 
 

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from harness import pgwire
 from harness.base import SLOW, wait_for
-from harness.carpool import postgres_pool
+from harness.carpool import ROOT, postgres_pool
 
 F_SETPIPE_SZ = 1031
 DIALS = 50
@@ -114,7 +114,7 @@ def test_blocked_stdout_while_fifty_dials_and_scrapes_run(carpool, pg, full_pipe
     daemon = carpool(postgres_pool(pg.url(), size={"min": DIALS, "max": DIALS}), workers=workers,
                      log={"level": "debug"}, start=False)
     daemon.start(stdout=full_pipe.inlet)
-    strangers = 600 * workers
+    strangers, visitors = 5, 600 * workers
     dials = daemon.metric("carpool_dials_total")
     assert dials >= DIALS, "size.min was warmed with nobody reading the log"
     before, scraper = turns(daemon), Scraper(daemon)
@@ -133,10 +133,12 @@ def test_blocked_stdout_while_fifty_dials_and_scrapes_run(carpool, pg, full_pipe
         wait_for(lambda: daemon.metric("carpool_dials_total") >= dials + DIALS, 40, "fifty dials")
         wait_for(lambda: daemon.servers(state="idle") + daemon.servers(state="busy") == DIALS, 20,
                  "the new servers to be there")
-        for _ in range(strangers):  # more lines than the rings hold
+        for _ in range(strangers):
             wire = daemon.wire(login=False)
             wire.send(pgwire.startup(database="nowhere"))
             assert wire.eof()
+        for _ in range(visitors):  # more lines than the rings hold
+            daemon.wire().close()
     finally:
         end.set()
         for thread in riders:
@@ -190,6 +192,10 @@ def test_stdout_that_is_closed(carpool, pg):
     assert daemon.get("/ready").status == 200
 
 
+NUMBERS = {"changes", "conn", "server", "worker", "workers", "uses", "lease", "min", "max", "signals",
+           "limit", "wanted", "status", "left_out", "bytes_in", "bytes_out"}
+
+
 def test_every_line_is_json(carpool, pg, servers):
     """All kinds of lines, and what strangers can put into them: each line is one JSON object with the
     same four first members."""
@@ -221,13 +227,19 @@ def test_every_line_is_json(carpool, pg, servers):
     assert daemon.cli("reload", check=False).returncode == 1
     daemon.get("/nowhere")
     daemon.stop()
-    events = set()
+    events, fields = set(), set()
     for line in daemon.out.read_text().splitlines():
         entry = json.loads(line)
         assert list(entry)[:4] == ["time", "level", "thread", "event"], line
-        assert all(isinstance(v, str) for v in entry.values()), line
+        for field, value in entry.items():
+            numeric = field in NUMBERS or field.endswith(("_ms", "_us"))
+            assert isinstance(value, int if numeric else str), (field, line)
+        fields |= set(entry)
         assert entry["level"] in ("error", "warn", "info", "debug")
         events.add(entry["event"])
     assert events >= {"starting", "listening", "server_open", "server_close", "client_closed",
                       "client_error", "dial_failed", "lease_long", "admin_action", "reload",
                       "draining", "stopped"}, events
+    documented = set(re.findall(r"`([a-z_]+)`", (ROOT / "docs/admin.md").read_text()))
+    assert events <= documented, events - documented
+    assert fields <= documented, fields - documented

@@ -7,6 +7,7 @@ import ssl
 import psycopg
 import pytest
 from harness import pgwire
+from harness.base import wait_for
 from harness.carpool import PASSWORD, postgres_pool
 from harness.pgwire import PgError
 
@@ -212,7 +213,7 @@ def test_upstream_refuses_the_password(orders, pg):
 def test_unknown_database_of_the_server(orders, pg):
     daemon = orders(upstream=pg.url(db="nosuchdb"), **FAST_FAIL)
     assert daemon.first_error(database="nosuchdb").code == "08001"
-    assert daemon.log_lines("nosuchdb", "does not exist")
+    wait_for(lambda: daemon.log_lines("nosuchdb", "does not exist"), what="the log to say so")
 
 
 def test_direct_tls_garbage_does_not_crash(orders):

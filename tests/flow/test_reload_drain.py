@@ -91,6 +91,31 @@ def test_pools_and_listeners_come_and_go(carpool, pg):
         wait_for(lambda: set(daemon.pools()) == {"reports"}, what="the removed pool to die")
 
 
+def test_reload_while_a_removed_pool_drains(carpool, pg, workers):
+    """Its last transaction goes on, other pools change; only its own name has to wait."""
+    leaving = postgres_pool(pg.url(), name="orders")
+    staying = postgres_pool(pg.url(), name="reports", size={"min": 0, "max": 3})
+    both = {"workers": workers, "drain": {"deadline": "60s"}, "pools": [leaving, staying]}
+    daemon = carpool(leaving, staying, workers=workers)
+    daemon.write(both)
+    daemon.reload()
+    with daemon.connect("orders", autocommit=False) as conn:
+        assert conn.execute("select 1").fetchone() == (1,)
+        daemon.write({**both, "pools": [staying]})
+        daemon.reload()
+        daemon.change("reports", size={"min": 2})
+        daemon.reload()
+        wait_for(lambda: daemon.servers("reports") == 2, what="the reload to be in force")
+        daemon.write(both)
+        again = daemon.cli("reload", check=False)
+        assert again.returncode != 0 and "still draining" in again.stdout + again.stderr
+        assert conn.execute("select 2").fetchone() == (2,)
+        conn.commit()
+    wait_for(lambda: daemon.cli("reload", check=False).returncode == 0, what="the pool to come back")
+    with daemon.connect("orders") as conn:
+        assert conn.execute("select 3").fetchone() == (3,)
+
+
 def test_new_upstream_by_reload(orders, pg):
     """Clients stay; the next transaction runs on the new upstream, as its user."""
     daemon = orders()

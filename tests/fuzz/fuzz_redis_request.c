@@ -43,7 +43,7 @@ static void act_on(struct redis_session *session, const struct redis_cmd *cmd)
     redis_session_command(session, cmd, &out, &act);
     CHECK(!out.overflow);
     if (act.route == REDIS_TO_AUTH)
-        redis_session_auth(session, REDIS_AUTH_OK, &out);
+        redis_session_auth(session, &act, REDIS_AUTH_OK, &out);
     if (act.barrier)
         redis_session_released(session);
 }

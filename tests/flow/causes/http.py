@@ -14,7 +14,6 @@ def told(said, cause, status):
 TABLE = Table("http", "web", told, {
     "upstream_auth": "an origin's 401 and 407 are its answers, not carpool's login",
     "upstream_busy": "an origin's 503 is its answer",
-    "idle_timeout": "no transactions: a client that stops inside a request is `client_timeout`",
     "outcome_unknown": "said by the status: 502 for what may have been executed",
     "auth_failed": "HTTP doors have no logins",
     "no_route": "one pool behind one door",
@@ -34,6 +33,19 @@ def busy(world, **over):
     holder.send(request())
     world.raw.accept().request()
     return daemon, other
+
+
+@case("idle_timeout")
+def idle_timeout(world):
+    daemon = world.web(world.raw.url(), timeouts={"read_stall": "200ms"})
+    c = client(world, daemon)
+    c.send(request())
+    server = world.raw.accept()
+    server.request()
+    server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n12")
+    assert c.head().status == 200
+    assert c.rest() == b"12"
+    return daemon, None
 
 
 @case("acquire_timeout", 503)

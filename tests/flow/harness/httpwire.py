@@ -14,6 +14,7 @@
 The reader is strict: what it accepts is well framed. Everything is bounded by TIMEOUT.
 """
 
+import contextlib
 import queue
 import socket
 import struct
@@ -198,6 +199,18 @@ class Peer:
         assert left == b"", f"unexpected bytes before the end: {left[:200]!r}"
         return True
 
+    def closed(self):
+        """Has the peer closed by now, or does it within a moment? Bytes stay unread."""
+        self.sock.settimeout(1)
+        try:
+            return not self.unread and self.sock.recv(1, socket.MSG_PEEK) == b""
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
+        finally:
+            self.sock.settimeout(TIMEOUT * SLOW)
+
     def silent(self, seconds=0.3):
         """Nothing comes for a while. (A negative can only be watched for a time.)"""
         assert not self.unread, self.unread
@@ -301,8 +314,13 @@ class RawOrigin:
     def accept(self, timeout=TIMEOUT):
         return self._queue.get(timeout=timeout * SLOW)
 
-    def close(self):
-        self._sock.shutdown(socket.SHUT_RDWR)
+    def refuse(self):
+        """No more connections; those there are live on."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
+
+    def close(self):
+        self.refuse()
         for peer in self.peers:
             peer.close()

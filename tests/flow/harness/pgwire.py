@@ -213,7 +213,7 @@ class Wire:
             if kind == "E":
                 raise PgError(body)
             if kind == "R":
-                self._authenticate(body, password)
+                self._authenticate(body, user, password)
             elif kind == "S":
                 name, value = body.split(b"\0")[:2]
                 self.parameters[name.decode()] = value.decode()
@@ -222,7 +222,7 @@ class Wire:
             elif kind == "Z":
                 return self
 
-    def _authenticate(self, body, password):
+    def _authenticate(self, body, user, password):
         code = struct.unpack("!I", body[:4])[0]
         if code == 10:
             assert b"SCRAM-SHA-256" in body[4:].split(b"\0")
@@ -233,6 +233,11 @@ class Wire:
             self.send(message("p", self.scram.final(body[4:])))
         elif code == 12:
             assert self.scram.server_is_genuine(body[4:]), "wrong server signature"
+        elif code == 3:
+            self.send(message("p", cstr(password)))
+        elif code == 5:
+            inner = hashlib.md5((password + user).encode()).hexdigest()
+            self.send(message("p", cstr("md5" + hashlib.md5(inner.encode() + body[4:8]).hexdigest())))
         elif code != 0:
             raise AssertionError(f"authentication request {code} is not expected")
 

@@ -126,7 +126,8 @@ class FakeRedis:
 
     LOGIN = {b"auth": b"+OK\r\n", b"select": b"+OK\r\n", b"client": b"+OK\r\n",
              b"hello": b"*4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n",
-             b"ping": b"+PONG\r\n", b"reset": b"+RESET\r\n"}
+             b"ping": b"+PONG\r\n", b"reset": b"+RESET\r\n",
+             b"echo": lambda words, conn: b"$%d\r\n%s\r\n" % (len(words[1]), words[1])}
 
     def __init__(self, answer=None, login=None, greeting=None):
         self.answer = answer or (lambda words, conn: b"+OK\r\n")

@@ -63,7 +63,7 @@ static void test_path_that_is_taken(void **state)
     struct running *r = start(state);
     struct err err;
     assert_false(open_second(r, &err));
-    running_assert_has(err.note, "somebody answers there already");
+    running_assert_has(err.note, "is taken by another process");
     running_expect(r, GET("/live"), 200, "true"); /* unharmed */
     running_stop(r);
 

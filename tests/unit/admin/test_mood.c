@@ -80,6 +80,31 @@ static void test_remedies(void **state)
     }
 }
 
+/* Where the server said what is wrong, the remedy is for that, and for nothing else. */
+static void test_remedies_by_what_the_server_said(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *note, *remedy, *not;
+    } rows[] = {
+        {"db:5432: database \"nope\" does not exist (3D000)", "database in `upstream`", "password"},
+        {"db:5432: password authentication failed (28P01)", "refuses the password", "pg_hba"},
+        {"db:5432: no pg_hba.conf entry (28000)", "pg_hba.conf", "password of"},
+        {"db:5432: permission denied for database (42501)", "GRANT CONNECT", "password"},
+        {"db:5432: the database system is starting up (57P03)", "keeps trying", "password"},
+        {"cache:6379: WRONGPASS invalid username-password pair", "refuses the password",
+         "asks for"},
+        {"cache:6379: NOAUTH Authentication required.", "asks for a password", "refuses"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct pool_figures *p = well();
+        p->servers[FIGURE_IDLE] = p->servers[FIGURE_BUSY] = 0;
+        err_set(&p->last_dial, CAUSE_UPSTREAM_AUTH, STAGE_LOGIN, 0, "%s", rows[i].note);
+        assert_mood(p, "down", rows[i].remedy);
+        assert_null(strstr(strrchr(p->hint, ')'), rows[i].not));
+    }
+}
+
 static void test_breakers(void **state)
 {
     (void)state;
@@ -113,9 +138,13 @@ static void test_what_people_did_comes_first(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_well),          cmocka_unit_test(test_busy),
-        cmocka_unit_test(test_failing_dials), cmocka_unit_test(test_remedies),
-        cmocka_unit_test(test_breakers),      cmocka_unit_test(test_what_people_did_comes_first),
+        cmocka_unit_test(test_well),
+        cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_failing_dials),
+        cmocka_unit_test(test_remedies),
+        cmocka_unit_test(test_remedies_by_what_the_server_said),
+        cmocka_unit_test(test_breakers),
+        cmocka_unit_test(test_what_people_did_comes_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -38,7 +38,7 @@ static void test_pages(void **state)
     running_expect(r, GET("/pools"), 200, "\"db:5432\"");
     running_expect(r, GET("/config"), 200, "\r\n\r\n####");
     running_expect(r, GET("/"), 200, "POST /reload");
-    running_expect(r, GET("/servers"), 501, "\"error\"");
+    running_expect(r, GET("/servers"), 409, "\"error\""); /* it has no workers */
     running_expect(r, GET("/nowhere"), 404, "\"error\"");
     running_expect(r, GET("/reload"), 405, "Allow: POST\r\n");
     running_expect(r, POST("/stats"), 405, "Allow: GET, HEAD\r\n");

@@ -58,6 +58,7 @@ static void test_actions(void **state)
         {"/pools/orders/pause", "pause", "orders", PAGE_PAUSE},
         {"/pools/orders/resume", "resume", "orders", PAGE_RESUME},
         {"/pools/a-b_9/recycle", "recycle", "a-b_9", PAGE_RECYCLE},
+        {"/pools/a-b_9/drain", "drain", "a-b_9", PAGE_DRAIN},
         {"/pools/orders/breaker", "breaker", "orders", PAGE_BREAKER},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {

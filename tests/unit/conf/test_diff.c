@@ -127,6 +127,40 @@ static void test_nothing_changed(void **state)
     unload(&fresh);
 }
 
+/* A reload, and then another one: what only a restart changes is still what it was at the start. */
+static void test_what_stays_in_force(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {
+        "workers: 2\nadmin: { socket: /a, http: '127.0.0.1:9601' }\nlog: { level: warn }\n"
+        "pools: [{ name: a, upstream: redis://h }]",
+        "workers: 4\nadmin: { socket: /b, http: '[::1]:9602' }\nlog: { level: debug }\n"
+        "pools: [{ name: a, upstream: redis://h }]",
+        "workers: auto\nadmin: { socket: '' }\nlog: { level: error }\n"
+        "pools: [{ name: a, upstream: redis://h }]",
+    };
+    struct loaded running = load_good(texts[0]);
+    for (size_t i = 1; i < ARRAY_LEN(texts); i++) {
+        struct loaded fresh = load_good(texts[i]);
+        size_t n, restarts = 0;
+        struct conf_change *changes = conf_diff(running.config, fresh.config, &n);
+        for (size_t j = 0; j < n; j++)
+            restarts += changes[j].reload == SCHEMA_NEEDS_RESTART;
+        assert_int_equal(restarts, 3); /* in every reload, not only in the first */
+        free(changes);
+        assert_true(conf_retain(fresh.config, running.config));
+        unload(&running);
+        running = fresh;
+        assert_int_equal(running.config->workers, 2);
+        assert_string_equal(running.config->admin.socket, "/a");
+        assert_string_equal(running.config->admin.http, "127.0.0.1:9601");
+        assert_string_equal(running.config->admin.host, "127.0.0.1");
+        assert_int_equal(running.config->admin.port, 9601);
+    }
+    assert_int_equal(running.config->log.level, LOG_ERROR); /* this one followed */
+    unload(&running);
+}
+
 static void test_many_changes(void **state)
 {
     (void)state;
@@ -148,9 +182,8 @@ static void test_many_changes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_change_at_a_time),
-        cmocka_unit_test(test_users_are_compared),
-        cmocka_unit_test(test_nothing_changed),
+        cmocka_unit_test(test_one_change_at_a_time), cmocka_unit_test(test_users_are_compared),
+        cmocka_unit_test(test_nothing_changed),      cmocka_unit_test(test_what_stays_in_force),
         cmocka_unit_test(test_many_changes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

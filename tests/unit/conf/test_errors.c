@@ -337,6 +337,56 @@ static void test_all_errors_are_told_in_order(void **state)
     unload(&l);
 }
 
+/* One run shows it all: neither a key twice, nor an alias of nothing, nor a URL whose kind nobody
+   knows, nor a kind that does not exist keeps what stands beside and behind it from being seen. */
+static void test_no_error_hides_another(void **state)
+{
+    (void)state;
+    struct loaded l = load_text("log: { level: info, level: warn, formt: json }\n"
+                                "drain: *nowhere\n"
+                                "pools:\n"
+                                "- name: a\n"
+                                "  upstream: oracle://h\n"
+                                "  listen: [7]\n"
+                                "  size: { min: 3, max: 2, maxx: 1 }\n"
+                                "- { name: b, kind: mysql, upstream: 'redis://h', siez: { } }\n"
+                                "- { name: c, upstream: { url: 'http://h/path', prio: 1 } }\n"
+                                "- { name: c, kind: redis, upstream: 'http://h', mode: session,\n"
+                                "    timeouts: { request: 5 }, listen: [{ unix: x, mod: 1 }] }\n"
+                                "- !odd { name: d, upstream: 'redis://h/x?no=1', name: e }\n"
+                                "workers: 0\n");
+    static const char *const said[] = {
+        "1:21: error: 'level' is here twice",
+        "1:34: error: unknown key 'formt'",
+        "2:8: error: no anchor 'nowhere'",
+        "5:13: error: 'oracle' is no URL of a known kind",
+        "6:12: error: '7' has no host",
+        "7:16: error: size.min (3) is larger",
+        "7:27: error: unknown key 'maxx'",
+        "8:20: error: kind: 'mysql' is none of",
+        "8:50: error: unknown key 'siez'",
+        "9:31: error: paths are not rewritten",
+        "9:48: error: unknown key 'prio'",
+        "10:11: error: name: 'c' is the name of the pool in line 9",
+        "10:37: error: a http:// URL does not fit a pool of kind redis",
+        "10:49: error: mode is only for pools of kind postgres",
+        "11:26: error: request: '5' has no unit",
+        "11:40: error: a Unix socket's path starts with /",
+        "11:51: error: unknown key 'mod'",
+        "12:3: error: tags have no meaning here",
+        "12:29: error: the database of Redis is a number",
+        "12:29: error: redis:// URLs have no option 'no'",
+        "12:49: error: 'name' is here twice",
+        "13:10: error: workers: '0' is out of range",
+    };
+    assert_null(l.config);
+    for (size_t i = 0; i < ARRAY_LEN(said); i++)
+        if (!strstr(l.said, said[i]))
+            fail_msg("not told: %s\n%s", said[i], l.said);
+    assert_int_equal(conf_report_errors(l.report), ARRAY_LEN(said));
+    unload(&l);
+}
+
 static void test_many_errors_are_bounded_and_counted(void **state)
 {
     (void)state;
@@ -397,6 +447,7 @@ int main(void)
         cmocka_unit_test(test_upstreams),
         cmocka_unit_test(test_variables),
         cmocka_unit_test(test_all_errors_are_told_in_order),
+        cmocka_unit_test(test_no_error_hides_another),
         cmocka_unit_test(test_many_errors_are_bounded_and_counted),
         cmocka_unit_test(test_files_that_cannot_be_read),
         cmocka_unit_test(test_text_that_is_no_text),

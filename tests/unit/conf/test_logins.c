@@ -31,6 +31,13 @@ static void test_methods_by_address(void **state)
         {PG "listen: 127.0.0.1:1, auth: { method: scram }", AUTH_SCRAM},
         {PG "listen: 127.0.0.1:1, auth: { method: trust }", AUTH_TRUST},
         {PG "listen: /run/x.sock, auth: { method: trust }", AUTH_TRUST},
+        {PG "listen: 127.0.0.1:1, auth: { method: md5 }", AUTH_MD5},
+        {PG "listen: 10.0.0.1:1, auth: { method: md5 }", AUTH_MD5},
+        {PG "listen: 127.0.0.1:1, auth: { method: password }", AUTH_PASSWORD},
+        {PG "listen: /run/x.sock, auth: { method: password }", AUTH_PASSWORD},
+        {PG "listen: /run/x.sock, auth: { method: peer }", AUTH_PEER},
+        {"upstream: postgres://app@h/d, listen: /run/x.sock, auth: { method: peer }", AUTH_PEER},
+        {PG "listen: 127.0.0.1:1, auth: { method: peer }", AUTH_SCRAM}, /* there is no peer */
         {"upstream: redis://:pw@h, listen: 127.0.0.1:1", AUTH_TRUST},
         {"upstream: redis://:pw@h, listen: 10.0.0.1:1", AUTH_PASSWORD},
         {"upstream: redis://:pw@h, listen: 127.0.0.1:1, auth: { method: password }", AUTH_PASSWORD},
@@ -82,7 +89,22 @@ static void test_open_doors_are_errors(void **state)
         {"upstream: redis://h, listen: 0.0.0.0:1", "the upstream has no password to ask for"},
         {"upstream: redis://h, listen: 127.0.0.1:1, auth: { method: password }",
          "the upstream has no password to ask for"},
-        {PG "listen: 127.0.0.1:1, auth: { method: password }", "knows trust and scram"},
+        {PG "listen: 10.0.0.1:1, auth: { method: password }", "would send passwords in clear"},
+        {PG "listen: 10.0.0.1:1, auth: { method: cert }", "needs the authority of the clients'"},
+        {"upstream: postgres://app@h/d, listen: [/run/x.sock, 127.0.0.1:1], "
+         "auth: { method: peer }",
+         "clients on 127.0.0.1:1 must log in, but the upstream has no password"},
+        {"upstream: redis://:pw@h, listen: 127.0.0.1:1, auth: { method: peer }",
+         "knows trust and password"},
+        {PG "listen: 127.0.0.1:1, auth: { map: { a: b } }", "map is for method: peer and cert"},
+        {PG "listen: /run/x.sock, auth: { method: peer, map: [a] }", "map is a mapping"},
+        {PG "listen: /run/x.sock, auth: { method: peer, map: { a: { b: c } } }",
+         "write name: user, or name: [user, user]"},
+        {PG "listen: /run/x.sock, auth: { method: peer, map: { a: '' } }", "a name is empty"},
+        {"upstream: redis://:pw@h, listen: 127.0.0.1:1, auth: { map: { a: b } }",
+         "map is only for pools of kind postgres"},
+        {"upstream: redis://:pw@h, listen: 127.0.0.1:1, auth: { failures: 3 }",
+         "failures is only for pools of kind postgres"},
         {"upstream: redis://h, listen: 127.0.0.1:1, auth: { method: scram }",
          "knows trust and password"},
         {PG "listen: 127.0.0.1:1, auth: { users_file: /none }", "'/none' cannot be read"},
@@ -94,6 +116,41 @@ static void test_open_doors_are_errors(void **state)
         if (l.config || !strstr(l.said, cases[i].said))
             fail_msg("%s\nsays: %swants: %s", text, l.said, cases[i].said);
         unload(&l);
+    }
+}
+
+static void test_name_map(void **state)
+{
+    (void)state;
+    struct loaded l = load_good("pools: [{ name: a, " PG "listen: /run/x.sock, "
+                                "auth: { method: peer, map: { www: app, root: [app, dba] } } }]");
+    const struct auth_conf *auth = &l.config->pools[0].front.auth;
+    assert_int_equal(auth->n_map, 3);
+    assert_string_equal(auth->map[0].from, "www");
+    assert_string_equal(auth->map[0].to, "app");
+    assert_string_equal(auth->map[1].from, "root");
+    assert_string_equal(auth->map[2].from, "root");
+    assert_string_equal(auth->map[2].to, "dba");
+    unload(&l);
+}
+
+static void test_md5_secrets_where_they_serve(void **state)
+{
+    (void)state;
+    static const char *const methods[] = {"md5", "password"};
+    for (size_t i = 0; i < ARRAY_LEN(methods); i++) {
+        char text[256];
+        struct folder folder = folder_new();
+        folder_write(&folder, "users", "a: md50123456789abcdef0123456789abcdef\n");
+        snprintf(text, sizeof text,
+                 "pools: [{ name: a, " PG "listen: 127.0.0.1:1, auth: { method: %s, "
+                 "users_file: users } }]",
+                 methods[i]);
+        struct loaded l = load_file(folder_write(&folder, "c.yaml", text));
+        assert_string_equal(l.said, "");
+        assert_string_equal(l.config->pools[0].front.auth.users[0].name, "a");
+        unload(&l);
+        folder_remove(&folder);
     }
 }
 
@@ -244,6 +301,8 @@ int main(void)
         cmocka_unit_test(test_one_pool_may_have_both),
         cmocka_unit_test(test_redis_without_a_user_is_default),
         cmocka_unit_test(test_open_doors_are_errors),
+        cmocka_unit_test(test_name_map),
+        cmocka_unit_test(test_md5_secrets_where_they_serve),
         cmocka_unit_test(test_users_files),
         cmocka_unit_test(test_verifiers_and_quotes),
         cmocka_unit_test(test_bad_users_files),

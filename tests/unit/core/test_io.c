@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -374,6 +375,40 @@ static void dial_tells_how_it_went(void **state)
     assert_int_equal(io_dial((struct sockaddr *)&nowhere, sizeof nowhere), -ENOENT);
 }
 
+static int option(int fd, int level, int name)
+{
+    int value = -1;
+    socklen_t n = sizeof value;
+    assert_int_equal(getsockopt(fd, level, name, &value, &n), 0);
+    return value;
+}
+
+/* What doors rely on: options are set once on the listening socket, also anew by a reload. */
+static void accepted_sockets_inherit_their_options(void **state)
+{
+    (void)state;
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof in;
+    int door = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(door, (struct sockaddr *)&in, len), 0);
+    assert_int_equal(listen(door, 4), 0);
+    assert_int_equal(getsockname(door, (struct sockaddr *)&in, &len), 0);
+    for (int on = 1; on >= 0; on--) {
+        io_tune(door, on ? 20000 : 0, on ? 7000 : 0);
+        int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_int_equal(connect(client, (struct sockaddr *)&in, len), 0);
+        int fd = accept4(door, NULL, NULL, SOCK_CLOEXEC);
+        assert_true(option(fd, IPPROTO_TCP, TCP_NODELAY) != 0);
+        assert_int_equal(option(fd, SOL_SOCKET, SO_KEEPALIVE), on);
+        assert_int_equal(option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), on ? 7000 : 0);
+        if (on)
+            assert_int_equal(option(fd, IPPROTO_TCP, TCP_KEEPIDLE), 20);
+        close(fd);
+        close(client);
+    }
+    close(door);
+}
+
 static void addresses_are_written_for_people(void **state)
 {
     (void)state;
@@ -410,6 +445,7 @@ int main(void)
         cmocka_unit_test(io_moves_to_another_loop),
         cmocka_unit_test(release_leaves_the_descriptor),
         cmocka_unit_test(dial_tells_how_it_went),
+        cmocka_unit_test(accepted_sockets_inherit_their_options),
         cmocka_unit_test(addresses_are_written_for_people),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -40,12 +40,21 @@ static const char *skip_string(const char *s)
     return s + 1;
 }
 
+static const char *skip_value(const char *s)
+{
+    if (*s == '"')
+        return skip_string(s);
+    s += *s == '-';
+    size_t digits = strspn(s, "0123456789");
+    return digits == 0 || (digits > 1 && *s == '0') ? NULL : s + digits;
+}
+
 static bool is_json_line(const char *s, size_t n)
 {
     if (strlen(s) != n || *s++ != '{')
         return false;
     for (;;) {
-        if (!(s = skip_string(s)) || *s++ != ':' || !(s = skip_string(s)))
+        if (!(s = skip_string(s)) || *s++ != ':' || !(s = skip_value(s)))
             return false;
         if (*s == ',')
             s++;
@@ -86,13 +95,21 @@ static void pairs_become_members(void **state)
     (void)state;
     static const struct render_row rows[] = {
         {"", HEAD "}\n"},
-        {"conn=17", HEAD ",\"conn\":\"17\"}\n"},
-        {"conn=17 reason=\"two words\" x=", HEAD ",\"conn\":\"17\",\"reason\":\"two words\","
+        {"conn=17", HEAD ",\"conn\":17}\n"},
+        {"conn=17 reason=\"two words\" x=", HEAD ",\"conn\":17,\"reason\":\"two words\","
                                                  "\"x\":\"\"}\n"},
         {"path=a\\b", HEAD ",\"path\":\"a\\\\b\"}\n"},
         {"name=\xc3\xa9", HEAD ",\"name\":\"\\u00c3\\u00a9\"}\n"},
-        {"loose words a=1", HEAD ",\"a\":\"1\"}\n"},
+        {"loose words a=1", HEAD ",\"a\":1}\n"},
         {"reason=\"cut off", HEAD ",\"reason\":\"cut off\"}\n"},
+        /* numbers are numbers, and nothing else is */
+        {"up_ms=0 a=-7 b=007 c=12s d=1.5 e=\"12\" pool=12 f=12345678901234567890",
+         HEAD ",\"up_ms\":0,\"a\":-7,\"b\":\"007\",\"c\":\"12s\",\"d\":\"1.5\",\"e\":\"12\","
+              "\"pool\":\"12\",\"f\":\"12345678901234567890\"}\n"},
+        /* sentences quote peers */
+        {"reason=\"database \"x y\" does not exist\" pool=a",
+         HEAD ",\"reason\":\"database \\\"x y\\\" does not exist\",\"pool\":\"a\"}\n"},
+        {"reason=\"said \" level=debug event=x", HEAD ",\"reason\":\"said \"}\n"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         assert_string_equal(render(rows[i].text, true, 2048), rows[i].json);
@@ -139,7 +156,7 @@ static void cut_lines_are_valid_too(void **state)
     text[sizeof text - 1] = 0;
     for (size_t cap = 200; cap < 3200; cap += 37) {
         const char *line = render(text, true, cap);
-        assert_non_null(strstr(line, "\"a\":\"1\"")); /* what fits whole stays */
+        assert_non_null(strstr(line, "\"a\":1")); /* what fits whole stays */
         render(text, false, cap);
     }
 }
@@ -188,6 +205,24 @@ static void finer_lines_are_not_written(void **state)
     log_write(ring, LOG_ERROR, "e", "yes");
     assert_int_equal(log_ring_peek(ring)->level, LOG_ERROR);
     assert_int_equal(atomic_load(&ring->dropped), 0);
+    free(ring);
+}
+
+static void exchanges_are_written_as_asked(void **state)
+{
+    (void)state;
+    struct log_ring *ring = log_ring_new("test", LOG_ERROR);
+    assert_false(log_access_on(ring, true)); /* off is the default */
+    atomic_store(&ring->access, LOG_ACCESS_ERRORS);
+    assert_true(log_access_on(ring, true) && !log_access_on(ring, false));
+    atomic_store(&ring->access, LOG_ACCESS_ALL);
+    assert_true(log_access_on(ring, true) && log_access_on(ring, false));
+    for (unsigned i = 0; i < LOG_RING_LINES; i++)
+        log_exchange(ring, "n=%u", i);
+    assert_string_equal(log_ring_peek(ring)->event, "access"); /* whatever the level */
+    assert_int_equal(atomic_load(&ring->dropped), LOG_RING_LINES - LOG_RING_ACCESS);
+    log_write(ring, LOG_ERROR, "trouble", "a=1"); /* there is room for what matters more */
+    assert_int_equal(atomic_load(&ring->dropped), LOG_RING_LINES - LOG_RING_ACCESS);
     free(ring);
 }
 
@@ -242,10 +277,15 @@ static void two_threads_share_a_ring(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pairs_become_members),       cmocka_unit_test(text_is_for_people),
-        cmocka_unit_test(any_text_gives_valid_json),  cmocka_unit_test(cut_lines_are_valid_too),
-        cmocka_unit_test(full_ring_drops_and_counts), cmocka_unit_test(finer_lines_are_not_written),
-        cmocka_unit_test(long_lines_are_cut),         cmocka_unit_test(two_threads_share_a_ring),
+        cmocka_unit_test(pairs_become_members),
+        cmocka_unit_test(text_is_for_people),
+        cmocka_unit_test(any_text_gives_valid_json),
+        cmocka_unit_test(cut_lines_are_valid_too),
+        cmocka_unit_test(full_ring_drops_and_counts),
+        cmocka_unit_test(finer_lines_are_not_written),
+        cmocka_unit_test(exchanges_are_written_as_asked),
+        cmocka_unit_test(long_lines_are_cut),
+        cmocka_unit_test(two_threads_share_a_ring),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

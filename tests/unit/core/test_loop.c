@@ -184,11 +184,37 @@ static void lag_is_how_long_a_turn_took(void **state)
     stage_fini(&s);
 }
 
+static unsigned rounds;
+
+static void on_again(struct deferred *d)
+{
+    struct stage *s = OWNER(d, struct stage, later);
+    if (rounds++ < 1000000)
+        loop_defer_next(&s->loop, d);
+}
+
+/* Who always wants to go on keeps the loop awake, but nobody from his turn. */
+static void work_put_off_lets_others_go_first(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_init(&s);
+    rounds = 0;
+    deferred_init(&s.later, on_again);
+    loop_defer_next(&s.loop, &s.later);
+    loop_timer_set(&s.loop, &s.second, 20);
+    loop_run(&s.loop);
+    assert_string_equal(s.story, "s");
+    assert_true(rounds > 1 && rounds < 1000000);
+    stage_fini(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(deferred_work_is_done_before_the_loop_sleeps),
         cmocka_unit_test(cancelled_work_is_not_done),
+        cmocka_unit_test(work_put_off_lets_others_go_first),
         cmocka_unit_test(stop_does_what_is_deferred_still),
         cmocka_unit_test(timers_wake_the_loop_in_time),
         cmocka_unit_test(shorter_timer_is_not_overslept),

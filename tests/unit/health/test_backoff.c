@@ -44,6 +44,20 @@ static void full_jitter_is_even(void **state)
         assert_in_range(tenth[i], 990, 1010);
 }
 
+/* Those who fail together ask within microseconds: they must not come back together. */
+static void neighbours_on_the_clock_are_spread(void **state)
+{
+    (void)state;
+    unsigned tenth[10] = {0};
+    for (uint64_t ns = 0; ns < 10000; ns++) {
+        uint64_t ms = backoff_ms(1000, 1000, 0, jitter_seed(UINT64_C(123456789012345) + ns * 100));
+        assert_in_range(ms, 1, 1000);
+        tenth[(ms - 1) / 100]++;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(tenth); i++)
+        assert_in_range(tenth[i], 850, 1150);
+}
+
 static void jitter_stays_around(void **state)
 {
     (void)state;
@@ -76,6 +90,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(doubles_up_to_the_cap),
         cmocka_unit_test(full_jitter_is_even),
+        cmocka_unit_test(neighbours_on_the_clock_are_spread),
         cmocka_unit_test(jitter_stays_around),
         cmocka_unit_test(a_lifetime_never_exceeds_the_limit),
     };

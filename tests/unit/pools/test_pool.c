@@ -196,6 +196,73 @@ static void queue_has_an_end(void **state)
     close_house();
 }
 
+/* waiters: 0 refuses who would wait for others, not who waits for a dial. */
+static void no_queue_but_dials(void **state)
+{
+    (void)state;
+    for (unsigned workers = 1; workers <= 2; workers++) {
+        conf.size.max = 6; /* more than may be dialed at once */
+        conf.size.waiters = 0;
+        dials.ms = 50;
+        open_house(workers);
+        struct guest g[7] = {{.calls = 0}};
+        for (unsigned i = 0; i < 7; i++)
+            ask_on(i % workers, &g[i]);
+        assert_int_equal(g[6].result, LEASE_REFUSED);
+        assert_int_equal(g[6].why, CAUSE_QUEUE_FULL);
+        house_pass(&house, 200);
+        for (unsigned i = 0; i < 6; i++)
+            assert_true(guest_has(&g[i]));
+        ends(&g[0], OUTCOME_KEEP);
+        ask_on(0, &g[6]);
+        assert_true(guest_has(&g[6]));
+        struct guest late = {.calls = 0};
+        ask_on(workers - 1, &late);
+        assert_int_equal(late.why, CAUSE_QUEUE_FULL);
+        for (unsigned i = 1; i < 7; i++)
+            ends(&g[i], OUTCOME_KEEP);
+        close_house();
+    }
+}
+
+/* One server that comes serves many who share it. */
+static void no_queue_but_shared_dials(void **state)
+{
+    (void)state;
+    conf.size.max = 1;
+    conf.size.waiters = 0;
+    dials.ms = 50;
+    open_shared(100);
+    struct guest g[10] = {{.calls = 0}};
+    for (unsigned i = 0; i < 10; i++)
+        assert_int_equal(guest_ask(&house, 0, &g[i], false), LEASE_WAITING);
+    house_settle(&house);
+    house_pass(&house, 50);
+    for (unsigned i = 0; i < 10; i++) {
+        assert_true(guest_has(&g[i]));
+        ends(&g[i], OUTCOME_KEEP);
+    }
+    close_house();
+}
+
+/* Nobody refuses, nobody answers: the first who wait hear of the dial, not of a busy pool. */
+static void unanswered_dial_is_said_so(void **state)
+{
+    (void)state;
+    conf.size.acquire_timeout_ms = 3000;
+    dials.ms = FAKE_NEVER;
+    for (int i = 0; i < 2; i++) {
+        conf.on_down = i ? ON_DOWN_FAIL : ON_DOWN_WAIT;
+        open_house(1);
+        struct guest a = {0};
+        ask(&a);
+        house_pass(&house, 3000);
+        assert_int_equal(a.why, CAUSE_DIAL_FAILED);
+        assert_non_null(strstr(a.waiter.err.note, "dialing peer:1 for 3.0 s, no answer"));
+        close_house();
+    }
+}
+
 static void pause_holds_back_and_resume_serves_in_order(void **state)
 {
     (void)state;
@@ -313,6 +380,9 @@ int main(void)
         TEST(refused_login_is_said_so),
         TEST(open_door_fails_at_once),
         TEST(queue_has_an_end),
+        TEST(no_queue_but_dials),
+        TEST(no_queue_but_shared_dials),
+        TEST(unanswered_dial_is_said_so),
         TEST(pause_holds_back_and_resume_serves_in_order),
         TEST(stop_refuses_who_waits_and_who_comes),
         TEST(cancel_before_and_after_the_grant),

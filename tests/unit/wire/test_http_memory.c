@@ -144,12 +144,66 @@ static void test_every_allocation_may_fail(void **state)
     assert_int_equal(failures, 5); /* the parser; text and head of two messages */
 }
 
+/* Heads in the thread's chunks: once there is one chunk, a message costs no allocation; a head that
+   outgrows it is allocated, and is the same head. */
+static void test_heads_in_chunks(void **state)
+{
+    (void)state;
+    struct http_limits limits = HTTP_LIMITS_REQUEST;
+    struct chunk_pool chunks;
+    struct http_event ev = {0};
+    int ends;
+    size_t used;
+    chunk_pool_init(&chunks, 4);
+    live = fail_in = 0;
+    struct http_parser *p = http_parser_new(HTTP_KIND_REQUEST, &limits);
+    http_parser_lend(p, &chunks);
+    for (size_t piece = 1; piece < request.n; piece += 7) {
+        assert_int_equal(run(p, piece, &ends, &ev), HTTP_STEP_MORE);
+        assert_int_equal(ends, 2);
+        assert_int_equal(live, 1);
+        assert_int_equal(chunks.n_free, 1);
+    }
+    static uint8_t big[9000];
+    memset(big, 'x', sizeof big);
+    const struct span start = SPAN_LIT("GET / HTTP/1.1\r\nHost: h\r\n");
+    memcpy(big, start.p, start.n);
+    size_t end = start.n; /* a line of 3002 bytes, and another, as long as there is room */
+    for (; end + 3002 <= sizeof big; end += 3002) {
+        memcpy(big + end, "A: ", 3);
+        memcpy(big + end + 3000, "\r\n", 2);
+    }
+    for (size_t piece = 1000; piece <= end; piece += 1000) {
+        enum http_step step = HTTP_STEP_MORE;
+        for (size_t at = 0; at < end; at += used) {
+            step = http_parser_feed(p, span_of(big + at, end - at < piece ? end - at : piece),
+                                    &used, &ev);
+            assert_int_equal(step, HTTP_STEP_MORE);
+        }
+        step = http_parser_feed(p, SPAN_LIT("\r\n"), &used, &ev);
+        assert_int_equal(step, HTTP_STEP_HEAD);
+        assert_int_equal(ev.head->n_fields, 1 + (end - start.n) / 3002);
+        assert_int_equal(ev.head->fields[1].value.n, 2997);
+        assert_int_equal(chunks.n_free, 1);
+        http_parser_reset(p);
+        assert_int_equal(live, 1);
+    }
+    /* Half a head, then the end. */
+    assert_int_equal(http_parser_feed(p, SPAN_LIT("GET / HT"), &used, &ev), HTTP_STEP_MORE);
+    assert_int_equal(chunks.n_free, 0);
+    http_parser_free(p);
+    assert_int_equal(live, 0);
+    assert_int_equal(chunks.n_free, 1);
+    chunk_pool_fini(&chunks);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_idle_holds_nothing),
         cmocka_unit_test(test_a_head_stays_within_its_limit),
         cmocka_unit_test(test_every_allocation_may_fail),
+        cmocka_unit_test(test_heads_in_chunks),
     };
     return cmocka_run_group_tests_name("http_memory", tests, NULL, NULL);
 }

@@ -143,7 +143,8 @@ static inline void trace_end(struct trace *t, struct http_parser *p,
     }
 }
 
-/* Cuts `text` after `first` bytes, then into pieces of `size`. */
+/* Cuts `text` after `first` bytes, then into pieces of `size`. Heads of what is cut are kept in
+   chunks, as the relay keeps them, others are allocated: both must say the same. */
 static inline void trace_run(struct trace *t, const struct trace_input *input, struct span text,
                              size_t first, size_t size)
 {
@@ -153,6 +154,10 @@ static inline void trace_run(struct trace *t, const struct trace_input *input, s
     t->surplus = 0;
     struct http_parser *p = http_parser_new(input->kind, &input->limits);
     CHECK(p);
+    struct chunk_pool chunks;
+    chunk_pool_init(&chunks, 1);
+    if (first < text.n)
+        http_parser_lend(p, &chunks);
     http_parser_expect(p, input->asked);
     bool on = true;
     for (size_t at = 0, n = first; at < text.n || (at == 0 && text.n == 0); at += n, n = size) {
@@ -173,4 +178,5 @@ static inline void trace_run(struct trace *t, const struct trace_input *input, s
     if (on)
         trace_end(t, p, input);
     http_parser_free(p);
+    chunk_pool_fini(&chunks);
 }

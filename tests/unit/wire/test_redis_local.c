@@ -45,11 +45,18 @@ static void test_login_wordings(void **state)
 static void test_hello(void **state)
 {
     (void)state;
-    conf.version = "7.0.15";
+    static const struct redis_about about = {"valkey", "8.0.1", "cluster", "replica"};
+    /* As long as no server was asked. */
     assert_answer("hello 2",
-                  "*14\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n"
+                  "*14\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n6.0.0\r\n"
                   "$5\r\nproto\r\n:2\r\n$2\r\nid\r\n:7\r\n$4\r\nmode\r\n"
                   "$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n"
+                  "$7\r\nmodules\r\n*0\r\n");
+    session.about = &about;
+    assert_answer("hello 2",
+                  "*14\r\n$6\r\nserver\r\n$6\r\nvalkey\r\n$7\r\nversion\r\n$5\r\n8.0.1\r\n"
+                  "$5\r\nproto\r\n:2\r\n$2\r\nid\r\n:7\r\n$4\r\nmode\r\n"
+                  "$7\r\ncluster\r\n$4\r\nrole\r\n$7\r\nreplica\r\n"
                   "$7\r\nmodules\r\n*0\r\n");
     assert_answer("hello 3", REDIS_NOPROTO);
     assert_answer("hello 4", REDIS_NOPROTO);
@@ -121,6 +128,36 @@ static void test_local_answers(void **state)
                                  "multi=-1 resp=2\n\r\n");
 }
 
+/* Whoever hears nothing of a refusal finds it in the log, and the log says why. */
+static void test_muted_refusals_have_a_reason(void **state)
+{
+    (void)state;
+    assert_answer("client reply off", "");
+    assert_answer("monitor", "");
+    assert_int_equal(act.cause, CAUSE_DENIED);
+    assert_non_null(strstr(act.note, "monitor: it shows the traffic"));
+    conf.auth_required = true;
+    redis_session_init(&session, &conf, 7);
+    assert_answer("get x", REDIS_NOAUTH);
+    assert_non_null(strstr(act.note, "logged in"));
+    assert_answer("hello 2", REDIS_NOAUTH_HELLO);
+    assert_non_null(strstr(act.note, "logged in"));
+}
+
+/* A muted login is a login all the same. */
+static void test_muted_login(void **state)
+{
+    (void)state;
+    conf.auth_required = true;
+    redis_session_init(&session, &conf, 7);
+    session.mute = REDIS_MUTE_ALL;
+    assert_int_equal(say("hello 2 auth app secret setname me"), REDIS_TO_AUTH);
+    pass(REDIS_AUTH_OK);
+    assert_string_equal(answer, "");
+    assert_answer("client reply on", "+OK\r\n");
+    assert_answer("client getname", "$2\r\nme\r\n");
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -187,6 +224,8 @@ int main(void)
         cmocka_unit_test_setup(test_hello, fresh),
         cmocka_unit_test_setup(test_hello_with_login, fresh),
         cmocka_unit_test_setup(test_local_answers, fresh),
+        cmocka_unit_test_setup(test_muted_refusals_have_a_reason, fresh),
+        cmocka_unit_test_setup(test_muted_login, fresh),
         cmocka_unit_test_setup(test_refusals, fresh),
         cmocka_unit_test_setup(test_client_reply, fresh),
         cmocka_unit_test_setup(test_client_reply_and_login, fresh),

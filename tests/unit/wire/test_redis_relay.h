@@ -39,6 +39,8 @@ static inline enum redis_route say_cmd(const struct redis_cmd *cmd)
     redis_session_command(&session, cmd, &out, &act);
     assert_false(out.overflow);
     answer[out.n] = '\0';
+    if (act.cause != CAUSE_NONE)
+        assert_true(act.note[0] != '\0'); /* the log says why */
     if (act.route == REDIS_TO_PINNED)
         slots[n_slots++] = act.slot;
     if (act.route == REDIS_TO_SHARED || act.route == REDIS_TO_PINNED)
@@ -111,7 +113,7 @@ static inline void assert_refused(const char *line, enum cause cause)
 static inline void pass(enum redis_auth verdict)
 {
     struct redis_out out = redis_out_of(answer, sizeof answer - 1);
-    redis_session_auth(&session, verdict, &out);
+    redis_session_auth(&session, &act, verdict, &out);
     answer[out.n] = '\0';
 }
 

@@ -351,6 +351,20 @@ static void test_unknown_users_look_like_known_ones(void **state)
     assert_int_equal(exchange(&known, &c, SCRAM_MECHANISM, no_tls), SCRAM_DENIED);
 }
 
+static void test_passwords_against_verifiers(void **state)
+{
+    (void)state;
+    struct scram_verifier v = verifier_of("secret"), mock;
+    bool right;
+    assert_true(scram_verifier_check(&v, SPAN_LIT("secret"), &right) && right);
+    assert_true(scram_verifier_check(&v, SPAN_LIT("Secret"), &right) && !right);
+    assert_true(scram_verifier_check(&v, SPAN_LIT(""), &right) && !right);
+    v.mock = true; /* not even the right one */
+    assert_true(scram_verifier_check(&v, SPAN_LIT("secret"), &right) && !right);
+    assert_true(scram_verifier_mock(&mock, SPAN_LIT("process secret"), SPAN_LIT("alice")));
+    assert_true(scram_verifier_check(&mock, SPAN_LIT("secret"), &right) && !right);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -363,6 +377,7 @@ int main(void)
         cmocka_unit_test(test_postgres_verifiers),
         cmocka_unit_test(test_derive_refuses_what_it_cannot_keep),
         cmocka_unit_test(test_unknown_users_look_like_known_ones),
+        cmocka_unit_test(test_passwords_against_verifiers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

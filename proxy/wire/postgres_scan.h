@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * Blanks, comments and words of SQL as the server's own scanner sees them: what postgres_text.c and
+ * postgres_trace.c read the first words of a query with. Pure.
+ */
+#include "proxy/core/span.h"
+
+struct pg_scan {
+    const uint8_t *p, *end;
+};
+
+/* A text that ends at a NUL if there is one; empty statements in front are skipped. */
+struct pg_scan pg_scan_of(struct span text);
+bool pg_scan_looking_at(const struct pg_scan *s, char a, char b);
+void pg_scan_blanks(struct pg_scan *s);
+void pg_scan_semicolons(struct pg_scan *s);
+/* The next word; empty if something else comes (nothing is consumed then). */
+struct span pg_scan_word(struct pg_scan *s);
+/* Takes `word` (upper case) if it comes next. */
+bool pg_scan_accept(struct pg_scan *s, const char *word);
+/* Takes the character if it comes next. */
+bool pg_scan_char(struct pg_scan *s, char c);

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a statement leaves behind. By its first words, which is all that SET, CREATE and DECLARE
+ * need, and by two names that are called anywhere in a query. What is missed here (a statement
+ * behind another in one query, a function that sets something) shows in its tag, or not at all.
+ */
+#include "proxy/wire/postgres_scan.h"
+#include "proxy/wire/postgres_text.h"
+
+enum { DECLARE_WORDS = 10 }; /* between DECLARE and FOR */
+
+static struct pg_trace setting(struct span name)
+{
+    return (struct pg_trace){.leaves = PG_LEAVES_SETTING, .name = name};
+}
+
+/* Settings that have words of their own. */
+static struct span special_name(struct pg_scan *s)
+{
+    static const struct {
+        const char *word, *next, *name;
+    } forms[] = {
+        {"TIME", "ZONE", "TimeZone"},    {"NAMES", NULL, "client_encoding"},
+        {"SCHEMA", NULL, "search_path"}, {"ROLE", NULL, "role"},
+        {"XML", "OPTION", "xmloption"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(forms); i++)
+        if (pg_scan_accept(s, forms[i].word) &&
+            (!forms[i].next || pg_scan_accept(s, forms[i].next)))
+            return span_str(forms[i].name);
+    return span_of(NULL, 0);
+}
+
+/* name, or class.name; empty: something else. */
+static struct span dotted_name(struct pg_scan *s)
+{
+    struct span name = pg_scan_word(s);
+    while (name.n && s->p < s->end && *s->p == '.') {
+        s->p++;
+        if (!pg_scan_word(s).n)
+            return span_of(NULL, 0);
+        name.n = (size_t)(s->p - name.p);
+    }
+    return name;
+}
+
+/* SET [SESSION] name { TO | = } ..., and its special forms. */
+static struct pg_trace trace_set(struct pg_scan *s)
+{
+    const struct pg_trace nothing = {.leaves = PG_LEAVES_NOTHING};
+    const struct pg_trace something = {.leaves = PG_LEAVES_SETTINGS};
+    if (pg_scan_accept(s, "LOCAL") || pg_scan_accept(s, "TRANSACTION") ||
+        pg_scan_accept(s, "CONSTRAINTS"))
+        return nothing;
+    if (pg_scan_accept(s, "SESSION")) {
+        if (pg_scan_accept(s, "CHARACTERISTICS"))
+            return (struct pg_trace){.leaves = PG_LEAVES_CHARACTERISTICS};
+        if (pg_scan_accept(s, "AUTHORIZATION"))
+            return something;
+    }
+    struct span special = special_name(s);
+    if (special.n)
+        return setting(special);
+    struct span name = dotted_name(s);
+    if (!name.n || !(pg_scan_char(s, '=') || pg_scan_accept(s, "TO")))
+        return something;
+    return setting(name);
+}
+
+static struct pg_trace trace_reset(struct pg_scan *s)
+{
+    struct pg_trace t = {.leaves = PG_LEAVES_RESET};
+    if (pg_scan_accept(s, "ALL"))
+        return t;
+    t.name = special_name(s);
+    if (!t.name.n)
+        t.name = dotted_name(s);
+    pg_scan_semicolons(s);
+    if (!t.name.n || s->p < s->end)
+        t.leaves = PG_LEAVES_NOTHING; /* its tag will tell */
+    return t;
+}
+
+/* ... ON COMMIT DROP: gone with its transaction. */
+static bool is_dropped_at_commit(struct pg_scan *s)
+{
+    while (s->p < s->end) {
+        if (ascii_lower(*s->p) == 'c' && pg_scan_accept(s, "COMMIT") && pg_scan_accept(s, "DROP"))
+            return true;
+        s->p++;
+    }
+    return false;
+}
+
+static struct pg_trace trace_create(struct pg_scan *s)
+{
+    if (pg_scan_accept(s, "OR"))
+        (void)pg_scan_accept(s, "REPLACE");
+    if (!pg_scan_accept(s, "GLOBAL"))
+        (void)pg_scan_accept(s, "LOCAL");
+    bool temporary = pg_scan_accept(s, "TEMP") || pg_scan_accept(s, "TEMPORARY");
+    temporary = temporary && !is_dropped_at_commit(s);
+    return (struct pg_trace){.leaves = temporary ? PG_LEAVES_TEMPORARY : PG_LEAVES_NOTHING};
+}
+
+static struct pg_trace trace_declare(struct pg_scan *s)
+{
+    bool with = false;
+    for (int i = 0; i < DECLARE_WORDS; i++) {
+        if (pg_scan_char(s, '"')) { /* a quoted name */
+            while (s->p < s->end && *s->p++ != '"')
+                continue;
+            continue;
+        }
+        struct span word = pg_scan_word(s);
+        if (!word.n || span_ieq(word, SPAN_LIT("FOR")))
+            break;
+        if (with && span_ieq(word, SPAN_LIT("HOLD")))
+            return (struct pg_trace){.leaves = PG_LEAVES_CURSOR};
+        with = span_ieq(word, SPAN_LIT("WITH"));
+    }
+    return (struct pg_trace){.leaves = PG_LEAVES_NOTHING};
+}
+
+static const uint8_t *find(const uint8_t *p, const uint8_t *end, const char *what)
+{
+    return memmem(p, (size_t)(end - p), what, strlen(what));
+}
+
+/* set_config('name', value, is_local): for the session unless the last argument says otherwise. */
+static struct pg_trace trace_set_config(const uint8_t *p, const uint8_t *end)
+{
+    struct pg_scan s = {p, end};
+    if (find(p, end, ", true)") && !find(p, end, ", false)"))
+        return (struct pg_trace){.leaves = PG_LEAVES_NOTHING};
+    if (!pg_scan_char(&s, '(') || !pg_scan_char(&s, '\'') ||
+        find(s.p, end, "set_config")) /* more than one */
+        return (struct pg_trace){.leaves = PG_LEAVES_SETTINGS};
+    const uint8_t *quote = memchr(s.p, '\'', (size_t)(end - s.p));
+    if (!quote)
+        return (struct pg_trace){.leaves = PG_LEAVES_SETTINGS};
+    return setting(span_of(s.p, (size_t)(quote - s.p)));
+}
+
+/* Functions anywhere in it. */
+static struct pg_trace trace_calls(const struct pg_scan *s)
+{
+    static const char config[] = "set_config";
+    if (find(s->p, s->end, "advisory_lock"))
+        return (struct pg_trace){.leaves = PG_LEAVES_LOCK};
+    const uint8_t *at = find(s->p, s->end, config);
+    if (at)
+        return trace_set_config(at + sizeof config - 1, s->end);
+    return (struct pg_trace){.leaves = PG_LEAVES_NOTHING};
+}
+
+struct pg_trace pg_text_trace(struct span text)
+{
+    struct pg_scan s = pg_scan_of(text);
+    if (s.p == s.end)
+        return (struct pg_trace){.leaves = PG_LEAVES_NOTHING};
+    switch (ascii_lower(*s.p)) {
+    case 's':
+        if (pg_scan_accept(&s, "SET")) {
+            struct pg_trace t = trace_set(&s);
+            t.set = true;
+            return t;
+        }
+        break;
+    case 'r':
+        if (pg_scan_accept(&s, "RESET"))
+            return trace_reset(&s);
+        break;
+    case 'c':
+        if (pg_scan_accept(&s, "CREATE"))
+            return trace_create(&s);
+        break;
+    case 'd':
+        if (pg_scan_accept(&s, "DECLARE"))
+            return trace_declare(&s);
+        break;
+    case 'l':
+        if (pg_scan_accept(&s, "LOAD"))
+            return (struct pg_trace){.leaves = PG_LEAVES_LIBRARY};
+        break;
+    default:
+        break;
+    }
+    return trace_calls(&s);
+}
+
+/* ---- several statements ---- */
+
+/* Behind a quote: to behind its end. `escapes`: a backslash hides what follows it. */
+static void skip_quoted(struct pg_scan *s, uint8_t quote, bool escapes)
+{
+    for (; s->p < s->end; s->p++) {
+        if (escapes && *s->p == '\\' && s->p + 1 < s->end) {
+            s->p++;
+        } else if (*s->p == quote) { /* a doubled one begins the next string at once */
+            s->p++;
+            return;
+        }
+    }
+}
+
+/* Behind the first $ of $tag$ ... $tag$; a $1 is none. */
+static void skip_dollars(struct pg_scan *s)
+{
+    const uint8_t *tag = s->p - 1;
+    while (s->p < s->end && *s->p != '$' && (*s->p == '_' || *s->p >= 'A'))
+        s->p++;
+    if (s->p == s->end || *s->p != '$')
+        return;
+    size_t n = (size_t)(++s->p - tag);
+    const uint8_t *end = memmem(s->p, (size_t)(s->end - s->p), tag, n);
+    s->p = end ? end + n : s->end;
+}
+
+bool pg_text_next(struct span *text)
+{
+    struct pg_scan s = {text->p, text->p + text->n};
+    const uint8_t *nul = text->n ? memchr(text->p, 0, text->n) : NULL;
+    if (nul)
+        s.end = nul;
+    if (s.p == s.end || !memchr(s.p, ';', (size_t)(s.end - s.p)))
+        return false;
+    for (uint8_t last = 0; s.p < s.end;) {
+        pg_scan_blanks(&s);
+        if (s.p == s.end)
+            return false;
+        uint8_t c = *s.p++;
+        if (c == ';') {
+            pg_scan_semicolons(&s);
+            *text = span_of(s.p, (size_t)(s.end - s.p));
+            return text->n > 0;
+        }
+        if (c == '\'' || c == '"')
+            skip_quoted(&s, c, c == '\'' && ascii_lower(last) == 'e');
+        else if (c == '$')
+            skip_dollars(&s);
+        last = c;
+    }
+    return false;
+}

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""What a reload says: what changes, what cannot, and where an address is that cannot be had."""
+
+import json
+import socket
+
+import pytest
+from harness.base import LOOPBACK, free_port
+from harness.carpool import postgres_pool
+
+
+@pytest.fixture
+def taken():
+    """A port that somebody else listens on."""
+    with socket.socket() as sock:
+        sock.bind((LOOPBACK, 0))
+        sock.listen()
+        yield sock.getsockname()[1]
+
+
+def last_reload(daemon):
+    return json.loads(daemon.log_lines('"event":"reload"')[-1])
+
+
+def test_values_in_force_over_two_reloads(carpool, pg):
+    """A change that needs a restart is not forgotten by the reload after."""
+    daemon = carpool(postgres_pool(pg.url()), workers=1)
+    for workers in (2, 2, 3):
+        daemon.config["workers"] = workers
+        daemon.write(daemon.config)
+        said = daemon.reload().stdout
+        assert f"workers: 1 stays in force, {workers} comes with a restart" in said
+        assert daemon.get("/config").text.startswith("workers: 1\n")
+    daemon.config["workers"] = 1
+    daemon.write(daemon.config)
+    assert "workers" not in daemon.reload().stdout
+
+
+def test_a_reload_says_what_changed(carpool, pg):
+    other = free_port()
+    daemon = carpool(postgres_pool(pg.url()), log={"format": "json"})
+    address = f"{LOOPBACK}:{daemon.port()}"
+    assert "nothing differs" in daemon.reload().stdout
+    line = last_reload(daemon)
+    assert line["result"] == "applied" and line["changes"] == 0 and line["reason"]
+    daemon.change(size={"max": 7})
+    assert "pools.orders.size.max: " in daemon.reload().stdout and "7" in last_reload(daemon)["reason"]
+    assert len(daemon.log_lines('"event":"listening"')) == 1, "no address changed"
+    daemon.change(listen=[address, f"{LOOPBACK}:{other}"])
+    daemon.reload()
+    assert [json.loads(s)["address"] for s in daemon.log_lines('"event":"listening"')] == \
+        [address, f"{LOOPBACK}:{other}"]
+    daemon.change(listen=[address])
+    daemon.reload()
+    assert [json.loads(s)["address"] for s in daemon.log_lines('"event":"unlistened"')] == \
+        [f"{LOOPBACK}:{other}"]
+    daemon.file.write_text("pools: 7")
+    assert daemon.cli("reload", check=False).returncode == 1
+    line = last_reload(daemon)
+    assert line["result"] == "refused" and "pools is a list" in line["reason"]
+
+
+def test_a_taken_port_at_reload(carpool, pg, taken):
+    daemon = carpool(postgres_pool(pg.url()))
+    daemon.change(listen=[f"{LOOPBACK}:{daemon.port()}", f"{LOOPBACK}:{taken}"])
+    line, column = place(daemon, f'{LOOPBACK}:{taken}')
+    done = daemon.cli("reload", check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert f"{daemon.file}:{line}:{column}: error: pools[0].listen (orders): " in said, said
+    assert f"{LOOPBACK}:{taken}" in said and "another address" in said
+    with daemon.connect() as conn:
+        assert conn.execute("select 1").fetchone() == (1,)
+
+
+def place(daemon, text):
+    for number, line in enumerate(daemon.file.read_text().splitlines(), 1):
+        if text in line:
+            at = line.index(text)
+            return number, at + (0 if line[at - 1] in "\"'" else 1)
+    raise AssertionError(text)
+
+
+def test_taken_ports_at_start(carpool, pg, taken):
+    """All of them at once, and nothing is served half."""
+    daemon = carpool(postgres_pool(pg.url(), listen=[f"{LOOPBACK}:{taken}"]),
+                     postgres_pool(pg.url(), name="more", listen=["192.0.2.1:6432"]), start=False)
+    daemon.start(wait=False)
+    assert daemon.wait() == 1
+    said = daemon.err.read_text()
+    assert "pools[0].listen (orders)" in said and "stop it, or write another address" in said
+    assert "pools[1].listen (more)" in said and "no such address" in said
+    daemon.proc = None
+
+
+def test_a_taken_admin_port(carpool, pg, taken):
+    daemon = carpool(postgres_pool(pg.url()), admin={"http": f"{LOOPBACK}:{taken}"}, start=False)
+    daemon.start(wait=False)
+    assert daemon.wait() == 1
+    said = daemon.err.read_text()
+    assert f"admin.http: {LOOPBACK}:{taken} is taken" in said and "another address" in said
+    daemon.proc = None
+
+
+def test_an_address_cannot_move_in_one_reload(carpool, pg):
+    """It still belongs to the other pool while the new configuration is tried."""
+    daemon = carpool(postgres_pool(pg.url()), postgres_pool(pg.url(), name="more"))
+    one, two = f"{LOOPBACK}:{daemon.port()}", f"{LOOPBACK}:{daemon.port('more')}"
+    daemon.change("orders", listen=[two])
+    daemon.change("more", listen=[one])
+    done = daemon.cli("reload", check=False)
+    assert done.returncode == 1 and "belongs to pool more" in done.stdout + done.stderr

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""`log.access`: a line for each exchange at its end, with what it came to."""
+
+import http.client
+import json
+
+import pytest
+from harness.base import LOOPBACK, free_port, wait_for
+from harness.http_fixtures import _origin, origin  # noqa: F401
+from harness.httpwire import http_pool
+from harness.redis_fixtures import fake, key, rd  # noqa: F401
+from harness.rediswire import Resp, redis_pool
+
+FIELDS = ["time", "level", "thread", "event", "pool", "kind", "conn", "client", "user", "lease", "server",
+          "endpoint", "wait_us", "exchange_us", "bytes_in", "bytes_out", "outcome"]
+
+
+def lines(daemon, n):
+    """At least n access lines, as JSON."""
+    found = wait_for(lambda: (got := daemon.log_lines('"event":"access"')) and len(got) >= n and got, 20,
+                     f"{n} access lines")
+    parsed = [json.loads(line) for line in found]
+    assert all(list(line) == FIELDS for line in parsed), parsed
+    return parsed
+
+
+def get(daemon, path="/", pool="web"):
+    conn = http.client.HTTPConnection(LOOPBACK, daemon.port(pool), timeout=20)
+    conn.request("GET", path)
+    answer = conn.getresponse()
+    answer.read()
+    conn.close()
+    return answer.status
+
+
+def test_redis_commands(carpool, rd, key):
+    daemon = carpool(redis_pool(rd.url()), log={"access": "all", "format": "json", "level": "error"})
+    with Resp(daemon.port("cache")) as c:
+        assert c.cmd("SET", key, "x" * 1000) == "OK"
+        assert c.cmd("GET", key) == b"x" * 1000
+        assert c.cmd("PING") == "PONG"  # carpool's own answer is no exchange
+        c.cmd("BLPOP", "nobody-pushes-here", "1")
+    first, second, own = lines(daemon, 3)
+    assert (first["pool"], first["kind"], first["outcome"]) == ("cache", "redis", "ok")
+    assert first["bytes_in"] > 1000 and first["bytes_out"] == len("+OK\r\n")
+    assert second["bytes_out"] == len("$1000\r\n") + 1002
+    assert first["client"].startswith(f"{LOOPBACK}:") and first["conn"] == second["conn"]
+    assert first["endpoint"] == f"{rd.host}:{rd.port}" and first["server"] > 0 and first["lease"] > 0
+    assert own["exchange_us"] >= 900_000 and own["outcome"] == "ok" and own["wait_us"] < 900_000
+
+
+def test_redis_failures(carpool, fake):
+    """Only failures: the one that got no reply, and the one whose client did not wait."""
+    silent = fake(lambda *_: None)
+    daemon = carpool(redis_pool(silent.url(), timeouts={"request": "300ms"}, check={"idle": "1h"}),
+                     log={"access": "errors", "format": "json"})
+    with Resp(daemon.port("cache")) as c:
+        assert c.cmd("GET", "a").cause == "request_timeout"
+    with Resp(daemon.port("cache")) as c:
+        c.send("BLPOP", "a", "0")
+        wait_for(lambda: silent.commands("BLPOP"), what="the call to be under way")
+    late, gone = lines(daemon, 2)
+    assert late["outcome"] == "request_timeout" and late["endpoint"] == silent.url()[8:].split("/")[0]
+    assert late["exchange_us"] >= 290_000
+    assert gone["outcome"] == "client_gone"
+
+
+def test_http_requests(carpool, origin):
+    daemon = carpool(http_pool(origin.url()), log={"access": "all", "format": "json"})
+    assert get(daemon, "/echo") == 200
+    (line,) = lines(daemon, 1)
+    assert (line["pool"], line["kind"], line["outcome"]) == ("web", "http", "ok")
+    assert line["bytes_in"] > 20 and line["bytes_out"] > 20 and line["exchange_us"] > 0
+    assert origin.url().endswith(line["endpoint"]) and line["lease"] == 1
+
+
+def test_http_failures(carpool):
+    port = free_port()
+    daemon = carpool(http_pool(f"http://{LOOPBACK}:{port}"), log={"access": "errors", "format": "json"})
+    assert get(daemon) == 502
+    (line,) = lines(daemon, 1)
+    assert line["outcome"] == "dial_failed" and line["server"] == 0 and line["endpoint"] == "-"
+
+
+def test_who_waited(carpool, fake):
+    """A server of one's own, and two who want it: the wait is no part of the exchange."""
+    silent = fake(lambda *_: None)
+    daemon = carpool(redis_pool(silent.url(), size={"max": 1}, check={"idle": "1h"}),
+                     log={"access": "all", "format": "json"})
+    with Resp(daemon.port("cache")) as one, Resp(daemon.port("cache")) as two:
+        one.send("BLPOP", "a", "0")
+        wait_for(lambda: silent.commands("BLPOP"), what="the first call")
+        two.send("BLPOP", "b", "0")
+        wait_for(lambda: daemon.waiting("cache") == 1, what="the second to wait")
+        two.close()
+        (line,) = lines(daemon, 1)
+        assert line["outcome"] == "client_gone" and line["server"] == 0
+        assert line["wait_us"] > 0 and line["exchange_us"] == 0
+
+
+@pytest.mark.parametrize("access", ["off", "errors"])
+def test_nothing_is_said_of_what_went_well(carpool, rd, key, access):
+    daemon = carpool(redis_pool(rd.url()), log={"access": access, "format": "json"})
+    with Resp(daemon.port("cache")) as c:
+        for _ in range(50):
+            assert c.cmd("SET", key, "1") == "OK"
+    daemon.stop()
+    assert not daemon.log_lines('"event":"access"')
+
+
+def test_a_reload_switches_it(carpool, rd, key):
+    daemon = carpool(redis_pool(rd.url()), log={"format": "json"})
+    with Resp(daemon.port("cache")) as c:
+        assert c.cmd("SET", key, "1") == "OK"
+        daemon.write({**daemon.config, "log": {"format": "json", "access": "all"}})
+        daemon.reload()
+        assert c.cmd("GET", key) == b"1"
+        assert [line["bytes_out"] for line in lines(daemon, 1)] == [len("$1\r\n1\r\n")]

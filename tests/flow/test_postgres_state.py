@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: MIT
+"""Session state in transaction mode: settings follow the client, the rest keeps it on its server.
+
+A pool of one server: what one client leaves there, the next one would find.
+"""
+
+import pytest
+from harness.base import wait_for
+from harness.carpool import postgres_pool
+from harness.pgwire import SYNC, bind, execute, parse, query
+
+
+@pytest.fixture
+def one(carpool, pg):
+    def make(**over):
+        size = {"min": 0, "max": 1, "acquire_timeout": "300ms", **over.pop("size", {})}
+        return carpool(postgres_pool(pg.url(), size=size, **over))
+    return make
+
+
+def value(wire, sql):
+    rows, _, error, _ = wire.run(sql)
+    assert error is None, error
+    return rows[0][0]
+
+
+def show(wire, name):
+    return value(wire, f"select current_setting('{name}', true)")
+
+
+# ---- settings
+
+
+@pytest.mark.parametrize("sql, name, want", [
+    ("set client_min_messages to warning", "client_min_messages", "warning"),
+    ("SET SESSION statement_timeout = '7s'", "statement_timeout", "7s"),
+    ("set lock_timeout=1234", "lock_timeout", "1234ms"),
+    ("set search_path = pg_catalog, public", "search_path", "pg_catalog, public"),
+    ("set my.tenant = 'O''Brien \\ co'", "my.tenant", "O'Brien \\ co"),
+    ("select set_config('my.tenant', 'x', false)", "my.tenant", "x"),
+    ("set role bounded", "role", "bounded"),
+    ("begin; set lock_timeout = 5; commit", "lock_timeout", "5ms"),
+    ("set session characteristics as transaction isolation level serializable",
+     "default_transaction_isolation", "serializable"),
+    ("set time zone 'Asia/Tokyo'", "TimeZone", "Asia/Tokyo"),
+])
+@pytest.mark.parametrize("extended", [False, True], ids=["query", "extended"])
+def test_a_setting_follows_its_client(one, pg, sql, name, want, extended):
+    if "role" in sql:
+        pg.query("grant bounded to app")
+    daemon = one()
+    a, b = daemon.wire(), daemon.wire()
+    before = show(b, name)
+    if extended and ";" not in sql:
+        a.send(parse(sql), bind(), execute(), SYNC)
+        assert a.results()[2] is None
+    else:
+        assert a.run(sql)[2] is None
+    for _ in range(2):
+        assert show(a, name) == want
+        assert show(b, name) in (before, ""), "a client finds another client's setting"
+    daemon.stop()
+
+
+def test_a_setting_that_was_rolled_back_does_not_follow(one):
+    daemon = one()
+    a, b = daemon.wire(), daemon.wire()
+    a.run("begin")
+    a.run("set statement_timeout = '7s'")
+    a.run("rollback")
+    assert show(b, "statement_timeout") == "0"
+    assert show(a, "statement_timeout") == "0"
+    a.run("begin")
+    a.run("set local statement_timeout = '8s'")
+    assert show(a, "statement_timeout") == "8s"
+    a.run("commit")
+    assert show(a, "statement_timeout") == "0"
+    daemon.stop()
+
+
+def test_a_prepared_set_follows_too(one):
+    daemon = one()
+    a, b = daemon.wire(), daemon.wire()
+    a.send(parse("set lock_timeout = 99", "s"), SYNC)
+    assert a.results()[2] is None
+    assert show(b, "lock_timeout") == "0"
+    a.send(bind("s"), execute(), SYNC)
+    assert a.results()[2] is None
+    assert show(b, "lock_timeout") == "0"
+    assert show(a, "lock_timeout") == "99ms"
+    daemon.stop()
+
+
+@pytest.mark.parametrize("sql", ["reset all", "discard all"])
+def test_reset_returns_to_what_the_client_came_with(one, sql):
+    """Not to what carpool's own login has."""
+    daemon = one()
+    a = daemon.wire(application_name="mine", TimeZone="Asia/Tokyo", search_path="pg_catalog")
+    b = daemon.wire()
+    a.run("set application_name = 'other'")
+    a.run("set lock_timeout = 5")
+    a.run("set search_path = public")
+    a.send(query(sql))
+    told = {}
+    for kind, body in a.until("Z"):
+        if kind == "S":
+            name, told_value = body.split(b"\0")[:2]
+            told[name.decode()] = told_value.decode()
+    assert told == {"application_name": "mine"}
+    for _ in range(2):
+        assert show(a, "application_name") == "mine"
+        assert show(a, "TimeZone") == "Asia/Tokyo"
+        assert show(a, "search_path") == "pg_catalog"
+        assert show(a, "lock_timeout") == "0"
+        assert show(b, "application_name") != "mine"
+    daemon.stop()
+
+
+def test_reset_inside_a_transaction(one):
+    daemon = one()
+    a = daemon.wire(TimeZone="Asia/Tokyo", search_path="pg_catalog")
+    a.run("begin")
+    a.run("set timezone = 'UTC'")
+    a.run("reset timezone")
+    assert show(a, "TimeZone") == "Asia/Tokyo"
+    a.run("reset all")
+    assert show(a, "search_path") == "pg_catalog"
+    a.run("rollback")
+    assert show(a, "TimeZone") == "Asia/Tokyo"
+    assert show(a, "search_path") == "pg_catalog"
+    daemon.stop()
+
+
+def test_reset_in_session_mode(one):
+    daemon = one(mode="session")
+    a = daemon.wire(application_name="mine", search_path="pg_catalog")
+    a.run("discard all")
+    assert show(a, "application_name") == "mine"
+    assert show(a, "search_path") == "pg_catalog"
+    daemon.stop()
+
+
+# ---- what cannot follow
+
+STATE = [
+    ("create temp table t (a int)", "a temporary table"),
+    ("CREATE  /* x */ TEMPORARY VIEW v AS SELECT 1", "a temporary table"),
+    ("begin; declare c cursor with hold for select 1; commit", None),
+    ("select pg_advisory_lock(1)", "an advisory lock"),
+    ("select pg_try_advisory_lock_shared(2)", "an advisory lock"),
+    ("listen news", "LISTEN"),
+    ("prepare p as select 1", "prepared in SQL"),
+    ("set session authorization app", "cannot be followed"),
+    ("select ';', E'\\';', $a$;$a$; listen news", "LISTEN"),
+    ("select 1; create temp table t (a int)", "a temporary table"),
+]
+
+
+@pytest.mark.parametrize("sql, why", STATE)
+def test_state_keeps_its_server(one, sql, why):
+    daemon = one()
+    a, b = daemon.wire(), daemon.wire()
+    if why is None:
+        for part in sql.split("; "):
+            assert a.run(part)[2] is None
+    else:
+        assert a.run(sql)[2] is None
+    rows, _, error, _ = b.run("select 1")
+    assert error is not None and error.code == "53300", "the server should be kept"
+    pid = value(a, "select pg_backend_pid()")
+    assert value(a, "select pg_backend_pid()") == pid
+    a.run("discard all")
+    assert b.run("select 1")[0] == [["1"]]
+    assert a.run("select 1")[0] == [["1"]]
+    daemon.stop()
+
+
+@pytest.mark.parametrize("sql", [
+    "create temp table gone (a int) on commit drop", "create table if not exists ordinary (a int)", "select pg_advisory_xact_lock(1)",
+    "set local lock_timeout = 5", "set transaction isolation level serializable",
+    "select set_config('my.x', '1', true)", "declare c cursor for select 1", "set names 'UTF8'",
+])
+def test_what_ends_with_the_transaction_keeps_nothing(one, sql):
+    daemon = one()
+    a, b = daemon.wire(), daemon.wire()
+    a.run("begin")
+    assert a.run(sql)[2] is None
+    a.run("commit")
+    assert b.run("select 1")[0] == [["1"]]
+    daemon.stop()
+
+
+def test_a_client_that_leaves_its_state_leaves_a_clean_server(one):
+    daemon = one()
+    a = daemon.wire()
+    a.run("create temp table t (a int)")
+    a.run("select pg_advisory_lock(77)")
+    a.close()
+    b = daemon.wire()
+    wait_for(lambda: daemon.servers(state="busy") == 0, what="the server to come back")
+    assert b.run("select * from t")[2].code == "42P01"
+    assert value(b, "select count(*) from pg_locks where locktype = 'advisory'") == "0"
+    daemon.stop()
+
+
+@pytest.mark.parametrize("sql, why", STATE)
+def test_state_refused(one, sql, why):
+    daemon = one(session_state="refuse")
+    a, b = daemon.wire(), daemon.wire()
+    if why is None:
+        a.run("begin")
+        _, _, error, status = a.run(sql.split("; ")[1])
+        assert status == "E"
+        a.run("rollback")
+    else:
+        _, _, error, _ = refused(a, sql)
+    assert error.code == "0A000" and "session_state" in str(error)
+    assert why is None or why in str(error)
+    assert b.run("select 1")[0] == [["1"]]
+    assert b.run("select pg_advisory_unlock_all()")[2] is None
+    daemon.stop()
+
+
+def refused(wire, sql):
+    """The error, whether the session goes on or ends with it."""
+    wire.send(query(sql))
+    rows, error = [], None
+    for kind, body in wire.until("Z", "E"):
+        if kind == "E":
+            from harness.pgwire import PgError
+            error = PgError(body)
+    return rows, [], error, None
+
+
+def test_refused_statements_leave_the_session_usable(one):
+    daemon = one(session_state="refuse")
+    a = daemon.wire()
+    _, _, error, status = a.run("create temp table t (a int)")
+    assert (error.code, status) == ("0A000", "I")
+    a.send(parse("create temp table t (a int)", "s"), bind("s"), execute(), SYNC)
+    assert a.results()[2].code == "0A000"
+    a.send(parse("create temp table t (a int)"), bind(), execute(), SYNC)
+    assert a.results()[2].code == "0A000"
+    assert a.run("select 1")[0] == [["1"]]
+    assert a.run("carpool_refused")[2].code == "42601"
+    daemon.stop()
+
+
+def test_state_allowed(one):
+    daemon = one(session_state="allow")
+    a, b = daemon.wire(), daemon.wire()
+    a.run("create temp table t (a int)")
+    assert b.run("select count(*) from t")[0] == [["0"]]
+    daemon.stop()
