@@ -12,7 +12,7 @@
 
 /* ---- watching a library's socket ---- */
 
-/* Libraries close sockets and open others under the same number: each wait has a handle of its own. */
+/* Libraries close sockets and open others under the same number: each wait has its own handle. */
 struct dial_watch {
     uv_poll_t poll;
     struct dial *dial; /* NULL once it is not wanted any more */

@@ -25,8 +25,8 @@ struct dial_ops {
     void (*start)(struct dial *d);
 
     /*
-     * The attempt is over: let go of what libraries hold. A socket that the upstream may still count
-     * is left in d->sv->io (io_init() if need be), everything else goes.
+     * The attempt is over: let go of what libraries hold. A socket that the upstream may still
+     * count is left in d->sv->io (io_init() if need be), everything else goes.
      */
     void (*stop)(struct dial *d);
 };
@@ -66,13 +66,13 @@ void dial_refused(struct dial *d, int sys);
 
 /* ---- steps that protocols share ---- */
 
-/* Tells step() once when a library's socket is ready; watching again replaces it. False: no memory,
-   the dial goes on. */
+/* Tells step() when a library's socket is ready; watching again replaces it. False: no memory, the
+   dial goes on. */
 MUST_USE bool dial_watch(struct dial *d, int fd, int events,
                          void (*step)(struct dial *d, int fd, int status, int events));
 void dial_unwatch(struct dial *d);
 
-/* A handshake over sv->io, attached, from its events. True: done; else wait, or the dial is over. */
+/* A handshake over sv->io, attached, from its events. True: done; else wait, or the dial ended. */
 bool dial_shake_hands(struct dial *d);
 
 /* The context for what the endpoint says of TLS; NULL and *err. */

@@ -12,12 +12,12 @@
 #include "health/health_conf.h"
 
 struct size_conf {
-    uint32_t min;     /* servers kept open, <= max */
-    uint32_t max;     /* dialing + live + closing, over all workers; >= 1 */
-    uint32_t waiters; /* clients waiting for somebody to give a server back; 0: refuse them.
-                                    Who waits for a dial that `max` has room for is none of them */
-    uint32_t statements;         /* Postgres: prepared statements that clients share, kept on each
-                                    server; 0: they are not shared */
+    uint32_t min;        /* servers kept open, <= max */
+    uint32_t max;        /* dialing + live + closing, over all workers; >= 1 */
+    uint32_t waiters;    /* clients waiting for a server to be given back; 0: refuse them. Who waits
+                            for a dial that `max` has room for is no such one */
+    uint32_t statements; /* Postgres: prepared statements that clients share, kept on each server;
+                            0: they are not shared */
     uint64_t acquire_timeout_ms; /* longest wait for a server; >= 1 */
     uint64_t idle_timeout_ms;    /* close a server idle this long, above min; 0: never */
     uint64_t max_lifetime_ms;    /* retire a server this old (with jitter); 0: never */

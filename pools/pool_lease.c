@@ -222,6 +222,17 @@ static bool freshen(struct pool *p, struct waiter *w, bool hopeless)
     return sv != NULL;
 }
 
+static void set_deadline(struct pool *p, struct waiter *w)
+{
+    uint64_t wait = p->conf->size.acquire_timeout_ms;
+    if (!wait && !w->due_ms)
+        return;
+    uint64_t due = wait ? w->since_ms + wait : w->due_ms;
+    if (w->due_ms && w->due_ms < due)
+        due = w->due_ms;
+    timer_set(&p->loop->timers, &w->timer, due);
+}
+
 enum lease_result pool_lease(struct pool *p, struct waiter *w)
 {
     CHECK_MAGIC(p, POOL_MAGIC);
@@ -268,16 +279,10 @@ enum lease_result pool_lease(struct pool *p, struct waiter *w)
                 p->ledger->name, look.last_dial.note);
         return LEASE_REFUSED;
     }
+    set_deadline(p, w);
     if (w->exclusive && p->shares)
         pool_free_one_up(p);
     counter_add(&p->stats.waits, 1);
-    uint64_t wait = p->conf->size.acquire_timeout_ms;
-    if (wait || w->due_ms) {
-        uint64_t due = wait ? w->since_ms + wait : w->due_ms;
-        if (w->due_ms && w->due_ms < due)
-            due = w->due_ms;
-        timer_set(&p->loop->timers, &w->timer, due);
-    }
     pool_rearm(p, look.retry_ms > w->since_ms ? look.retry_ms - w->since_ms : 100);
     return LEASE_WAITING;
 }

@@ -16,8 +16,8 @@ struct tls_ctx {
 };
 
 #define RECORD_MAX ((size_t)16 * 1024)
-/* Servers send much at once. Freed whenever nothing is inside; doors keep OpenSSL's 16 KiB, as anybody
-   can send half a record and wait. */
+/* Servers send much at once. Freed whenever nothing is inside; doors keep OpenSSL's 16 KiB, as
+   anybody can send half a record and wait. */
 #define SERVER_BUFFER ((size_t)64 * 1024)
 
 struct tls_conn {

@@ -50,8 +50,8 @@ ssize_t tls_read(struct tls_conn *conn, void *buf, size_t cap, bool *want_write,
    must be as many in all. May then return more than n: all of the record that was begun before. */
 ssize_t tls_write(struct tls_conn *conn, const void *buf, size_t n);
 /* Is there news inside that no event of the socket will tell of: bytes decrypted or still to be, or
- * the end? Reads fetch more from the socket than one record, so an event is no sign of what is left.
- * Half a record is no news: the socket will tell of its rest. */
+ * the end? Reads fetch more from the socket than one record, so an event is no sign of what is
+ * left. Half a record is no news: the socket will tell of its rest. */
 bool tls_pending(const struct tls_conn *conn);
 void tls_goodbye(struct tls_conn *conn);
 enum tls_peeked { TLS_PEEK_QUIET, TLS_PEEK_BYTES, TLS_PEEK_EOF };

@@ -20,7 +20,7 @@ enum auth_method {
     AUTH_AUTO,     /* decided per address; never in a listen_conf */
     AUTH_TRUST,    /* whoever reaches the address: loopback, Unix sockets, and HTTP anywhere */
     AUTH_SCRAM,    /* Postgres: SCRAM-SHA-256, over TLS also -PLUS */
-    AUTH_PASSWORD, /* Redis: AUTH, HELLO AUTH. Postgres: the password itself, where nobody listens */
+    AUTH_PASSWORD, /* Redis: AUTH, HELLO AUTH. Postgres: the password itself; no eavesdroppers */
     AUTH_MD5,      /* Postgres: md5, or SCRAM where the secret is a verifier */
     AUTH_PEER,     /* Postgres, Unix sockets: the process' user */
     AUTH_CERT,     /* Postgres, TLS: a name in the client's certificate */

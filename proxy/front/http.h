@@ -22,8 +22,8 @@
  *                       +----------+----------+--> LINGER    answered, and that was the last one
  *
  * One exchange at a time: what a client sends ahead waits in `carry`, at most hr_carry_max() and
- * one read more, then reading stops. Bodies go through as they come; only what the peer does not take
- * is queued, and beyond limits.buffer the other side is not read.
+ * one read more, then reading stops. Bodies go through as they come; only what the peer does not
+ * take is queued, and beyond limits.buffer the other side is not read.
  */
 #include "pools/http.h"
 #include "pools/ledger.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The clocks on a client's session: one timer, and what it is set for. Each says who keeps whom waiting.
+ * The clocks on a client's session: one timer, and what it is set for. Each says who keeps whom
+ * waiting.
  *
  *     HEAD, DISCARD       the client's bytes                timeouts.client_login
  *     WAITING, LINKED     a server, then a response's head  timeouts.request

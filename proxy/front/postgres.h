@@ -9,6 +9,7 @@
  *     postgres_client.c  the client's bytes
  *     postgres_server.c  the server's bytes
  *     postgres_rename.c  prepared statements that follow the client from server to server
+ *         postgres_unnamed.c, postgres_rename_answers.c  two parts of that
  *     postgres_statements.c  what they say, and what each client calls them
  *     postgres_follow.c  what a session leaves on its server: it follows, or the client stays
  *     postgres_settings.c  parameters that follow the client from server to server
@@ -156,7 +157,10 @@ bool pg_may_release(const struct pg_session *s);
 void pg_want_server(struct pg_session *s);
 /* The server owes nothing and is in no transaction. */
 void pg_transaction_end(struct pg_session *s);
-void pg_give_back(struct pg_session *s);
+/* `cause`: how its exchange ended, for the access log. */
+void pg_give_back(struct pg_session *s, enum cause cause);
+/* While the session still has its server. */
+void pg_note_access(struct pg_session *s, enum cause cause);
 /* The exchange counts no more, for limits and breaker; tell_service() first if there was a
  * server. */
 void pg_exchange_over(struct pg_session *s);
@@ -202,9 +206,12 @@ extern const struct holder_ops pg_holder_ops;
 
 /* follow */
 #define PG_REFUSED "carpool_refused" /* what is sent instead of a statement: a syntax error */
-/* A query or statement is sent. Not NULL: it is to be refused, since it would leave this behind. */
-const char *pg_follow_text(struct pg_session *s, struct span text);
-const char *pg_follow_trace(struct pg_session *s, const struct pg_trace *t);
+/* A query, or a statement to be prepared, is sent. Not NULL: it is to be refused, since it would
+ * leave this behind. */
+const char *pg_follow_query(struct pg_session *s, struct span text);
+const char *pg_follow_parse(struct pg_session *s, struct span text, bool unnamed);
+/* A statement is bound, to be run; t NULL: the unnamed one. */
+void pg_follow_bind(struct pg_session *s, const struct pg_trace *t);
 /* CommandComplete, which is in the outbox to the client. May end the session. */
 void pg_follow_tag(struct pg_session *s, struct span body, struct pg_outbox *to_client);
 /* ReadyForQuery. */

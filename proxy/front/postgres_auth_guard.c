@@ -58,7 +58,7 @@ static bool derive_md5(struct pg_user *u, struct span name, struct span secret)
     return ok;
 }
 
-/* The salt of a known user is made as an unknown one's is: neither changes, nor says which it is. */
+/* The salt of a known user is made as an unknown one's is: neither changes, or says which it is. */
 static bool derive_scram(const struct pg_guard *g, struct pg_user *u, struct span name,
                          struct span secret)
 {

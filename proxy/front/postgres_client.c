@@ -131,9 +131,12 @@ static const char *trace(struct pg_session *s, const struct pg_msg *m)
     if (pg_flow_discards(&s->server->flow))
         return NULL;
     if (m->type == 'Q')
-        return pg_follow_text(s, m->body);
+        return pg_follow_query(s, m->body);
     const uint8_t *nul = m->body.n ? memchr(m->body.p, 0, m->body.n) : NULL;
-    return nul ? pg_follow_text(s, span_skip(m->body, (size_t)(nul - m->body.p) + 1)) : NULL;
+    if (!nul)
+        return NULL;
+    size_t n = (size_t)(nul - m->body.p);
+    return pg_follow_parse(s, span_skip(m->body, n + 1), n == 0);
 }
 
 /* Does the message speak of prepared statements, or end the unnamed one? */
@@ -161,6 +164,8 @@ static enum step linked_one(struct pg_session *s, struct walk *w, enum pg_step w
         return rename_one(s, w, m);
     if (m->type == 'P' && m->body.n && m->body.p[0] != 0)
         pg_pin(s, "a prepared statement");
+    if (m->type == 'B')
+        pg_follow_bind(s, NULL);
     return pass_one(s, w, m);
 }
 

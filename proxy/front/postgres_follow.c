@@ -26,6 +26,7 @@ struct name {
 
 struct pg_follow {
     unsigned seen;      /* SETs sent whose tags are still to come */
+    bool unnamed_sets;  /* the unnamed statement is a SET */
     const char *leaves; /* sent; pins when it is done */
     bool resets, all;   /* a RESET was sent: of `reset`, or of all */
     struct name reset;
@@ -111,7 +112,7 @@ static bool remember_characteristics(struct pg_follow *f)
 }
 
 /* NULL: it follows, or there is nothing to follow. */
-static const char *note_trace(struct pg_session *s, const struct pg_trace *t)
+static const char *note_trace(struct pg_session *s, const struct pg_trace *t, bool runs)
 {
     bool reported = t->leaves == PG_LEAVES_SETTING && is_reported(s, t->name);
     struct pg_follow *f;
@@ -120,7 +121,7 @@ static const char *note_trace(struct pg_session *s, const struct pg_trace *t)
     f = have_follow(s);
     if (!f)
         return "no memory to follow its settings";
-    f->seen += t->set;
+    f->seen += t->set && runs;
     if (t->leaves == PG_LEAVES_RESET) {
         f->resets = set_name(&f->reset, t->name);
         f->all = t->name.n == 0;
@@ -135,9 +136,9 @@ static const char *note_trace(struct pg_session *s, const struct pg_trace *t)
     return reason_of(t->leaves);
 }
 
-const char *pg_follow_trace(struct pg_session *s, const struct pg_trace *t)
+static const char *follow(struct pg_session *s, const struct pg_trace *t, bool runs)
 {
-    const char *why = note_trace(s, t);
+    const char *why = note_trace(s, t, runs);
     if (!why)
         return NULL;
     if (s->base.gate->conf->session_state == FRONT_STATE_REFUSE)
@@ -147,15 +148,31 @@ const char *pg_follow_trace(struct pg_session *s, const struct pg_trace *t)
     return NULL;
 }
 
-const char *pg_follow_text(struct pg_session *s, struct span text)
+const char *pg_follow_query(struct pg_session *s, struct span text)
 {
     const char *why = NULL;
     do {
         struct pg_trace t = pg_text_trace(text);
         if (t.leaves != PG_LEAVES_NOTHING || t.set)
-            why = pg_follow_trace(s, &t);
+            why = follow(s, &t, true);
     } while (!why && pg_text_next(&text));
     return why;
+}
+
+const char *pg_follow_parse(struct pg_session *s, struct span text, bool unnamed)
+{
+    struct pg_trace t = pg_text_trace(text);
+    if (unnamed && (t.set || s->follow) && have_follow(s))
+        s->follow->unnamed_sets = t.set;
+    return t.leaves == PG_LEAVES_NOTHING ? NULL : follow(s, &t, false);
+}
+
+void pg_follow_bind(struct pg_session *s, const struct pg_trace *t)
+{
+    if (t && (t->leaves != PG_LEAVES_NOTHING || t->set))
+        (void)follow(s, t, true); /* it was not refused when it was prepared */
+    else if (!t && s->follow)
+        s->follow->seen += s->follow->unnamed_sets;
 }
 
 /* ---- what is done ---- */
@@ -179,7 +196,7 @@ static void pin(struct pg_session *s, const char *why)
     }
 }
 
-/* RESET: of a name, of all, or (behind other statements) of nobody knows what. */
+/* RESET, SET TO DEFAULT: of a name, of all, or (behind other statements) of nobody knows what. */
 static void note_reset(struct pg_session *s, struct pg_outbox *o)
 {
     struct pg_follow *f = s->follow;
@@ -219,7 +236,7 @@ void pg_follow_tag(struct pg_session *s, struct span body, struct pg_outbox *o)
         return;
     if (!may_stay(s))
         note_state(s, tag);
-    if (span_eq(tag, SPAN_LIT("RESET"))) {
+    if (span_eq(tag, SPAN_LIT("RESET")) || span_eq(tag, SPAN_LIT("SET"))) {
         note_reset(s, o);
     } else if (span_eq(tag, SPAN_LIT("DISCARD ALL"))) {
         pg_settings_reset(s, span_of(NULL, 0), o);

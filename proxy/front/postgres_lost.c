@@ -40,6 +40,7 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
         in_tx = false;
     }
     session_error(&s->base, &err);
+    pg_note_access(s, err.cause);
     /* What was begun towards the client cannot be finished: then it cannot be kept. */
     bool torn = !pg_at_boundary(&ps->framer) || ps->flow.copy == PG_COPY_BOTH || s->dropping_body;
     struct pg_swallow swallow = {0};

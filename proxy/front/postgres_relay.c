@@ -77,6 +77,13 @@ bool pg_keeps_server(const struct pg_session *s)
     return s->pinned || s->base.gate->conf->mode == FRONT_SESSION;
 }
 
+void pg_note_access(struct pg_session *s, enum cause cause)
+{
+    session_access(&s->base, &(struct access_line){.server = s->server ? &s->server->base : NULL,
+                                                   .waiter = &s->waiter,
+                                                   .cause = cause});
+}
+
 void pg_exchange_over(struct pg_session *s)
 {
     struct pool *p = session_pool(&s->base);
@@ -100,8 +107,9 @@ void pg_tell_service(struct pg_session *s, bool well)
     s->permit = 0;
 }
 
-void pg_give_back(struct pg_session *s)
+void pg_give_back(struct pg_session *s, enum cause cause)
 {
+    pg_note_access(s, cause);
     pg_tell_service(s, true);
     pg_exchange_over(s);
     struct pg_server *ps = s->server;
@@ -122,7 +130,7 @@ void pg_transaction_end(struct pg_session *s)
 {
     if (s->base.draining) {
         struct err err;
-        err_set(&err, CAUSE_DRAINING, STAGE_CLIENT, 0, "carpool is stopping");
+        err_set(&err, CAUSE_DRAINING, STAGE_CLIENT, 0, "this pool is being drained");
         pg_refuse(s, &err, NULL);
         return;
     }
@@ -136,7 +144,7 @@ void pg_transaction_end(struct pg_session *s)
     }
     if (pg_follow_ask(s))
         return;
-    pg_give_back(s);
+    pg_give_back(s, CAUSE_NONE);
     pg_become(s, PG_IDLE);
     pg_relay_input(s);
 }
@@ -146,9 +154,11 @@ void pg_transaction_end(struct pg_session *s)
 void pg_link_up(struct pg_session *s);
 
 /* No server for what the client asks: told with the first message, then swallowed up to Sync. */
-static void refuse_exchange(struct pg_session *s, const struct err *err)
+static void refuse_exchange(struct pg_session *s, const struct err *err, bool waited)
 {
     s->waiter.err = *err;
+    session_access(
+        &s->base, &(struct access_line){.waiter = waited ? &s->waiter : NULL, .cause = err->cause});
     pg_exchange_over(s);
     session_error(&s->base, &s->waiter.err);
     s->swallow = (struct pg_swallow){0};
@@ -168,7 +178,7 @@ static void on_lease(struct waiter *w)
         pg_relay_input(s);
         return;
     }
-    refuse_exchange(s, &w->err);
+    refuse_exchange(s, &w->err, true);
     pg_become(s, PG_IDLE);
     pg_relay_input(s);
 }
@@ -188,12 +198,12 @@ void pg_want_server(struct pg_session *s)
         else
             err_set(&err, CAUSE_BREAKER_OPEN, STAGE_WAIT, 0,
                     "pool %s: its breaker was opened by hand", pool_ledger(p)->name);
-        refuse_exchange(s, &err);
+        refuse_exchange(s, &err, false);
         return;
     }
     s->admitted = session_admit(&s->base, &err);
     if (!s->admitted) {
-        refuse_exchange(s, &err);
+        refuse_exchange(s, &err, false);
         return;
     }
     switch (pool_lease(p, &s->waiter)) {
@@ -204,7 +214,7 @@ void pg_want_server(struct pg_session *s)
         pg_become(s, PG_WAITING);
         return;
     case LEASE_REFUSED:
-        refuse_exchange(s, &s->waiter.err);
+        refuse_exchange(s, &s->waiter.err, true);
         return;
     }
 }
@@ -341,7 +351,7 @@ static void on_drain(struct session *base)
 {
     struct pg_session *s = pg_session_of(base);
     struct err err;
-    err_set(&err, CAUSE_DRAINING, STAGE_CLIENT, 0, "carpool is stopping");
+    err_set(&err, CAUSE_DRAINING, STAGE_CLIENT, 0, "this pool is being drained");
     if (s->state == PG_IDLE && !s->carry.len && pg_at_boundary(&s->framer))
         pg_refuse(s, &err, NULL);
     else if (s->state < PG_WELCOME)
@@ -354,11 +364,10 @@ static void on_drain(struct session *base)
 
 static void on_fini(struct session *base, const struct err *err)
 {
-    (void)err;
     struct pg_session *s = pg_session_of(base);
     pool_cancel(&s->waiter);
     if (s->server)
-        pg_give_back(s);
+        pg_give_back(s, err ? err->cause : CAUSE_NONE);
     pg_exchange_over(s);
     pg_keys_remove(s);
     pg_login_free(s);

@@ -19,50 +19,11 @@
  */
 #include <stdlib.h>
 
-#include "pools/postgres_prepared.h"
-#include "proxy/front/postgres.h"
-#include "proxy/front/postgres_statements.h"
+#include "proxy/front/postgres_rename.h"
 #include "proxy/wire/postgres_read.h"
 #include "proxy/wire/postgres_text.h"
 
-/* Refers to nothing on any server. */
-#define NOWHERE "cp_0"
-
-enum { UNNAMED_ROOM = 4096 }; /* a longer text gets just the memory it needs */
-
-struct pending {
-    struct list node;
-    enum pg_token token;
-    uint32_t number;         /* of the server's statement; 0: none */
-    struct pg_statement *st; /* PARSE_NAMED, PARSE_LOCAL: what the name is to mean */
-    uint32_t batch;          /* sent in it, by pg_flow's ends_sent */
-    uint32_t nth;            /* in the order of what was sent */
-    uint32_t n;
-    uint8_t name[];
-};
-
-/* The unnamed statement. */
-struct unnamed {
-    uint8_t *body; /* of the Parse behind its name */
-    uint32_t n, cap;
-    uint32_t id;    /* which one a server has */
-    uint32_t batch; /* sent in it */
-    bool there;
-    bool kept; /* its text is; else it is on its server alone */
-};
-
-struct pg_client_statements {
-    struct pg_names *names;
-    struct list pending;  /* in the order of pg_flow's renamed tokens */
-    struct list deallocs; /* DEALLOCATE "name" under way */
-    struct unnamed now;
-    struct unnamed before; /* what it was, while it may turn out that `now` was discarded ... */
-    bool before_here;      /* ... and whether the server at hand has it */
-    uint32_t unnamed_ids;  /* given out */
-    uint32_t nth;
-};
-
-static struct pg_client_statements *have_statements(struct pg_session *s)
+struct pg_client_statements *rename_statements(struct pg_session *s)
 {
     if (s->statements)
         return s->statements;
@@ -75,7 +36,7 @@ static struct pg_client_statements *have_statements(struct pg_session *s)
     return c;
 }
 
-static void pending_free(struct pg_session *s, struct pending *p)
+void rename_pending_free(struct pg_session *s, struct pending *p)
 {
     s->renaming--;
     list_remove(&p->node);
@@ -83,7 +44,7 @@ static void pending_free(struct pg_session *s, struct pending *p)
     free(p);
 }
 
-static struct pending *pending_first(const struct list *l)
+struct pending *rename_pending_first(const struct list *l)
 {
     struct list *node = list_first(l);
     return node ? OWNER(node, struct pending, node) : NULL;
@@ -109,14 +70,13 @@ static struct pending *enlist(struct pg_session *s, struct list *l, enum pg_toke
     return p;
 }
 
-static struct pending *pending_add(struct pg_session *s, enum pg_token token, uint32_t number,
+struct pending *rename_pending_add(struct pg_session *s, enum pg_token token, uint32_t number,
                                    struct span name, struct pg_statement *st)
 {
     return enlist(s, &s->statements->pending, token, number, name, st);
 }
 
-/* The latest of a list that speaks of the name. */
-static const struct pending *speaks_of(const struct list *l, struct span name)
+const struct pending *rename_speaks_of(const struct list *l, struct span name)
 {
     for (const struct list *at = l->prev; at != l; at = at->prev) {
         const struct pending *p = OWNER(at, const struct pending, node);
@@ -140,7 +100,8 @@ static bool meaning(const struct pg_session *s, struct span name, struct pg_stat
     *st = pg_names_get(c->names, name);
     if (s->renaming == 0)
         return true;
-    const struct pending *p = speaks_of(&c->pending, name), *d = speaks_of(&c->deallocs, name);
+    const struct pending *p = rename_speaks_of(&c->pending, name),
+                         *d = rename_speaks_of(&c->deallocs, name);
     if (d && (!p || d->nth > p->nth))
         p = d;
     if (!p)
@@ -157,8 +118,7 @@ static void put_be32(uint8_t *p, uint32_t v)
         p[i] = (uint8_t)(v >> (24 - 8 * i));
 }
 
-/* A message of n body bytes begins, with `head` of them here; the rest follows from elsewhere. */
-static uint8_t *put_head(struct pg_outbox *o, uint8_t type, size_t n, size_t head)
+uint8_t *rename_put_head(struct pg_outbox *o, uint8_t type, size_t n, size_t head)
 {
     uint8_t *p = pg_outbox_own(o, PG_HEADER + head);
     p[0] = type;
@@ -166,16 +126,16 @@ static uint8_t *put_head(struct pg_outbox *o, uint8_t type, size_t n, size_t hea
     return p + PG_HEADER;
 }
 
-static void put_parse(struct pg_outbox *o, const char *name, size_t name_n, struct span body)
+void rename_put_parse(struct pg_outbox *o, const char *name, size_t name_n, struct span body)
 {
-    uint8_t *p = put_head(o, 'P', name_n + 1 + body.n, name_n + 1);
+    uint8_t *p = rename_put_head(o, 'P', name_n + 1 + body.n, name_n + 1);
     memcpy(p, name, name_n + 1);
     pg_outbox_add(o, body);
 }
 
 static void put_close(struct pg_outbox *o, const char *name, size_t name_n)
 {
-    uint8_t *p = put_head(o, 'C', name_n + 2, name_n + 2);
+    uint8_t *p = rename_put_head(o, 'C', name_n + 2, name_n + 2);
     p[0] = 'S';
     memcpy(p + 1, name, name_n + 1);
 }
@@ -188,7 +148,7 @@ static void put_renamed(struct pg_outbox *o, const struct pg_msg *m, struct span
                         const char *name, size_t name_n)
 {
     size_t head = (size_t)(at.p - m->body.p);
-    (void)put_head(o, m->type, m->len - at.n + name_n, 0);
+    (void)rename_put_head(o, m->type, m->len - at.n + name_n, 0);
     pg_outbox_add(o, span_of(m->body.p, head));
     memcpy(pg_outbox_own(o, name_n + 1), name, name_n + 1);
     pg_outbox_add(o, span_skip(m->body, head + at.n + 1));
@@ -219,7 +179,7 @@ static bool shed(struct pg_session *s, struct pg_outbox *o)
     if (!p)
         return true;
     char name[PG_PREPARED_NAME];
-    if (!pending_add(s, PG_TOKEN_CLOSE_OWN, p->number, span_of(NULL, 0), NULL)) {
+    if (!rename_pending_add(s, PG_TOKEN_CLOSE_OWN, p->number, span_of(NULL, 0), NULL)) {
         pg_prepared_settle(ps->prepared, p->number, false);
         return false;
     }
@@ -239,7 +199,7 @@ static struct pg_prepared *place(struct pg_session *s, struct pg_outbox *o, enum
     struct pg_prepared *p = pg_prepared_add(&ps->prepared, &key, ps->flow.ends_sent);
     if (!p)
         return NULL;
-    if (!pending_add(s, token, p->number, name, token == PG_TOKEN_PARSE_OWN ? NULL : st)) {
+    if (!rename_pending_add(s, token, p->number, name, token == PG_TOKEN_PARSE_OWN ? NULL : st)) {
         pg_prepared_settle(ps->prepared, p->number, false);
         return NULL;
     }
@@ -259,108 +219,10 @@ static struct pg_prepared *ensure(struct pg_session *s, struct pg_outbox *o,
     if (!p)
         return NULL;
     char name[PG_PREPARED_NAME];
-    put_parse(o, name, pg_prepared_name(p->number, name), span_of(st->body, st->n));
+    rename_put_parse(o, name, pg_prepared_name(p->number, name), span_of(st->body, st->n));
     pg_outbox_flush(o); /* the text may go before the walk ends */
     pg_flow_renamed(&ps->flow, PG_TOKEN_PARSE_OWN);
     return p;
-}
-
-/* ---- the unnamed statement ---- */
-
-static void forget_unnamed(struct pg_session *s)
-{
-    if (s->statements)
-        s->statements->now.there = false;
-    s->server->unnamed_of = 0;
-}
-
-/* The server at hand has it, and no other. */
-static void note_unnamed(struct pg_session *s, bool kept)
-{
-    struct unnamed *u = &s->statements->now;
-    u->there = true;
-    u->kept = kept;
-    u->id = ++s->statements->unnamed_ids;
-    u->batch = s->server->flow.ends_sent;
-    s->server->unnamed_of = s->base.id;
-    s->server->unnamed_id = u->id;
-}
-
-/* If what was sent before fails, the server never comes to the next one: this one stays. */
-static void save_unnamed(struct pg_session *s)
-{
-    struct pg_client_statements *c = s->statements;
-    if (!pg_flow_in_batch(&s->server->flow))
-        return;
-    const struct pg_server *ps = s->server;
-    struct unnamed spare = c->before;
-    c->before_here = ps->unnamed_of == s->base.id && ps->unnamed_id == c->now.id;
-    c->before = c->now;
-    c->now = spare;
-}
-
-static bool keep_unnamed(struct pg_session *s, const struct pg_msg *m)
-{
-    struct pg_client_statements *c = have_statements(s);
-    if (!c)
-        return false;
-    save_unnamed(s);
-    struct unnamed *u = &c->now;
-    size_t n = m->body.n - 1;
-    if (m->whole && (n > u->cap || (u->cap > UNNAMED_ROOM && n < UNNAMED_ROOM))) {
-        size_t cap = n > UNNAMED_ROOM ? n : n + n / 2 + 64;
-        uint8_t *p = realloc(u->body, cap);
-        if (!p)
-            return false;
-        u->body = p;
-        u->cap = (uint32_t)cap;
-    }
-    if (m->whole) {
-        memcpy(u->body, m->body.p + 1, n);
-        u->n = (uint32_t)n;
-    }
-    note_unnamed(s, m->whole);
-    return true;
-}
-
-/* The flow reports an error: what of the unnamed statement? */
-static void settle_unnamed(struct pg_session *s)
-{
-    struct pg_client_statements *c = s->statements;
-    struct pg_flow *flow = &s->server->flow;
-    if (!c || c->now.batch != flow->ends_seen)
-        return; /* a later one was sent meanwhile */
-    if (flow->parse_failed) {
-        forget_unnamed(s);
-    } else if (flow->parse_skipped) {
-        struct unnamed lost = c->now;
-        c->now = c->before;
-        c->before = lost;
-        c->now.batch = lost.batch;
-        s->server->unnamed_id = c->now.id;
-        if (!c->before_here)
-            s->server->unnamed_of = 0;
-    }
-}
-
-/* The unnamed statement is used: this server has it, is given it, or (PG_NAMED_OTHER) it must be
- * told that there is none, whatever another client left there. */
-static enum pg_named ensure_unnamed(struct pg_session *s, struct pg_outbox *o)
-{
-    struct pg_client_statements *c = s->statements;
-    struct pg_server *ps = s->server;
-    if (c && c->now.there && ps->unnamed_of == s->base.id && ps->unnamed_id == c->now.id)
-        return PG_NAMED_PASS;
-    if (!c || !c->now.there || !c->now.kept)
-        return PG_NAMED_OTHER;
-    if (!pending_add(s, PG_TOKEN_PARSE_OWN, 0, span_of(NULL, 0), NULL))
-        return PG_NAMED_NO_MEMORY;
-    put_parse(o, "", 0, span_of(c->now.body, c->now.n));
-    pg_outbox_flush(o); /* the text may be another one before the walk ends */
-    pg_flow_renamed(&ps->flow, PG_TOKEN_PARSE_OWN);
-    ps->unnamed_of = s->base.id;
-    ps->unnamed_id = c->now.id;
-    return PG_NAMED_PASS;
 }
 
 /* ---- DEALLOCATE in SQL ---- */
@@ -392,51 +254,42 @@ static enum pg_named deallocate(struct pg_session *s, const struct pg_msg *m, st
         return PG_NAMED_NO_MEMORY;
     pg_prepared_stale(ps->prepared, p->number);
     struct pending *d = enlist(s, &s->statements->deallocs, PG_TOKEN_NONE, 0, name, NULL);
-    if (!d || !pending_add(s, PG_TOKEN_PARSE_OWN, p->number, span_of(NULL, 0), NULL))
+    if (!d || !rename_pending_add(s, PG_TOKEN_PARSE_OWN, p->number, span_of(NULL, 0), NULL))
         return PG_NAMED_NO_MEMORY;
     char to[PG_PREPARED_NAME];
     size_t n = pg_prepared_name(p->number, to), verb_n = sizeof verb - 1;
-    put_parse(o, to, n, span_of(nothing, sizeof nothing));
+    rename_put_parse(o, to, n, span_of(nothing, sizeof nothing));
     pg_flow_renamed(&ps->flow, PG_TOKEN_PARSE_OWN);
     bool parse = m->type == 'P'; /* with an empty name in front and no types behind */
-    uint8_t *b = put_head(o, m->type, verb_n + n + 1 + 3 * parse, verb_n + n + 1 + 3 * parse);
+    uint8_t *b =
+        rename_put_head(o, m->type, verb_n + n + 1 + 3 * parse, verb_n + n + 1 + 3 * parse);
     if (parse)
         *b++ = 0;
     memcpy(b, verb, verb_n);
     memcpy(b + verb_n, to, n + 1);
     if (parse) {
         memset(b + verb_n + n + 1, 0, 2);
-        save_unnamed(s);
-        note_unnamed(s, false);
+        unnamed_note(s, false, ++s->statements->nth);
     }
     return told(s, m);
 }
 
-static void dealloc_done(struct pg_session *s)
+void rename_deallocated(struct pg_session *s)
 {
-    struct pending *d = s->statements ? pending_first(&s->statements->deallocs) : NULL;
+    struct pending *d = s->statements ? rename_pending_first(&s->statements->deallocs) : NULL;
     if (!d)
         return;
     pg_names_remove(s->statements->names, span_of(d->name, d->n));
-    pending_free(s, d);
+    rename_pending_free(s, d);
 }
 
 /* ---- the client's messages ---- */
-
-static enum pg_named parse_unnamed(struct pg_session *s, const struct pg_msg *m,
-                                   struct pg_outbox *o)
-{
-    enum pg_named done = deallocate(s, m, span_skip(m->body, 1), o);
-    if (done != PG_NAMED_PASS)
-        return done;
-    return keep_unnamed(s, m) ? PG_NAMED_PASS : PG_NAMED_NO_MEMORY;
-}
 
 static enum pg_named parse_named(struct pg_session *s, const struct pg_msg *m, struct span name,
                                  struct span body, struct pg_outbox *o)
 {
     struct pg_server *ps = s->server;
-    struct pg_client_statements *c = have_statements(s);
+    struct pg_client_statements *c = rename_statements(s);
     const struct limits_conf *limits = &s->base.gate->conf->limits;
     struct pg_statement *st;
     char to[PG_PREPARED_NAME];
@@ -446,10 +299,10 @@ static enum pg_named parse_named(struct pg_session *s, const struct pg_msg *m, s
         return PG_NAMED_FULL;
     if (st) { /* the server says that there is one of that name already */
         struct pg_prepared *p = ensure(s, o, st);
-        if (!p || !pending_add(s, PG_TOKEN_PARSE_NAMED, 0, name, st))
+        if (!p || !rename_pending_add(s, PG_TOKEN_NAMED, 0, name, st))
             return PG_NAMED_NO_MEMORY;
         put_renamed(o, m, name, to, pg_prepared_name(p->number, to));
-        pg_flow_renamed(&ps->flow, PG_TOKEN_PARSE_NAMED);
+        pg_flow_renamed(&ps->flow, PG_TOKEN_NAMED);
         return PG_NAMED_SENT;
     }
     if (pg_names_count(c->names) >= limits->statements ||
@@ -463,15 +316,15 @@ static enum pg_named parse_named(struct pg_session *s, const struct pg_msg *m, s
     struct pg_statement_key key = key_of(s, st);
     bool works = ps->flow.tx != PG_TX_FAILED && pg_flow_is_settled(&ps->flow);
     if (works && pg_prepared_find(ps->prepared, &key, ps->flow.ends_sent)) {
-        if (pending_add(s, PG_TOKEN_PARSE_LOCAL, 0, name, st)) {
+        if (rename_pending_add(s, PG_TOKEN_PARSE_LOCAL, 0, name, st)) {
             pg_flow_renamed(&ps->flow, PG_TOKEN_PARSE_LOCAL);
             done = PG_NAMED_SENT;
         }
     } else {
-        struct pg_prepared *p = place(s, o, PG_TOKEN_PARSE_NAMED, name, st);
+        struct pg_prepared *p = place(s, o, PG_TOKEN_NAMED, name, st);
         if (p) {
             put_renamed(o, m, name, to, pg_prepared_name(p->number, to));
-            pg_flow_renamed(&ps->flow, PG_TOKEN_PARSE_NAMED);
+            pg_flow_renamed(&ps->flow, PG_TOKEN_NAMED);
             done = PG_NAMED_SENT;
         }
     }
@@ -482,8 +335,10 @@ static enum pg_named parse_named(struct pg_session *s, const struct pg_msg *m, s
 static enum pg_named on_parse(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o)
 {
     struct pg_parse parse;
-    if (m->body.n && m->body.p[0] == 0)
-        return parse_unnamed(s, m, o);
+    if (m->body.n && m->body.p[0] == 0) {
+        enum pg_named done = deallocate(s, m, span_skip(m->body, 1), o);
+        return done == PG_NAMED_PASS ? unnamed_parse(s, m, o) : done;
+    }
     if (!m->whole) { /* too long to be kept: it lives on this server, under the client's name */
         pg_pin(s, "a prepared statement longer than 64 KiB");
         return PG_NAMED_PASS;
@@ -499,7 +354,9 @@ static enum pg_named on_use(struct pg_session *s, const struct pg_msg *m, struct
 {
     char to[PG_PREPARED_NAME];
     if (name.n == 0) {
-        enum pg_named done = ensure_unnamed(s, o);
+        enum pg_named done = unnamed_ensure(s, o);
+        if (done == PG_NAMED_PASS && m->type == 'B')
+            pg_follow_bind(s, NULL);
         if (done != PG_NAMED_OTHER)
             return done;
         put_renamed(o, m, name, NOWHERE, sizeof NOWHERE - 1);
@@ -519,7 +376,7 @@ static enum pg_named on_use(struct pg_session *s, const struct pg_msg *m, struct
         return PG_NAMED_NO_MEMORY;
     put_renamed(o, m, name, to, pg_prepared_name(p->number, to));
     if (m->type == 'B') {
-        (void)pg_follow_trace(s, &st->trace); /* it was not refused when it was prepared */
+        pg_follow_bind(s, &st->trace);
         if (st->commits)
             pg_flow_note_commit(&s->server->flow);
     }
@@ -529,15 +386,17 @@ static enum pg_named on_use(struct pg_session *s, const struct pg_msg *m, struct
 static enum pg_named on_close(struct pg_session *s, const struct pg_msg *m, struct span name,
                               struct pg_outbox *o)
 {
+    if (name.n == 0 && s->statements && pg_flow_in_batch(&s->server->flow))
+        return unnamed_change(s, m, o);
     if (name.n == 0) {
-        forget_unnamed(s);
+        unnamed_forget(s);
         return PG_NAMED_PASS;
     }
     struct pg_statement *st;
     if (!meaning(s, name, &st))
         return PG_NAMED_FULL;
     if (st) {
-        if (!pending_add(s, PG_TOKEN_CLOSE_LOCAL, 0, name, NULL))
+        if (!rename_pending_add(s, PG_TOKEN_CLOSE_LOCAL, 0, name, NULL))
             return PG_NAMED_NO_MEMORY;
         pg_flow_renamed(&s->server->flow, PG_TOKEN_CLOSE_LOCAL);
         return PG_NAMED_SENT;
@@ -576,183 +435,10 @@ enum pg_named pg_rename(struct pg_session *s, const struct pg_msg *m, struct pg_
     case 'Q': {
         enum pg_named done = deallocate(s, m, m->body, o);
         if (done != PG_NAMED_FULL)
-            forget_unnamed(s);
+            unnamed_query(s);
         return done;
     }
     default:
         return PG_NAMED_PASS;
     }
-}
-
-/* ---- the server's answers ---- */
-
-static void settle(struct pg_session *s, bool well)
-{
-    struct pg_client_statements *c = s->statements;
-    struct pending *p = pending_first(&c->pending);
-    CHECK(p);
-    struct span name = span_of(p->name, p->n);
-    if (p->number)
-        pg_prepared_settle(s->server->prepared, p->number, well);
-    if (well && p->st)
-        (void)pg_names_put(&c->names, name, p->st); /* without memory its next use is an error */
-    if (well && p->token == PG_TOKEN_CLOSE_LOCAL)
-        pg_names_remove(c->names, name);
-    if (!well && p->token == PG_TOKEN_PARSE_OWN && !p->number)
-        s->server->unnamed_of = 0;
-    pending_free(s, p);
-}
-
-bool pg_rename_local(struct pg_session *s, struct pg_outbox *o)
-{
-    bool any = false;
-    enum pg_token token;
-    while ((token = pg_flow_local(&s->server->flow)) != PG_TOKEN_NONE) {
-        (void)put_head(o, token == PG_TOKEN_PARSE_LOCAL ? '1' : '3', 0, 0);
-        settle(s, true);
-        any = true;
-    }
-    return any;
-}
-
-static void note_tag(struct pg_session *s, struct span body)
-{
-    struct span tag;
-    if (body.n < 9 || (body.p[0] != 'D' && body.p[0] != 'd') || !pg_read_complete(body, &tag))
-        return;
-    if (span_eq(tag, SPAN_LIT("DEALLOCATE"))) {
-        dealloc_done(s);
-    } else if (span_eq(tag, SPAN_LIT("DEALLOCATE ALL")) || span_eq(tag, SPAN_LIT("DISCARD ALL"))) {
-        pg_prepared_forget(s->server->prepared);
-        if (s->statements)
-            pg_names_free(&s->statements->names);
-    }
-}
-
-bool pg_rename_told(struct pg_session *s, const struct pg_msg *m)
-{
-    struct pg_server *ps = s->server;
-    struct pg_flow *flow = &ps->flow;
-    if (m->type == 'C')
-        note_tag(s, m->body);
-    if (!s->statements)
-        return false;
-    if (flow->parse_failed || flow->parse_skipped)
-        settle_unnamed(s);
-    for (; flow->renamed_lost > 0; flow->renamed_lost--)
-        settle(s, false);
-    bool own = flow->own_done;
-    if (flow->renamed_done)
-        settle(s, true);
-    if (m->type == 'Z')
-        for (struct pending *d; (d = pending_first(&s->statements->deallocs)) != NULL &&
-                                (int32_t)(flow->ends_seen - d->batch) > 0;)
-            pending_free(s, d);
-    return own;
-}
-
-/* ---- errors that speak of our names ---- */
-
-/* Where "cp_N" with its quotes stands in a message; empty: nowhere. */
-static struct span find_ours(struct span text, uint32_t *number)
-{
-    for (size_t i = 0; i + 5 < text.n; i++) {
-        if (memcmp(text.p + i, "\"cp_", 4) != 0)
-            continue;
-        size_t j = i + 4;
-        for (*number = 0; j < text.n && text.p[j] >= '0' && text.p[j] <= '9'; j++)
-            *number = *number * 10 + (uint32_t)(text.p[j] - '0');
-        if (j > i + 4 && j < text.n && text.p[j] == '"')
-            return span_of(text.p + i, j + 1 - i);
-    }
-    return span_of(NULL, 0);
-}
-
-/* Valid until the client's names change. */
-static struct span name_of(struct pg_session *s, uint32_t number)
-{
-    struct pg_prepared *p = pg_prepared_by_number(s->server->prepared, number);
-    struct span name = {0};
-    if (p && s->statements)
-        name = pg_names_find(s->statements->names, p->key.digest);
-    return name;
-}
-
-static void outdated(const struct pg_prepared *p, void *arg)
-{
-    struct pg_session *s = arg;
-    pg_names_outdate(s->statements->names, p->key.digest);
-}
-
-/* What an error tells about a statement: its results have changed, or somebody took it away. */
-static void note_error(struct pg_session *s, const struct pg_fields *f, uint32_t number)
-{
-    if (span_eq(f->sqlstate, SPAN_LIT("26000")) && number)
-        pg_prepared_stale(s->server->prepared, number);
-    if (!span_eq(f->sqlstate, SPAN_LIT("0A000")) ||
-        !span_starts(f->message, SPAN_LIT("cached plan must not change result type")) ||
-        !s->statements)
-        return;
-    /* On other servers, too, the next use prepares it anew. */
-    pg_prepared_unsettled(s->server->prepared, s->server->flow.ends_seen, outdated, s);
-}
-
-bool pg_rename_error(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o)
-{
-    struct pg_fields f;
-    uint32_t number = 0;
-    if (!pg_read_error(m->body, &f))
-        return false;
-    struct span ours = find_ours(f.message, &number);
-    note_error(s, &f, number);
-    if (!ours.n || !m->whole)
-        return false;
-    struct span name = name_of(s, number);
-    size_t head = (size_t)(ours.p - m->body.p);
-    bool nameless = number == 0; /* NOWHERE: "prepared statement "cp_0" does not exist" */
-    static const char unnamed[] = "unnamed prepared statement";
-    if (nameless) {
-        size_t lead = sizeof "prepared statement " - 1;
-        if ((size_t)(ours.p - f.message.p) < lead)
-            return false;
-        head -= lead;
-        (void)put_head(o, 'E', m->len - ours.n - lead + sizeof unnamed - 1, 0);
-        pg_outbox_add(o, span_of(m->body.p, head));
-        pg_outbox_add(o, span_str(unnamed));
-        pg_outbox_add(o, span_skip(m->body, head + lead + ours.n));
-        return true;
-    }
-    if (!name.n || name.n > PG_OUTBOX_OWN / 2)
-        return false;
-    (void)put_head(o, 'E', m->len - ours.n + 2 + name.n, 0);
-    pg_outbox_add(o, span_of(m->body.p, head + 1));
-    memcpy(pg_outbox_own(o, name.n), name.p, name.n);
-    pg_outbox_add(o, span_skip(m->body, head + ours.n - 1));
-    return true;
-}
-
-/* ---- life ---- */
-
-void pg_rename_unlink(struct pg_session *s)
-{
-    struct pg_client_statements *c = s->statements;
-    if (!c)
-        return;
-    for (struct pending *p; (p = pending_first(&c->pending)) != NULL;)
-        pending_free(s, p);
-    for (struct pending *p; (p = pending_first(&c->deallocs)) != NULL;)
-        pending_free(s, p);
-}
-
-void pg_rename_free(struct pg_session *s)
-{
-    struct pg_client_statements *c = s->statements;
-    if (!c)
-        return;
-    pg_rename_unlink(s);
-    pg_names_free(&c->names);
-    free(c->now.body);
-    free(c->before.body);
-    free(c);
-    s->statements = NULL;
 }

@@ -110,7 +110,7 @@ void pg_link_up(struct pg_session *s)
     if (!set_server(s)) {
         struct err err;
         err_set(&err, CAUSE_TOO_LARGE, STAGE_EXCHANGE, 0, "too many settings for one server");
-        pg_give_back(s);
+        pg_give_back(s, err.cause);
         pg_refuse(s, &err, NULL);
         return;
     }
@@ -141,7 +141,7 @@ void pg_settings_done(struct pg_session *s)
     }
     if (ps->check_failed) {
         struct err err = s->waiter.err;
-        pg_give_back(s);
+        pg_give_back(s, err.cause);
         pg_refuse(s, &err, "22023");
         return;
     }

@@ -45,7 +45,7 @@ enum {
     ENDS = SET(QUERY) | SET(FUNCTION) | SET(SYNC), /* answered by ReadyForQuery */
     LOCAL = SET(PARSE_LOCAL) | SET(CLOSE_LOCAL),
     OWN = SET(PARSE_OWN) | SET(CLOSE_OWN), /* no client waits for their answer */
-    RENAMED = LOCAL | OWN | SET(PARSE_NAMED),
+    RENAMED = LOCAL | OWN | SET(NAMED),
     EXTENDED = SET(PARSE) | SET(BIND) | SET(CLOSE) | SET(DESCRIBE_PORTAL) |
                SET(DESCRIBE_STATEMENT) | SET(EXECUTE) | RENAMED
 };
@@ -76,7 +76,7 @@ static void lose_front(struct pg_flow *f)
 {
     enum pg_token token = pg_queue_front(&f->queue);
     f->renamed_lost += token_in(token, RENAMED);
-    f->parse_skipped |= token == PG_TOKEN_PARSE;
+    f->query_skipped |= token == PG_TOKEN_QUERY;
     drop_front(f);
 }
 
@@ -287,8 +287,8 @@ static bool server_complete(struct pg_flow *f, uint8_t type, struct span prefix)
 static void discard_to_sync(struct pg_flow *f)
 {
     f->parse_failed = pg_queue_front(&f->queue) == PG_TOKEN_PARSE;
+    f->renamed_failed = token_in(pg_queue_front(&f->queue), RENAMED);
     lose_front(f);
-    f->parse_skipped = false;
     while (f->queue.due > 0 && pg_queue_front(&f->queue) != PG_TOKEN_SYNC)
         lose_front(f);
     f->skipping = f->queue.due == 0;
@@ -388,11 +388,11 @@ static unsigned fitting(const struct pg_flow *f, uint8_t type)
 {
     switch (type) {
     case '1':
-        return SET(PARSE) | SET(PARSE_NAMED) | SET(PARSE_OWN);
+        return SET(PARSE) | SET(NAMED) | SET(PARSE_OWN);
     case '2':
         return SET(BIND);
     case '3':
-        return SET(CLOSE) | SET(CLOSE_OWN);
+        return SET(CLOSE) | SET(NAMED) | SET(CLOSE_OWN);
     case 't':
         return f->described ? 0 : SET(DESCRIBE_STATEMENT);
     case 'T':
@@ -478,7 +478,8 @@ static enum pg_flow_step server_answer(struct pg_flow *f, uint8_t type, struct s
 
 enum pg_flow_step pg_flow_server(struct pg_flow *f, uint8_t type, struct span prefix)
 {
-    f->renamed_done = f->own_done = f->parse_failed = f->parse_skipped = false;
+    f->renamed_done = f->renamed_failed = f->own_done = false;
+    f->parse_failed = f->query_skipped = false;
     if (f->lost && type != 'Z')
         return PG_FLOW_OK;
     switch (type) {

@@ -59,9 +59,9 @@ struct pg_flow {
                               counts them down */
     bool renamed_done;     /* the message just told answered such a token ... */
     bool own_done;         /* ... of a message of ours: no client sees it */
-    /* A Parse of the unnamed statement, just now: */
-    bool parse_failed;  /* failed: there is none any more */
-    bool parse_skipped; /* was discarded: it is what it was */
+    bool renamed_failed;   /* the first of renamed_lost failed; the others were discarded */
+    bool parse_failed;     /* a Parse that was told by pg_flow_client() failed just now */
+    bool query_skipped;    /* a Query was discarded just now */
 };
 
 void pg_flow_init(struct pg_flow *f); /* a server right after login: idle, 'I' */

@@ -32,7 +32,7 @@ enum pg_token {
     PG_TOKEN_EXECUTE,
     PG_TOKEN_COPY_END, /* CopyDone or CopyFail */
     /* Prepared statements that many clients share: what the relay adds, or answers itself. */
-    PG_TOKEN_PARSE_NAMED, /* a client's Parse, under a name of ours */
+    PG_TOKEN_NAMED,       /* a client's Parse or Close, whose end is of interest */
     PG_TOKEN_PARSE_OWN,   /* a Parse of ours, whose answer no client sees */
     PG_TOKEN_CLOSE_OWN,   /* a Close of ours, likewise */
     PG_TOKEN_PARSE_LOCAL, /* a client's Parse that no server sees: answered when it is in front */

@@ -55,6 +55,6 @@ struct pg_trace {
  * found anywhere in it. PREPARE and LISTEN are told by their tags and are not looked for. */
 struct pg_trace pg_text_trace(struct span text);
 
-/* Goes on to the statement behind the first `;` that is no part of a string, name or comment. False:
- * there is none. */
+/* Goes on to the statement behind the first `;` that is no part of a string, name or comment.
+ * False: there is none. */
 bool pg_text_next(struct span *text);

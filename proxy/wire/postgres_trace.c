@@ -44,6 +44,15 @@ static struct span dotted_name(struct pg_scan *s)
     return name;
 }
 
+/* Behind a name. SET ... TO DEFAULT is a RESET, and so is SET TIME ZONE LOCAL. */
+static struct pg_trace setting_or_default(struct pg_scan *s, struct span name, bool is_default)
+{
+    struct pg_trace t = setting(name);
+    if (is_default || pg_scan_accept(s, "DEFAULT"))
+        t.leaves = PG_LEAVES_RESET;
+    return t;
+}
+
 /* SET [SESSION] name { TO | = } ..., and its special forms. */
 static struct pg_trace trace_set(struct pg_scan *s)
 {
@@ -60,11 +69,11 @@ static struct pg_trace trace_set(struct pg_scan *s)
     }
     struct span special = special_name(s);
     if (special.n)
-        return setting(special);
+        return setting_or_default(s, special, pg_scan_accept(s, "LOCAL"));
     struct span name = dotted_name(s);
     if (!name.n || !(pg_scan_char(s, '=') || pg_scan_accept(s, "TO")))
         return something;
-    return setting(name);
+    return setting_or_default(s, name, false);
 }
 
 static struct pg_trace trace_reset(struct pg_scan *s)

@@ -15,7 +15,6 @@ from measure import LoadFailed, Sample, Target, Workload, generate
 
 POOL = 20
 CLIENTS = 32
-PREPARED_CLIENTS = POOL  # a session that names a statement keeps its server
 CHURNERS = 8             # each in a thread of its own: pgbench connects blocking
 READERS = 4
 SAMPLING = 0.1           # part of the transactions whose time is logged
@@ -31,9 +30,7 @@ have pools of {POOL} servers in transaction mode; direct, every client has a ser
 Everything is plain TCP but the workload that says TLS: there direct clients, carpool and PgBouncer
 talk TLS to the server.
 --
-Prepared: a carpool session that names a statement keeps its server, so {PREPARED_CLIENTS} clients
-run on the {POOL} servers; PgBouncer before 1.21 has no prepared statements in transaction mode and is
-left out.
+Prepared: PgBouncer before 1.21 has no prepared statements in transaction mode and is left out.
 --
 Results of 1 MB: ten thousand rows of 100 bytes an answer.
 --
@@ -119,7 +116,7 @@ class Bench:
         prefix = self.folder / "log"
         for name in glob.glob(f"{prefix}.*"):
             os.unlink(name)
-        many = clients == CLIENTS or clients == PREPARED_CLIENTS
+        many = clients == CLIENTS
         args = ["-n", *work, "-M", mode, "-c", clients, "-j", clients if churn else 1, "-l",
                 "--log-prefix", prefix, "--sampling-rate", SAMPLING if many else 1]
         if churn:
@@ -147,9 +144,8 @@ class Bench:
                      [*two, self.carpool_2, self.pgbouncer], of("simple", CLIENTS)),
             Workload(f"simple, {CLIENTS} clients, TLS", tls, of("simple", CLIENTS), 0.7),
             Workload(f"extended, {CLIENTS} clients", three, of("extended", CLIENTS)),
-            Workload(f"prepared, {PREPARED_CLIENTS} clients",
-                     three if peers.Pgbouncer.prepares() else two,
-                     of("prepared", PREPARED_CLIENTS), 0.7),
+            Workload(f"prepared, {CLIENTS} clients",
+                     three if peers.Pgbouncer.prepares() else two, of("prepared", CLIENTS)),
             Workload(f"results of 1 MB, {READERS} clients", three,
                      of("simple", READERS, work=("-f", self.large)), 0.5),
             Workload(f"new connection each, {CHURNERS} clients", three,

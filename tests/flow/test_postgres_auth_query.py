@@ -24,6 +24,7 @@ create function lookup.users(name) returns table (n name, secret text, seconds n
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
   begin
     insert into lookup.asked (name) values ($1::text);
+    perform pg_sleep(0.02);
     return query select rolname, rolpassword, extract(epoch from rolvaliduntil)
       - extract(epoch from now()) from pg_authid where rolname = $1 and rolcanlogin;
   end $$;
@@ -299,8 +300,15 @@ def test_queries_that_do_not_answer(door, query, said):
     "select null, 'x' where $1::name = 'rita'", "select $1::name, 'x' where false",
     "select $1::name, 'x', -1", "select $1::name, 'x', '-Infinity'"])
 def test_answers_that_let_nobody_in(door, query):
-    daemon = door(query)
+    daemon = door(query, auth={"method": "md5"})
     assert refused(daemon, "rita", "x") == "28P01"
+
+
+def test_passwords_of_a_table_serve_md5(door):
+    """What the answers above would open, were they good ones."""
+    with door("select $1::name, 'x', 60", auth={"method": "md5"}).wire(user="rita", password="x"):
+        pass
+    assert refused(door("select $1::name, 'x', 60"), "rita", "x") == "28P01", "not SCRAM"
 
 
 def test_a_query_that_does_not_end(door):

@@ -28,7 +28,7 @@ from harness.pgwire import Wire
 from harness.postgres import PASSWORD
 
 LENIENT = {"prepared"}  # profiles whose statements may be unknown to the server (play.difference)
-DEFAULT_SEEDS = 10
+DEFAULT_SEEDS = 8
 BLOCK = 10  # seeds a test: each has a limit of time
 SHRINK_SECONDS = float(os.environ.get("DIFF_SHRINK", "30"))
 

@@ -95,9 +95,9 @@ def test_verified_adds_a_round_trip(orders, pg, gate, how, bytes_each):
 
 
 def test_clean_resets_what_is_not_tracked(orders, pg, workers):
-    """`fast` leaves temporary tables and unreported settings behind (the documentation says so);
-    `clean` does not."""
-    daemon = orders(workers, size={"max": 1, "acquire_timeout": "20s"}, check={"on_return": "clean"})
+    """What `session_state: allow` lets a client leave behind, `clean` takes away."""
+    daemon = orders(workers, size={"max": 1, "acquire_timeout": "20s"}, session_state="allow",
+                    check={"on_return": "clean"})
     with daemon.wire() as one, daemon.wire() as two:
         pid = pid_of(one)
         one.run("set work_mem = '5MB'")

@@ -18,7 +18,7 @@ ROOMS = {
 TEST_ROOMS = {f"tests/unit/{room.rpartition('/')[2]}": room for room in ROOMS}
 TEST_ROOMS["tests/unit/daemon"] = "proxy"
 
-DIAL = ["pools/*_dial*.[ch]"]
+DIAL = ["pools/*_dial*.[ch]", "pools/dial.[ch]"]
 PROBE = ["health/*probe*.[ch]"]
 
 # header pattern: files that may include it (beside tests). Headers not named here are libc's.

@@ -13,6 +13,7 @@ class Due:
         self.tokens = []
         self.copy_in = False
         self.skipping = False  # everything up to a Sync that was not sent yet is thrown away
+        self.batch = False  # messages without a Sync: there may be a transaction
         self.status = "I"
 
     def __bool__(self):
@@ -23,6 +24,7 @@ class Due:
             self.skipping = False
             self.tokens.append(kind)
         elif kind in "QFPBDEC" and not self.skipping:
+            self.batch = self.batch or kind in ENDS
             self.tokens.append(kind)
 
     def received(self, kind, body=b""):
@@ -32,6 +34,7 @@ class Due:
             self.copy_in = False
             if front and front in "SQF":
                 self.tokens.pop(0)
+            self.batch = any(token in ENDS for token in self.tokens)
         elif kind == "G":
             self.copy_in = True
         elif kind == "E":
@@ -49,4 +52,8 @@ class Due:
 
     def settle(self):
         """A mark was reached: whatever was doubtful is over."""
-        self.tokens, self.copy_in, self.skipping = [], False, False
+        self.tokens, self.copy_in, self.skipping, self.batch = [], False, False, False
+
+    def idle(self):
+        """The server may be anybody's."""
+        return not self.tokens and not self.batch and self.status == "I"

@@ -204,9 +204,9 @@ def _checked(line, steps, reference):
     for place, step in steps:
         if step is not None:
             yield place, step
-        elif reference and (line.due or line.due.status != "I"):
+        elif reference and not line.due.idle():
             raise BadPlan(f"client {line.number}, {place}: status {line.due.status}, "
-                          f"due {line.due.tokens}")
+                          f"due {line.due.tokens}, batch {line.due.batch}")
 
 
 def play(plan, connect, notify, reference=False, patience=PATIENCE):

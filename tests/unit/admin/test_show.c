@@ -90,6 +90,33 @@ static void test_pools(void **state)
                "8  -\n");
 }
 
+static void test_connections(void **state)
+{
+    (void)state;
+    assert_true(
+        show(show_clients,
+             strdup("{\"clients\": [{\"pool\": \"orders\", \"conn\": 17, \"client\": \"unix\","
+                    "\"state\": \"idle\", \"age_ms\": 190000, \"server\": 3, \"held_ms\": 1250,"
+                    "\"pinned\": \"LISTEN\", \"tls\": true, \"application\": null}],"
+                    "\"left_out\": 12}")));
+    assert_string_equal(shown,
+                        "pool    conn  client  state    age  server  held  pinned by  tls  "
+                        "application\n"
+                        "orders    17  unix    idle   3m10s       3  1.2s  LISTEN     yes  -\n"
+                        "and 12 more\n");
+    assert_true(
+        show(show_servers,
+             strdup("{\"servers\": [{\"pool\": \"orders\", \"server\": 3, \"endpoint\": \"db:1\","
+                    "\"state\": \"idle\", \"age_ms\": 90000000, \"leases_total\": 9,"
+                    "\"idle_ms\": 4000000, \"retiring\": \"drop_recycled\"}],"
+                    "\"left_out\": 0}")));
+    assert_shown(
+        "orders       3  db:1      idle   1d1h       0       9  1h6m     -  drop_recycled");
+    assert_null(strstr(shown, "more"));
+    assert_false(show(show_clients, strdup("{\"servers\": []}")));
+    assert_false(show(show_servers, strdup("[]")));
+}
+
 static void test_stats(void **state)
 {
     (void)state;
@@ -165,13 +192,10 @@ static void test_answers_of_somebody_else(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_status),
-        cmocka_unit_test(test_uptimes),
-        cmocka_unit_test(test_pools),
-        cmocka_unit_test(test_stats),
-        cmocka_unit_test(test_answers),
-        cmocka_unit_test(test_ready),
-        cmocka_unit_test(test_answers_of_somebody_else),
+        cmocka_unit_test(test_status), cmocka_unit_test(test_uptimes),
+        cmocka_unit_test(test_pools),  cmocka_unit_test(test_connections),
+        cmocka_unit_test(test_stats),  cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_ready),  cmocka_unit_test(test_answers_of_somebody_else),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * Prepared statements of clients on shared servers: what the files of this part have in common.
+ *
+ *     postgres_rename.c          the client's messages, and what is sent for them
+ *     postgres_unnamed.c         the unnamed statement
+ *     postgres_rename_answers.c  the server's answers and errors, and the end
+ */
+#include "pools/postgres_prepared.h"
+#include "proxy/front/postgres.h"
+#include "proxy/front/postgres_statements.h"
+
+/* Refers to nothing on any server. */
+#define NOWHERE "cp_0"
+
+struct pending {
+    struct list node;
+    enum pg_token token;
+    uint32_t number;         /* of the server's statement; 0: none */
+    struct pg_statement *st; /* NAMED, PARSE_LOCAL: what the name is to mean */
+    uint32_t batch;          /* sent in it, by pg_flow's ends_sent */
+    uint32_t nth;            /* in the order of what was sent */
+    uint32_t n;
+    uint8_t name[];
+};
+
+/* The unnamed statement. */
+struct unnamed {
+    uint8_t *body; /* of the Parse behind its name */
+    uint32_t n, cap;
+    uint32_t id;    /* which one a server has */
+    uint32_t batch; /* sent in it */
+    uint32_t nth;   /* in the order of what was sent */
+    bool there;
+    bool kept; /* its text is; else it is on its server alone */
+};
+
+struct pg_client_statements {
+    struct pg_names *names;
+    struct list pending;  /* in the order of pg_flow's renamed tokens */
+    struct list deallocs; /* DEALLOCATE "name" under way */
+    struct unnamed now;
+    uint32_t before_of;   /* what the server at hand had before a Query that may be discarded */
+    bool before;          /* so did the client */
+    uint32_t unnamed_ids; /* given out */
+    uint32_t nth;
+};
+
+/* The session's; made if need be. NULL: no memory. */
+struct pg_client_statements *rename_statements(struct pg_session *s);
+
+/* A renamed token goes into the flow next. NULL: no memory. */
+struct pending *rename_pending_add(struct pg_session *s, enum pg_token token, uint32_t number,
+                                   struct span name, struct pg_statement *st);
+void rename_pending_free(struct pg_session *s, struct pending *p);
+struct pending *rename_pending_first(const struct list *l);
+/* The latest of a list that speaks of the name. */
+const struct pending *rename_speaks_of(const struct list *l, struct span name);
+
+/* A message of n body bytes begins, with `head` of them here; the rest follows from elsewhere. */
+uint8_t *rename_put_head(struct pg_outbox *o, uint8_t type, size_t n, size_t head);
+void rename_put_parse(struct pg_outbox *o, const char *name, size_t name_n, struct span body);
+/* DEALLOCATE was done. */
+void rename_deallocated(struct pg_session *s);
+
+/* ---- unnamed ---- */
+
+/* A Parse of it. PASS: the message goes out as it is. */
+enum pg_named unnamed_parse(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o);
+/* It is used: PASS: this server has it, or is given it; OTHER: it must be told that there is none,
+ * whatever another client left there; FULL: who knows, wait. */
+enum pg_named unnamed_ensure(struct pg_session *s, struct pg_outbox *o);
+/* A Parse or Close of it that may be discarded: sent, and the end is waited for. */
+enum pg_named unnamed_change(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o);
+/* That end: answered, failed, or (neither) discarded. */
+void unnamed_settle(struct pg_session *s, const struct pending *p, bool well, bool failed);
+/* The server at hand has it, and no other. */
+void unnamed_note(struct pg_session *s, bool kept, uint32_t nth);
+/* A simple query ends it, unless it is discarded. */
+void unnamed_query(struct pg_session *s);
+void unnamed_forget(struct pg_session *s);
