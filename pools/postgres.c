@@ -43,6 +43,7 @@ static void ask(struct pg_server *ps, const char *text)
     struct pg_out out = pg_out_of(buf, sizeof buf);
     pg_put_query(&out, text);
     ps->check_failed = false;
+    ps->unnamed_of = 0; /* a simple query ends it */
     if (out.overflow ||
         pg_flow_client(&ps->flow, 'Q', span_of(buf + PG_HEADER, out.n - PG_HEADER)) != PG_FLOW_OK) {
         server_checked(&ps->base, false, OUTCOME_DROP_FAILED);

@@ -26,7 +26,8 @@ struct pg_server {
     struct pg_params *origin; /* what it reported at login */
     struct bufq carry;        /* an incomplete message; empty while idle */
     struct pg_prepared_cache *prepared;
-    uint32_t unnamed_of, unnamed_id; /* whose unnamed statement it has, and which; 0: nobody's */
+    /* Whose unnamed statement it has (a session's id; 0: nobody's), and which of that client's. */
+    uint32_t unnamed_of, unnamed_id;
     bool reset_needed;               /* a session used it: DISCARD ALL before anybody else */
     bool check_failed;
     uint32_t pid;

@@ -73,8 +73,8 @@ static const struct schema_row pool_rows[] = {
              "how long a client keeps a server", .only = ONLY_POSTGRES),
     ROW_ENUM(conf_pool, front.session_state, "session_state", state_words, "pin", NEW_CONNECTIONS,
              "transaction and statement mode, what a session leaves on its server and cannot "
-             "follow the client: temporary tables, advisory locks, LISTEN: pin keeps the client there, "
-             "refuse refuses it, allow lets it be", .only = ONLY_POSTGRES),
+             "follow the client: temporary tables, advisory locks, LISTEN: pin keeps the client "
+             "there, refuse refuses it, allow lets it be", .only = ONLY_POSTGRES),
     ROW_ENUM(conf_pool, pool.on_down, "on_down", on_down_words, "wait", RELOADS,
              "while the upstream cannot be reached: clients wait up to timeouts.outage_wait, or "
              "fail at once",

@@ -82,6 +82,7 @@ bool pg_settings_send(struct pg_session *s, const struct pg_out *text)
     if (text->overflow || pg_flow_client(&ps->flow, 'Q', pg_out_span(text)) != PG_FLOW_OK)
         return false;
     ps->check_failed = false;
+    ps->unnamed_of = 0; /* a simple query ends it */
     pg_become(s, PG_SETTING);
     pg_set_deadline(s, PG_DEADLINE_SETTING, pool_conf(session_pool(&s->base))->check.timeout_ms);
     struct iovec iov[] = {{head, sizeof head}, {text->p, text->n}, {(char[]){0}, 1}};
