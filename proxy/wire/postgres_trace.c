@@ -84,9 +84,8 @@ static struct pg_trace trace_reset(struct pg_scan *s)
     t.name = special_name(s);
     if (!t.name.n)
         t.name = dotted_name(s);
-    pg_scan_semicolons(s);
-    if (!t.name.n || s->p < s->end)
-        t.leaves = PG_LEAVES_NOTHING; /* its tag will tell */
+    if (!t.name.n)
+        t.leaves = PG_LEAVES_NOTHING; /* a quoted name: not followed */
     return t;
 }
 

@@ -544,9 +544,108 @@ static void test_lost_server_answers_everything_once(void **state)
     expect_abandon(">Q <H <d", "E", false);
 }
 
+/* ---- messages of the relay's own, and answers of its own ---- */
+
+static void expect_local(struct pg_flow *f, enum pg_token want)
+{
+    assert_int_equal(pg_flow_local(f), want);
+}
+
+static void test_own_messages_are_answered_in_their_place(void **state)
+{
+    (void)state;
+    struct pg_flow f;
+    pg_flow_init(&f);
+    pg_flow_renamed(&f, PG_TOKEN_PARSE_OWN);
+    play(&f, ">B >E >S <1");
+    assert_true(f.renamed_done && f.own_done);
+    play(&f, "<2 <C <ZI idle");
+    assert_false(f.renamed_done);
+    pg_flow_renamed(&f, PG_TOKEN_CLOSE_OWN);
+    pg_flow_renamed(&f, PG_TOKEN_NAMED);
+    play(&f, ">S x1");
+    pg_flow_fini(&f);
+    pg_flow_init(&f);
+    pg_flow_renamed(&f, PG_TOKEN_CLOSE_OWN);
+    pg_flow_renamed(&f, PG_TOKEN_NAMED);
+    play(&f, ">S <3");
+    assert_true(f.renamed_done && f.own_done);
+    play(&f, "<1");
+    assert_true(f.renamed_done && !f.own_done);
+    play(&f, "<ZI idle");
+    pg_flow_fini(&f);
+}
+
+static void test_local_answers_wait_for_their_turn(void **state)
+{
+    (void)state;
+    struct pg_flow f;
+    pg_flow_init(&f);
+    pg_flow_renamed(&f, PG_TOKEN_PARSE_LOCAL);
+    expect_local(&f, PG_TOKEN_PARSE_LOCAL); /* nothing before it */
+    expect_local(&f, PG_TOKEN_NONE);
+    play(&f, "held >B");
+    pg_flow_renamed(&f, PG_TOKEN_CLOSE_LOCAL);
+    play(&f, ">S");
+    expect_local(&f, PG_TOKEN_NONE);
+    play(&f, "<2");
+    expect_local(&f, PG_TOKEN_CLOSE_LOCAL);
+    play(&f, "<ZI idle");
+    pg_flow_fini(&f);
+}
+
+static void test_an_error_takes_them_along(void **state)
+{
+    (void)state;
+    struct pg_flow f;
+    pg_flow_init(&f);
+    play(&f, ">P");
+    pg_flow_renamed(&f, PG_TOKEN_NAMED);
+    pg_flow_renamed(&f, PG_TOKEN_CLOSE_LOCAL);
+    play(&f, ">Q >S >B");
+    assert_true(!pg_flow_is_settled(&f));
+    play(&f, "<E");
+    assert_true(f.parse_failed && f.query_skipped && !f.renamed_failed);
+    assert_int_equal(f.renamed_lost, 2);
+    f.renamed_lost = 0;
+    expect_local(&f, PG_TOKEN_NONE);
+    play(&f, "<ZI <2 >S <ZI idle");
+    assert_true(pg_flow_is_settled(&f));
+    pg_flow_renamed(&f, PG_TOKEN_NAMED);
+    play(&f, "<E");
+    assert_true(f.renamed_failed && pg_flow_discards(&f));
+    assert_int_equal(f.renamed_lost, 1);
+    play(&f, ">S <ZI idle");
+    pg_flow_fini(&f);
+}
+
+static void test_a_lost_server_owes_nothing_for_ours(void **state)
+{
+    (void)state;
+    struct pg_flow f;
+    struct pg_swallow swallow = {0};
+    enum pg_swallow_step step;
+    pg_flow_init(&f);
+    pg_flow_renamed(&f, PG_TOKEN_CLOSE_OWN);
+    pg_flow_renamed(&f, PG_TOKEN_PARSE_OWN);
+    play(&f, ">B >S");
+    assert_true(pg_flow_abandon(&f, &swallow, &step));
+    while (step == PG_SWALLOW_NOTHING)
+        assert_true(pg_flow_abandon(&f, &swallow, &step));
+    assert_int_equal(step, PG_SWALLOW_ERROR);
+    assert_true(pg_flow_abandon(&f, &swallow, &step));
+    assert_int_equal(step, PG_SWALLOW_READY);
+    assert_false(pg_flow_abandon(&f, &swallow, &step));
+    pg_flow_fini(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_own_messages_are_answered_in_their_place),
+        cmocka_unit_test(test_local_answers_wait_for_their_turn),
+        cmocka_unit_test(test_an_error_takes_them_along),
+        cmocka_unit_test(test_a_lost_server_owes_nothing_for_ours),
         cmocka_unit_test(test_simple_queries),
         cmocka_unit_test(test_extended_queries),
         cmocka_unit_test(test_errors_discard_up_to_sync),

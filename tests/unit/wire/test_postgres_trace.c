@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT */
+/* What a statement leaves behind, by its words. */
+#include "proxy/wire/postgres_text.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <cmocka.h>
+
+static void test_traces(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        enum pg_leaves leaves;
+        bool set;
+        const char *name;
+    } rows[] = {
+        {"", PG_LEAVES_NOTHING, false, ""},
+        {"SELECT 1", PG_LEAVES_NOTHING, false, ""},
+        {"set work_mem = '5MB'", PG_LEAVES_SETTING, true, "work_mem"},
+        {"SET SESSION work_mem TO 5", PG_LEAVES_SETTING, true, "work_mem"},
+        {"set app.tenant='x'", PG_LEAVES_SETTING, true, "app.tenant"},
+        {"/* a */ Set -- b\n x=1", PG_LEAVES_SETTING, true, "x"},
+        {"SET TIME ZONE 'UTC'", PG_LEAVES_SETTING, true, "TimeZone"},
+        {"SET NAMES 'UTF8'", PG_LEAVES_SETTING, true, "client_encoding"},
+        {"SET ROLE nobody", PG_LEAVES_SETTING, true, "role"},
+        {"SET SCHEMA 'x'", PG_LEAVES_SETTING, true, "search_path"},
+        {"SET LOCAL work_mem = 5", PG_LEAVES_NOTHING, true, ""},
+        {"SET TRANSACTION READ ONLY", PG_LEAVES_NOTHING, true, ""},
+        {"SET CONSTRAINTS ALL DEFERRED", PG_LEAVES_NOTHING, true, ""},
+        {"SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", PG_LEAVES_CHARACTERISTICS, true,
+         ""},
+        {"SET SESSION AUTHORIZATION x", PG_LEAVES_SETTINGS, true, ""},
+        {"SET \"Odd\" = 1", PG_LEAVES_SETTINGS, true, ""},
+        {"SET work_mem TO DEFAULT", PG_LEAVES_RESET, true, "work_mem"},
+        {"SET TIME ZONE LOCAL", PG_LEAVES_RESET, true, "TimeZone"},
+        {"RESET ALL", PG_LEAVES_RESET, false, ""},
+        {"reset work_mem;", PG_LEAVES_RESET, false, "work_mem"},
+        {"RESET TIME ZONE", PG_LEAVES_RESET, false, "TimeZone"},
+        {"RESET a; SELECT 1", PG_LEAVES_RESET, false, "a"},
+        {"SETTLE", PG_LEAVES_NOTHING, false, ""},
+        {"CREATE TEMP TABLE t (a int)", PG_LEAVES_TEMPORARY, false, ""},
+        {"create or replace temporary view v as select 1", PG_LEAVES_TEMPORARY, false, ""},
+        {"CREATE LOCAL TEMPORARY TABLE t (a int) ON COMMIT DELETE ROWS", PG_LEAVES_TEMPORARY, false,
+         ""},
+        {"CREATE TEMP TABLE t (a int) ON COMMIT DROP", PG_LEAVES_NOTHING, false, ""},
+        {"CREATE TABLE temp (a int)", PG_LEAVES_NOTHING, false, ""},
+        {"DECLARE c CURSOR WITH HOLD FOR SELECT 1", PG_LEAVES_CURSOR, false, ""},
+        {"declare \"a b\" no scroll cursor with hold for select 1", PG_LEAVES_CURSOR, false, ""},
+        {"DECLARE c CURSOR FOR SELECT 'WITH HOLD'", PG_LEAVES_NOTHING, false, ""},
+        {"select pg_advisory_lock(1)", PG_LEAVES_LOCK, false, ""},
+        {"select pg_try_advisory_lock_shared(1)", PG_LEAVES_LOCK, false, ""},
+        {"select pg_advisory_xact_lock(1)", PG_LEAVES_NOTHING, false, ""},
+        {"select set_config('a.b', $1, false)", PG_LEAVES_SETTING, false, "a.b"},
+        {"select set_config('a.b', $1, true)", PG_LEAVES_NOTHING, false, ""},
+        {"select set_config($1, $2, $3)", PG_LEAVES_SETTINGS, false, ""},
+        {"LOAD 'x'", PG_LEAVES_LIBRARY, false, ""},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct pg_trace t = pg_text_trace(span_str(rows[i].text));
+        if (t.leaves != rows[i].leaves || t.set != rows[i].set ||
+            !span_eq(t.name, span_str(rows[i].name)))
+            fail_msg("%s: leaves %d set %d name \"%.*s\"", rows[i].text, t.leaves, t.set,
+                     (int)t.name.n, (const char *)t.name.p);
+    }
+}
+
+static void test_next_statement(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *next;
+    } rows[] = {
+        {"select 1", NULL},
+        {"select 1;", NULL},
+        {"select 1; ; -- end", NULL},
+        {"select 1; select 2", "select 2"},
+        {"select ';'; x", "x"},
+        {"select 'it''s ;' ; x", "x"},
+        {"select e'\\';' ; x", "x"},
+        {"select '\\'; x", "x"},
+        {"select \"a;b\"; x", "x"},
+        {"select $$;$$; x", "x"},
+        {"select $a$;$$;$a$; x", "x"},
+        {"select $1; x", "x"},
+        {"select /* ; /* ; */ ; */ 1; x", "x"},
+        {"select 1 -- ;\n; x", "x"},
+        {"select 'never ends ; x", NULL},
+        {"select $a$ never ends ; x", NULL},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct span text = span_str(rows[i].text);
+        bool more = pg_text_next(&text);
+        if (more != (rows[i].next != NULL) || (more && !span_eq(text, span_str(rows[i].next))))
+            fail_msg("%s: %d \"%.*s\"", rows[i].text, more, (int)text.n, (const char *)text.p);
+    }
+}
+
+static void test_deallocate(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *name;
+    } rows[] = {
+        {"DEALLOCATE a", "a"},
+        {"deallocate prepare Ab;", "ab"},
+        {"deallocate \"A \"\"b\"", "A \"b"},
+        {"deallocate all", ""},
+        {"deallocate prepare all", ""},
+        {"deallocate \"all\"", "all"},
+        {"deallocate a; select 1", ""},
+        {"deallocate", ""},
+        {"deallocate \"a", ""},
+        {"deallocate 1", ""},
+        {"select 1", ""},
+        {"deallocate abcdefghijklmnopq", ""}, /* longer than there is room */
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        uint8_t name[16];
+        size_t n = pg_text_deallocate(span_str(rows[i].text), name, sizeof name);
+        if (!span_eq(span_of(name, n), span_str(rows[i].name)))
+            fail_msg("%s: \"%.*s\"", rows[i].text, (int)n, (const char *)name);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_traces),
+        cmocka_unit_test(test_next_statement),
+        cmocka_unit_test(test_deallocate),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
