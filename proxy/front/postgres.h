@@ -59,12 +59,9 @@ struct pg_session {
     struct waiter waiter;     /* its err is also why carpool answers instead of a server */
     struct pg_params *params; /* what the client wants its server set to */
     struct pg_client_statements *statements; /* NULL until it has any */
-    uint32_t renaming; /* what its statements wait for: names not confirmed, answers of ours */
     struct pg_params *startup; /* what it asked for when it came in: RESET goes back to that */
     struct pg_follow *follow;  /* NULL until it leaves anything on a server */
-    const char
-        *pinned; /* why it keeps its server: state of its own lives there; NULL: it does not */
-    uint64_t pinned_ms;  /* since when */
+    const char *pinned;  /* why it keeps its server, where state of its own lives; NULL: not */
     const char *refused; /* what a statement would have left behind; it was made to fail */
     struct pg_login *login;
     struct pg_swallow swallow; /* with refusal: answered by carpool up to Sync */
@@ -79,12 +76,13 @@ struct pg_session {
     bool local_rollback; /* FAILED: an extended ROLLBACK is being answered */
     bool cancelled;      /* its deadline passed: the server's 57014 is ours to explain */
     bool dropping_body;  /* the rest of a replaced message from the server */
-    bool client_gone;
-    uint8_t deadline;                  /* enum pg_deadline */
-    size_t stall_client, stall_server; /* untaken when the stall clock was set: less is progress */
-    uint32_t permit; /* of the service breaker, for the exchange under way; 0: none */
-    uint32_t key_pid;
     uint8_t key_n;
+    uint8_t deadline;  /* enum pg_deadline */
+    uint32_t renaming; /* what its statements wait for: names not confirmed, answers of ours */
+    uint32_t stall_client,
+        stall_server; /* untaken when the stall clock was set: less is progress */
+    uint32_t permit;  /* of the service breaker, for the exchange under way; 0: none */
+    uint32_t key_pid;
     uint8_t key[PG_KEY_MAX];
     struct list key_node;
 };

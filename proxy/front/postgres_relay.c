@@ -69,7 +69,6 @@ void pg_pin(struct pg_session *s, const char *why)
     if (s->pinned)
         return;
     s->pinned = why;
-    s->pinned_ms = loop_now(session_loop(&s->base));
 }
 
 bool pg_keeps_server(const struct pg_session *s)
@@ -247,8 +246,8 @@ static size_t untaken_by_server(const struct pg_session *s)
 
 void pg_watch_stall(struct pg_session *s)
 {
-    s->stall_client = untaken(&s->base.io);
-    s->stall_server = untaken_by_server(s);
+    s->stall_client = (uint32_t)untaken(&s->base.io);
+    s->stall_server = (uint32_t)untaken_by_server(s);
     pg_set_deadline(s, PG_DEADLINE_STALL,
                     pool_conf(session_pool(&s->base))->timeouts.write_stall_ms);
 }

@@ -72,12 +72,15 @@ def bench(kind, args, binary, servers, patience):
             return None
         workloads = [w for w in one.workloads() if re.search(args.only, w.name)]
         table = measure.rounds(workloads, args.rounds, args.seconds, patience, tell)
+        notes = [one.notes]
+        if hasattr(one, "extra") and not args.only:
+            notes.append(one.extra(tell))
     command = f"./dev bench {kind} --rounds {args.rounds} --seconds {args.seconds}"
     if args.patience:
         command += f" --patience {args.patience}"
     if args.only:
         command += f" --only {shlex.quote(args.only)}"
-    return report.markdown(kind, one.title, one.notes, table, command)
+    return report.markdown(kind, one.title, "\n--\n".join(notes), table, command)
 
 
 def main():

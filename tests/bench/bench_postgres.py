@@ -7,9 +7,11 @@ import os
 import re
 import shutil
 from collections import defaultdict
+from pathlib import Path
 
 import peers
 from harness.base import LOOPBACK, temp_folder
+from harness.pgwire import Wire
 from harness.postgres import DATABASE, PASSWORD, binaries
 from measure import LoadFailed, Sample, Target, Workload, generate
 
@@ -19,6 +21,8 @@ CHURNERS = 8             # each in a thread of its own: pgbench connects blockin
 READERS = 4
 SAMPLING = 0.1           # part of the transactions whose time is logged
 SCALE = 1
+IDLE = 8000
+CROWD_RATE = 15000       # transactions for each second that a crowd is to be measured
 
 USER = "app"
 
@@ -33,6 +37,9 @@ talk TLS to the server.
 Prepared: PgBouncer before 1.21 has no prepared statements in transaction mode and is left out.
 --
 Results of 1 MB: ten thousand rows of 100 bytes an answer.
+--
+2 000 and 10 000 clients: without passwords (`trust`). Their times are those of a queue for {POOL}
+servers.
 --
 New connection each: `pgbench -C`, {CHURNERS} threads. An operation is connecting, logging in with
 SCRAM, one SELECT and closing; its time is from one operation's end to the next one's. A good part of
@@ -93,18 +100,21 @@ class Bench:
         self.stack.callback(proxy.close)
         return Target(proxy.name, proxy.port, proxy.child, self.pg.child, tls)
 
-    def _carpool(self, workers, sslmode="disable"):
+    def _carpool(self, workers, sslmode="disable", trust=False):
         door = peers.Door(self.binary, {}, workers)
         users = door.write("users", f'"{USER}" "{self.secret}"\n')
         door.configure({"name": "orders", "kind": "postgres", "mode": "transaction",
                         "upstream": self.pg.url(USER, sslmode=sslmode),
-                        "auth": {"method": "scram", "users_file": str(users)},
-                        "size": {"min": 1, "max": POOL}})
+                        "auth": {"method": "trust"} if trust else
+                                {"method": "scram", "users_file": str(users)},
+                        "limits": {"clients": 15000},
+                        "size": {"min": 1, "max": POOL, "waiters": 15000,
+                                 "acquire_timeout": "60s"}})
         return self._keep(door.start(), sslmode != "disable")
 
-    def _pgbouncer(self, sslmode):
+    def _pgbouncer(self, sslmode, auth="scram-sha-256"):
         return self._keep(peers.Pgbouncer(self.pg, POOL, USER, PASSWORD, self.secret, DATABASE,
-                                          sslmode), sslmode != "disable")
+                                          sslmode, auth), sslmode != "disable")
 
     def _tool(self, target, seconds, *args):
         direct_tls = target.tls and target.proxy is None
@@ -116,13 +126,16 @@ class Bench:
         prefix = self.folder / "log"
         for name in glob.glob(f"{prefix}.*"):
             os.unlink(name)
-        many = clients == CLIENTS
+        many = clients >= CLIENTS
         args = ["-n", *work, "-M", mode, "-c", clients, "-j", clients if churn else 1, "-l",
                 "--log-prefix", prefix, "--sampling-rate", SAMPLING if many else 1]
         if churn:
             args.append("-C")
-        length = ["-T", max(1, round(seconds))] if seconds else ["-t", 5 if churn else 50]
-        out = self._tool(target, seconds or 2, *args, *length)
+        if clients > CLIENTS:  # with -T, connecting would count
+            length = ["-t", max(2, round((seconds or 0.2) * CROWD_RATE / clients))]
+        else:
+            length = ["-T", max(1, round(seconds))] if seconds else ["-t", 5 if churn else 50]
+        out = self._tool(target, (seconds or 2) + clients / 100, *args, *length)
         done = int(re.search(r"actually processed: (\d+)", out).group(1))
         failed = int((re.search(r"failed transactions: (\d+)", out) or [0, 0])[1])
         rate = float(re.search(r"^tps = ([\d.]+)", out, re.M).group(1))
@@ -137,6 +150,7 @@ class Bench:
 
         two = [self.direct, self.carpool]
         three = [*two, self.pgbouncer]
+        crowd = [self._carpool(1, trust=True), self._pgbouncer("disable", "trust")]
         tls = [Target("direct", self.pg.port, None, self.pg.child, True),
                self._carpool(1, "require"), self._pgbouncer("require")]
         return [
@@ -146,9 +160,30 @@ class Bench:
             Workload(f"extended, {CLIENTS} clients", three, of("extended", CLIENTS)),
             Workload(f"prepared, {CLIENTS} clients",
                      three if peers.Pgbouncer.prepares() else two, of("prepared", CLIENTS)),
+            Workload("simple, 2 000 clients", crowd, of("simple", 2000)),
+            Workload("simple, 10 000 clients", crowd, of("simple", 10000)),
             Workload(f"results of 1 MB, {READERS} clients", three,
                      of("simple", READERS, work=("-f", self.large)), 0.5),
             Workload(f"new connection each, {CHURNERS} clients", three,
                      of("simple", CHURNERS, churn=True), 0.6),
             Workload("simple, 1 client", three, of("simple", 1), 0.3, added=True),
         ]
+
+    def extra(self, tell):
+        """Memory of idle clients that are logged in: what the process grows by, for each."""
+        crowd = [self._carpool(1, trust=True), self._pgbouncer("disable", "trust")]
+        said = []
+        for target in crowd:
+            tell(f"{IDLE} idle clients: {target.name}")
+            before = resident(target.proxy)
+            with contextlib.ExitStack() as stack:
+                for _ in range(IDLE):
+                    stack.enter_context(Wire(LOOPBACK, target.port, user=USER, database=DATABASE))
+                said.append(f"{target.name} {(resident(target.proxy) - before) / IDLE / 1024:.2f} KiB")
+        return f"Resident memory of each of {IDLE} idle clients that are logged in: {', '.join(said)}."
+
+
+def resident(child):
+    """Bytes of memory a process and its descendants have."""
+    return sum(int(re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()).group(1))
+               for pid in child.family()) * 1024

@@ -54,7 +54,8 @@ class Peer:
 class Pgbouncer(Peer):
     name = program = "pgbouncer"
 
-    def __init__(self, server, pool, user, password, secret, database, sslmode):
+    def __init__(self, server, pool, user, password, secret, database, sslmode, auth="scram-sha-256"):
+        self.auth = auth
         self.pool, self.user, self.password = pool, user, password
         self.secret, self.database, self.sslmode = secret, database, sslmode
         super().__init__(server)
@@ -72,9 +73,9 @@ class Pgbouncer(Peer):
         return (f"[databases]\n{self.database} = host={self.server.host} port={self.server.port}"
                 f" dbname={self.database} user={self.user} password='{self.password}'\n"
                 f"[pgbouncer]\nlisten_addr = {LOOPBACK}\nlisten_port = {self.port}\n"
-                f"unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {users}\n"
+                f"unix_socket_dir =\nauth_type = {self.auth}\nauth_file = {users}\n"
                 f"server_tls_sslmode = {self.sslmode}\n"
-                f"pool_mode = transaction\ndefault_pool_size = {self.pool}\nmax_client_conn = 500\n"
+                f"pool_mode = transaction\ndefault_pool_size = {self.pool}\nmax_client_conn = 15000\n"
                 f"log_connections = 0\nlog_disconnections = 0\nlogfile = {self.log}\n"
                 + ("max_prepared_statements = 200\n" if self.prepares() else ""))
 
