@@ -67,6 +67,3 @@ bool admin_retoken(struct admin *admin, const char *token);
 /* Stops listening, ends what is open (an answer under way may finish first); on_closed later,
    once. */
 void admin_close(struct admin *admin, void (*on_closed)(void *arg), void *arg);
-
-/* `/ready`: listeners bound and every pool warmed once, or 10 s passed; not draining. */
-bool admin_is_ready(const struct admin_view *view);

@@ -43,6 +43,7 @@ static void add_server(const struct census_server *row, void *arg)
     page_put(page, o, "kind", page_string(row->kind));
     page_put(page, o, "server", page_number(row->server));
     page_put(page, o, "endpoint", page_string(row->endpoint));
+    page_put(page, o, "role", page_string(row->role));
     page_put(page, o, "worker", page_number(row->worker));
     page_put(page, o, "state", page_string(row->state));
     page_put(page, o, "age_ms", page_number(row->age_ms));

@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-/* A pool that cannot warm up must not keep a sidecar from being used: see admin_is_ready(). */
+/* A pool that cannot warm up must not keep a sidecar from being used: see is_ready(). */
 #define READY_AFTER_MS 10000
 
 static const char *const server_words[FIGURE_SERVER_COUNT] = {
@@ -159,15 +159,4 @@ void figures_fini(struct figures *f)
     free(f->pools);
     free(f->threads);
     *f = (struct figures){0};
-}
-
-bool admin_is_ready(const struct admin_view *view)
-{
-    bool all_warm = true;
-    for (size_t i = 0; i < view->n_pools; i++) {
-        struct ledger_view books;
-        ledger_view(view->pools[i].ledger, &books);
-        all_warm = all_warm && books.warmed;
-    }
-    return is_ready(view, all_warm);
 }

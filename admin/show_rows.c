@@ -66,6 +66,7 @@ static void server_row(struct table *t, const json_t *row)
     table_cell(t, "%s", word(row, "pool"));
     table_cell(t, "%llu", num(row, "server"));
     table_cell(t, "%s", word(row, "endpoint"));
+    table_cell(t, "%s", word(row, "role"));
     table_cell(t, "%s", word(row, "state"));
     cell_time(t, num(row, "age_ms"));
     table_cell(t, "%llu", num(row, "leases"));
@@ -108,10 +109,10 @@ bool show_clients(const char *json, FILE *out)
 
 bool show_servers(const char *json, FILE *out)
 {
-    static const char *const names[] = {"pool", "server",   "endpoint", "state",
-                                        "age",  "leases",   "so far",   "idle",
-                                        "held", "retiring", "tls",      "worker"};
-    struct table *t = table_new(ARRAY_LEN(names), 1u << 1 | 0xfu << 4 | 1u << 8 | 1u << 11);
+    static const char *const names[] = {"pool",     "server", "endpoint", "role", "state",
+                                        "age",      "leases", "so far",   "idle", "held",
+                                        "retiring", "tls",    "worker"};
+    struct table *t = table_new(ARRAY_LEN(names), 1u << 1 | 0x1fu << 5 | 1u << 12);
     if (t)
         heads(t, names, ARRAY_LEN(names));
     return show_rows(json, "servers", t, server_row, out);

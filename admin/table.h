@@ -5,7 +5,7 @@
 
 #include "proxy/core/base.h"
 
-#define TABLE_COLUMNS 12
+#define TABLE_COLUMNS 16
 
 struct table;
 

@@ -11,7 +11,8 @@
 #include "health/window.h"
 #include "proxy/core/base.h"
 
-/* A usual floor for a whole pool. With a floor of 0, a share of 0 % means no retries at all. */
+/* The floor of a whole pool: its workers have a share each. (With a floor of 0, a share of 0 %
+ * would mean no retries at all.) */
 #define BUDGET_FLOOR_PER_S 10
 
 struct budget {

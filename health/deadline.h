@@ -1,35 +1,30 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * Deadlines that know why they exist. A wait ends at the earliest of several limits (the whole
- * request, waiting for a server, one try), and what the client is told is the cause of the one that
- * came first. Pure values; time is an argument, in milliseconds of the caller's clock. Any thread.
+ * Deadlines: points in time, in milliseconds of the caller's clock; 0: none. A wait that several
+ * limits end (the pool's patience, what the request has left) ends at the earliest of them. Pure:
+ * time is an argument. Any thread.
  */
-#include "proxy/core/base.h"
-#include "proxy/core/err.h"
+#include <stdbool.h>
+#include <stdint.h>
 
-struct deadline {
-    uint64_t at;      /* ms; 0: none */
-    enum cause cause; /* what to say when it has passed */
-};
+/* `timeout_ms` after `since`; a timeout of 0 means none. Saturates instead of wrapping. */
+static inline uint64_t deadline_after(uint64_t since, uint64_t timeout_ms)
+{
+    if (timeout_ms == 0)
+        return 0;
+    return timeout_ms > UINT64_MAX - since ? UINT64_MAX : since + timeout_ms;
+}
 
-#define DEADLINE_NONE ((struct deadline){0, CAUSE_NONE})
-#define DEADLINE_FOREVER UINT64_MAX
+/* The one that passes first. */
+static inline uint64_t deadline_earlier(uint64_t a, uint64_t b)
+{
+    if (a == 0 || b == 0)
+        return a | b;
+    return a < b ? a : b;
+}
 
-/* `timeout_ms` from now; a timeout of 0 means none. Saturates instead of wrapping. */
-struct deadline deadline_after(uint64_t now, uint64_t timeout_ms, enum cause cause);
-
-/* The one that passes first; a if both are equal, so name the more general one first. */
-struct deadline deadline_earlier(struct deadline a, struct deadline b);
-
-/*
- * The deadline of one try: `per_try_ms` from now but never past `request`. The last try gets all
- * that remains of the request.
- */
-struct deadline deadline_try(struct deadline request, uint64_t now, uint64_t per_try_ms, bool last,
-                             enum cause cause);
-
-bool deadline_passed(struct deadline d, uint64_t now);
-
-/* Milliseconds left: 0 if it has passed, DEADLINE_FOREVER if there is none. */
-uint64_t deadline_left(struct deadline d, uint64_t now);
+static inline bool deadline_passed(uint64_t deadline, uint64_t now)
+{
+    return deadline != 0 && now >= deadline;
+}

@@ -113,6 +113,20 @@ void dial_no_memory(struct dial *d)
     dial_fail(d, CAUSE_INTERNAL, d->stage, ENOMEM, "out of memory");
 }
 
+bool dial_role(struct dial *d, enum server_role role)
+{
+    struct server *sv = d->sv;
+    struct err err;
+    sv->role = role;
+    if (server_fits_target(sv))
+        return true;
+    sv->unfit = true;
+    err_set(&err, CAUSE_DIAL_FAILED, STAGE_LOGIN, 0, "%s is a %s (target: %s)", sv->endpoint->label,
+            server_role_word(role), sv->conf->target == TARGET_PRIMARY ? "primary" : "replica");
+    end(d, &err);
+    return false;
+}
+
 void dial_well(struct dial *d)
 {
     struct server *sv = d->sv;

@@ -61,6 +61,8 @@ void dial_well(struct dial *d);
 void dial_fail(struct dial *d, enum cause cause, enum err_stage stage, int sys, const char *fmt,
                ...) PRINTF_LIKE(5, 6);
 void dial_no_memory(struct dial *d);
+/* The server has told its role. False: the pool's `target` is another, the dial is over. */
+MUST_USE bool dial_role(struct dial *d, enum server_role role);
 /* Nobody took the connection: the next address, or the end. */
 void dial_refused(struct dial *d, int sys);
 

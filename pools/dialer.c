@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "pools/ledger.h"
+#include "pools/password_dial.h"
 #include "pools/pool_private.h"
 #include "pools/server.h"
 
@@ -15,6 +16,7 @@ void dialer_init(struct dialer *d, struct loop *loop)
     d->stopping = false;
     atomic_store(&d->born, 0);
     list_init(&d->dials);
+    list_init(&d->passwords);
 }
 
 static void on_dial_timeout(struct timer *t)
@@ -62,6 +64,7 @@ void dialer_stop(struct dialer *d)
         if (list_first(&d->dials) == n) /* lingers now: no time for that */
             server_dialed(sv, &sv->err);
     }
+    password_stop(d);
 }
 
 bool dialer_start(struct dialer *d, struct ledger *l, const struct pool_conf *conf,

@@ -16,6 +16,7 @@ struct server;
 struct dialer {
     struct loop *loop;
     struct list dials;     /* in flight; the dialer's thread */
+    struct list passwords; /* that commands have said; see password_dial.h */
     _Atomic uint32_t born; /* servers so far: their numbers are for people */
     bool stopping;
 };
@@ -32,6 +33,5 @@ bool dialer_start(struct dialer *d, struct ledger *l, const struct pool_conf *co
                   bool promised, unsigned generation);
 
 /* For drivers: a dial has failed but its socket may still hold the upstream's slot. Says
- * end-of-file,
-   waits for the peer's (bounded by close_ms), closes fd, then reports the failure. */
+ * end-of-file, waits for the peer's (bounded by close_ms), closes fd, then reports the failure. */
 void dialer_linger(struct server *sv, struct loop *loop, int fd, const struct err *err);

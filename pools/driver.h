@@ -21,31 +21,27 @@ struct driver_ops {
     const char *name;
     size_t server_size; /* of the protocol's struct; zeroed memory is its initial state */
 
-    /* Opens and logs in one socket to server_endpoint(sv) and ends with exactly one
-     * server_dialed().
-       The pool bounds it by the connect timeout through dial_abort. */
+    /* Opens and logs in one socket to sv->endpoint and ends with exactly one server_dialed(). The
+     * pool bounds it by the connect timeout through dial_abort. */
     void (*dial)(struct server *sv, struct loop *dialer);
     /* The dial is to end now: server_dialed() with *err, before returning. */
     void (*dial_abort)(struct server *sv, const struct err *err);
 
     /* A freshly dialed server has arrived on its worker, its io not yet attached. Returns how many
-     * leases
-       it can carry at once. */
+     * leases it can carry at once. */
     unsigned (*arrive)(struct server *sv);
 
     /* The last lease ended: OUTCOME_KEEP, _RESET (needs one), _VERIFY or a drop. */
     enum outcome (*settle)(struct server *sv);
 
     /* Starts a round trip that proves the server well, or one that brings the session back to
-     * neutral.
-       Ends with server_checked(), also when feed() sees what it does not understand. `statement` is
-       the operator's own, NULL for the protocol's cheapest. */
+     * neutral. Ends with server_checked(), also when feed() sees what it does not understand.
+     * `statement` is the operator's own, NULL for the protocol's cheapest. */
     void (*verify)(struct server *sv, const char *statement);
     void (*reset)(struct server *sv);
 
     /* Bytes while no exclusive lease owns the server: during checks, while idle, and for shared
-     * servers
-       always. False: drop it, and *err says why. */
+     * servers always. False: drop it, and *err says why. */
     bool (*feed)(struct server *sv, struct span bytes, struct err *err);
 
     /* Only for shared servers: the connection is lost; end every lease with this. May be NULL. */
@@ -57,7 +53,6 @@ struct driver_ops {
     void (*goodbye)(struct server *sv);
 
     /* The slot is free: let go of library handles and memory of one's own. The io is closed
-     * already,
-       but for a descriptor that a library owns (server_io_release gave it back). */
+     * already, but for a descriptor that a library owns (io_release() gave it back). */
     void (*fini)(struct server *sv);
 };

@@ -35,6 +35,5 @@ static inline struct http_server *http_server_of(struct server *sv)
 void http_dial(struct server *sv, struct loop *loop);
 
 /* http_tls.c: a connection that verifies what the endpoint says, handshake not begun. NULL and
- * *err:
-   a certificate or authority cannot be used. The dialer's thread. */
+ * *err: a certificate or authority cannot be used. The dialer's thread. */
 struct tls_conn *http_tls_connect(struct server *sv, int fd, struct err *err);

@@ -23,6 +23,7 @@ bool ledger_make_endpoints(struct ledger *l, const struct pool_conf *conf)
     free(l->endpoints);
     l->endpoints = e;
     l->n_endpoints = conf->n_endpoints;
+    l->primary = 0;
     return true;
 }
 
@@ -126,40 +127,8 @@ void ledger_grow(struct ledger *l, unsigned worker, uint64_t now)
     ledger_leave(l);
 }
 
-static void dial_failed(struct ledger *l, struct ledger_endpoint *e, const struct server *sv,
-                        const struct err *err)
+static void door_well(struct ledger *l, struct ledger_endpoint *e)
 {
-    l->dial_failures++;
-    l->dial_causes[err->cause]++;
-    l->last_dial = *err;
-    if (err->cause == CAUSE_UPSTREAM_BUSY) {
-        /* Busy is not down: shrink to what it bears, try again later, never trip. */
-        l->busy_limit = l->open > 1 ? l->open - 1 : 1;
-        l->busy_until = l->now_ms + BUSY_HOLD_MS;
-        e->next_dial_ms =
-            l->now_ms + backoff_ms(DIAL_BACKOFF_MIN_MS, BUSY_HOLD_MS, 2, jitter_seed(uv_hrtime()));
-        return;
-    }
-    if (err->cause == CAUSE_KILLED)
-        return; /* we are stopping: says nothing about the endpoint */
-    e->turn = sv->turn + 1;
-    if (e->fail_streak < 32)
-        e->fail_streak++;
-    e->next_dial_ms = l->now_ms + backoff_ms(DIAL_BACKOFF_MIN_MS, DIAL_BACKOFF_MAX_MS,
-                                             e->fail_streak - 1, jitter_seed(uv_hrtime()));
-    uint32_t permit;
-    if (e->door.state == BREAKER_HALF_OPEN &&
-        breaker_ask(&e->door, l->now_ms, PERMIT_HOLD_MS, &permit) == BREAKER_TRIAL)
-        breaker_trial(&e->door, l->now_ms, permit, BREAKER_FAILED);
-    else
-        breaker_failure(&e->door, l->now_ms, BREAKER_HARD);
-}
-
-static void dial_well(struct ledger *l, struct ledger_endpoint *e)
-{
-    e->fail_streak = 0;
-    e->next_dial_ms = 0;
-    l->last_dial.cause = CAUSE_NONE;
     uint32_t permit;
     if (e->door.state == BREAKER_HALF_OPEN &&
         breaker_ask(&e->door, l->now_ms, PERMIT_HOLD_MS, &permit) == BREAKER_TRIAL)
@@ -168,7 +137,56 @@ static void dial_well(struct ledger *l, struct ledger_endpoint *e)
         breaker_success(&e->door, l->now_ms, 1);
 }
 
-void ledger_dialed(struct ledger *l, const struct server *sv, const struct err *err, uint64_t now)
+/* True: the pool was renewed. */
+static bool dial_failed(struct ledger *l, struct ledger_endpoint *e, const struct server *sv,
+                        const struct err *err)
+{
+    /* A wrong role that is news costs no waiter a try: another endpoint is asked at once. */
+    if (!sv->unfit || e->fitness == FITNESS_UNFIT)
+        l->dial_failures++;
+    l->dial_causes[err->cause]++;
+    l->last_dial = *err;
+    if (err->cause == CAUSE_UPSTREAM_BUSY) {
+        /* Busy is not down: shrink to what it bears, try again later, never trip. */
+        l->busy_limit = l->open > 1 ? l->open - 1 : 1;
+        l->busy_until = l->now_ms + BUSY_HOLD_MS;
+        e->next_dial_ms =
+            l->now_ms + backoff_ms(DIAL_BACKOFF_MIN_MS, BUSY_HOLD_MS, 2, jitter_seed(uv_hrtime()));
+        return false;
+    }
+    if (err->cause == CAUSE_KILLED)
+        return false; /* we are stopping: says nothing about the endpoint */
+    e->turn = sv->turn + 1;
+    bool renewed = sv->unfit && ledger_found_unfit(l, e);
+    if (!sv->unfit)
+        ledger_found_down(l, e);
+    if (e->fail_streak < 32)
+        e->fail_streak++;
+    e->next_dial_ms = l->now_ms + backoff_ms(DIAL_BACKOFF_MIN_MS,
+                                             sv->unfit ? UNFIT_BACKOFF_MAX_MS : DIAL_BACKOFF_MAX_MS,
+                                             e->fail_streak - 1, jitter_seed(uv_hrtime()));
+    if (sv->unfit) {
+        door_well(l, e);
+        return renewed;
+    }
+    uint32_t permit;
+    if (e->door.state == BREAKER_HALF_OPEN &&
+        breaker_ask(&e->door, l->now_ms, PERMIT_HOLD_MS, &permit) == BREAKER_TRIAL)
+        breaker_trial(&e->door, l->now_ms, permit, BREAKER_FAILED);
+    else
+        breaker_failure(&e->door, l->now_ms, BREAKER_HARD);
+    return false;
+}
+
+static void dial_well(struct ledger *l, struct ledger_endpoint *e)
+{
+    e->fail_streak = 0;
+    e->next_dial_ms = 0;
+    l->last_dial.cause = CAUSE_NONE;
+    door_well(l, e);
+}
+
+void ledger_dialed(struct ledger *l, struct server *sv, const struct err *err, uint64_t now)
 {
     ledger_lock(l, now);
     CHECK(l->dialing > 0);
@@ -181,17 +199,22 @@ void ledger_dialed(struct ledger *l, const struct server *sv, const struct err *
     if (!err) {
         e->turn = sv->turn;
         dial_well(l, e);
+        bool renewed = ledger_found_fit(l, sv, e);
         ledger_unlock(l);
+        if (renewed)
+            ledger_say_renewed(l);
         return;
     }
     CHECK(l->open > 0);
     l->open--;
-    dial_failed(l, e, sv, err);
+    bool renewed = dial_failed(l, e, sv, err);
     if (sv->promised) {
         CHECK(l->workers[sv->home].promised > 0);
         l->workers[sv->home].promised--;
     }
     ledger_leave(l);
+    if (renewed)
+        ledger_say_renewed(l);
 }
 
 void ledger_arrived(struct ledger *l, unsigned worker, uint64_t now)

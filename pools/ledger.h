@@ -13,7 +13,7 @@
  *               way
  *
  * A worker's own counts (idle, waiters, oldest) are atomics it alone writes; the ledger reads them
- * when it matches. ledger_match() runs at the end of every entry and hands out what to do; the
+ * when it matches. Every entry ends in match() (ledger_match.c), which hands out what to do; the
  * doing (posts, allocations) comes after the lock is gone.
  */
 #include <pthread.h>
@@ -50,8 +50,12 @@ struct ledger_worker {
     uint8_t owes[LEDGER_WORKERS_MAX]; /* to each worker; sums up to asked */
 };
 
+/* Whether the endpoint's server has the role that the pool's `target` wants. */
+enum fitness { FITNESS_UNKNOWN, FITNESS_FIT, FITNESS_UNFIT };
+
 struct ledger_endpoint {
     struct breaker door, service;
+    enum fitness fitness;
     unsigned fail_streak; /* dials that failed in a row */
     uint64_t next_dial_ms;
     unsigned turn;          /* of a name with several addresses: the one that answered last */
@@ -82,6 +86,7 @@ struct ledger {
     uint64_t retry_ms;     /* blocked by time alone: match again then; 0: not blocked */
     struct ledger_endpoint *endpoints;
     size_t n_endpoints;
+    size_t primary; /* target primary: the endpoint it was found at last, plus 1; 0: nowhere */
     struct err last_dial; /* of the last dial that failed; cause NONE after one that did not */
     uint64_t dials, dial_failures, abandoned;
     uint64_t dial_causes[CAUSE_COUNT];
@@ -135,13 +140,12 @@ void ledger_look(struct ledger *l, unsigned worker, uint64_t now, struct ledger_
 void ledger_grow(struct ledger *l, unsigned worker, uint64_t now);
 
 /* A dial ended (err, or NULL) on its home worker. A failed one frees its slot here and ends its
- * promise;
-   of one that went well the promise ends in ledger_arrived(). */
-void ledger_dialed(struct ledger *l, const struct server *sv, const struct err *err, uint64_t now);
+ * promise; of one that went well the promise ends in ledger_arrived(). A primary found at another
+ * endpoint than before renews the pool: what is open elsewhere takes no more leases. */
+void ledger_dialed(struct ledger *l, struct server *sv, const struct err *err, uint64_t now);
 
 /* A promised server, dialed or moved, has come and was put to use: only now, or the waiter it was
- * meant
-   for would be promised another. */
+ * meant for would be promised another. */
 void ledger_arrived(struct ledger *l, unsigned worker, uint64_t now);
 
 /* To which worker does this one owe a server? -1: none, or have_one is false: then what it owed is
@@ -152,7 +156,8 @@ int ledger_owed(struct ledger *l, unsigned worker, bool have_one, uint64_t now);
  * -1. */
 int ledger_foreign(struct ledger *l, unsigned worker, uint64_t now);
 
-/* A live server starts to close; later its slot is free, or taken from it after close_timeout. */
+/* A live server starts to close; later its slot is free, or taken from it after
+ * timeouts.close. */
 void ledger_closing(struct ledger *l);
 /* It closes by itself and was never leased: an upstream that does not like idle connections. */
 void ledger_wasted(struct ledger *l, bool wasted);
@@ -184,8 +189,7 @@ void ledger_service_result(struct ledger *l, const struct server *sv, uint64_t s
 bool ledger_renew(struct ledger *l, uint64_t now);
 
 /* What every server of the identity says alike (Postgres' parameters), kept for sessions that have
- * no
-   server yet. remember() takes a reference of its own; recall() gives one, or NULL. */
+ * no server yet. remember() takes a reference of its own; recall() gives one, or NULL. */
 void ledger_remember(struct ledger *l, struct snapshot *memo);
 struct snapshot *ledger_recall(struct ledger *l);
 

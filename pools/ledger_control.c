@@ -63,24 +63,6 @@ void ledger_service_result(struct ledger *l, const struct server *sv, uint64_t s
     ledger_unlock(l);
 }
 
-/* ---- an upstream that is not what it was ---- */
-
-#define RENEW_GAP_MS 5000
-
-bool ledger_renew(struct ledger *l, uint64_t now)
-{
-    ledger_lock(l, now);
-    bool again = l->renewed_ms && l->now_ms - l->renewed_ms < RENEW_GAP_MS;
-    if (!again) {
-        l->renewed_ms = l->now_ms;
-        atomic_store(&l->renewed, atomic_fetch_add(&l->generation, 1) + 1);
-    }
-    ledger_unlock(l);
-    for (unsigned i = 0; i < l->n_workers && !again; i++)
-        pool_ask(l->workers[i].pool);
-    return !again;
-}
-
 /* ---- control ---- */
 
 void ledger_drain(struct ledger *l, bool drain)
@@ -150,7 +132,8 @@ void ledger_reconf(struct ledger *l, const struct pool_conf *conf, struct snapsh
     ledger_lock(l, now);
     struct snapshot *old = l->snap;
     /* Other endpoints, or other words to log in with: what is open is replaced as it comes free. */
-    if (!same_endpoints(l->conf, conf) && ledger_make_endpoints(l, conf))
+    bool same = same_endpoints(l->conf, conf) && l->conf->target == conf->target;
+    if (!same && ledger_make_endpoints(l, conf))
         atomic_fetch_add(&l->generation, 1);
     for (size_t i = 0; i < l->n_endpoints; i++) {
         breaker_reconf(&l->endpoints[i].door, &conf->breaker);

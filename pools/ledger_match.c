@@ -135,26 +135,31 @@ static void retry_at(struct ledger *l, uint64_t at)
         l->retry_ms = at > l->now_ms ? at : l->now_ms + 1;
 }
 
-/* The first endpoint that may be dialed now; notes when that may change. */
+/* Notes when that may change. */
+static bool may_dial(struct ledger *l, struct ledger_endpoint *e)
+{
+    breaker_tick(&e->door, l->now_ms);
+    if (e->next_dial_ms > l->now_ms) {
+        retry_at(l, e->next_dial_ms);
+        return false;
+    }
+    /* One trial at a time while half open: the dial itself is the permit. */
+    if (e->door.state == BREAKER_HALF_OPEN && e->dialing > 0)
+        return false;
+    if (e->door.state == BREAKER_OPEN || e->door.state == BREAKER_FORCED_OPEN) {
+        retry_at(l, breaker_next(&e->door));
+        return false;
+    }
+    return !ledger_must_look_first(l, e);
+}
+
+/* The first endpoint that may be dialed now, of those that promise most. */
 static int pick_endpoint(struct ledger *l)
 {
-    for (size_t i = 0; i < l->n_endpoints && i < l->conf->n_endpoints; i++) {
-        struct ledger_endpoint *e = &l->endpoints[i];
-        breaker_tick(&e->door, l->now_ms);
-        if (e->next_dial_ms > l->now_ms) {
-            retry_at(l, e->next_dial_ms);
-            continue;
-        }
-        /* One trial at a time while half open: the dial itself is the permit. */
-        if (e->door.state == BREAKER_HALF_OPEN && l->dialing > 0)
-            continue;
-        uint64_t next = breaker_next(&e->door);
-        if (e->door.state == BREAKER_OPEN || e->door.state == BREAKER_FORCED_OPEN) {
-            retry_at(l, next);
-            continue;
-        }
-        return (int)i;
-    }
+    for (unsigned rank = 0; rank < LEDGER_RANKS; rank++)
+        for (size_t i = 0; i < l->n_endpoints && i < l->conf->n_endpoints; i++)
+            if (ledger_rank(l, &l->endpoints[i]) == rank && may_dial(l, &l->endpoints[i]))
+                return (int)i;
     return -1;
 }
 

@@ -9,10 +9,11 @@
 #define WARM_GAP_MAX_MS 30000
 #define DIAL_BACKOFF_MIN_MS 100
 #define DIAL_BACKOFF_MAX_MS 10000
+#define UNFIT_BACKOFF_MAX_MS 1000 /* a server of the wrong role: it may be promoted any time */
 
 /* Every entry begins with ledger_lock() and ends with ledger_leave(), which matches the books,
- * unlocks, and
-   then does what was decided; or with ledger_unlock(), if nothing can have become possible. */
+ * unlocks, and then does what was decided; or with ledger_unlock(), if nothing can have become
+ * possible. */
 void ledger_lock(struct ledger *l, uint64_t now);
 void ledger_unlock(struct ledger *l);
 void ledger_leave(struct ledger *l);
@@ -25,4 +26,17 @@ bool ledger_class_full(const struct ledger *l);
 unsigned ledger_live(const struct ledger *l);
 /* As in struct ledger_outlook. */
 unsigned ledger_stuck(const struct ledger *l, unsigned worker);
+/* ---- ledger_target.c: endpoints by the role of their servers; the books are locked ---- */
+
+/* Endpoints of a lower rank are dialed first, if they can be. */
+#define LEDGER_RANKS 3
+unsigned ledger_rank(const struct ledger *l, const struct ledger_endpoint *e);
+/* One dial at a time, until it is known what the endpoint is. */
+bool ledger_must_look_first(const struct ledger *l, const struct ledger_endpoint *e);
+/* A dial has told; true: the pool was renewed, tell it by ledger_say_renewed() without the lock. */
+bool ledger_found_fit(struct ledger *l, struct server *sv, struct ledger_endpoint *e);
+bool ledger_found_unfit(struct ledger *l, struct ledger_endpoint *e);
+void ledger_found_down(struct ledger *l, struct ledger_endpoint *e);
+void ledger_say_renewed(struct ledger *l);
+
 bool ledger_make_endpoints(struct ledger *l, const struct pool_conf *conf);

@@ -97,9 +97,15 @@ struct pool *pool_new(struct ledger *l, unsigned worker, struct loop *loop)
     return p;
 }
 
+unsigned pool_budget_floor(const struct pool *p)
+{
+    unsigned n = p->ledger->n_workers;
+    return (BUDGET_FLOOR_PER_S + n - 1) / n;
+}
+
 void pool_start(struct pool *p)
 {
-    budget_init(&p->budget, p->conf->retry.budget, 10, loop_now(p->loop));
+    budget_init(&p->budget, p->conf->retry.budget, pool_budget_floor(p), loop_now(p->loop));
     pool_rearm(p, 1000);
 }
 

@@ -6,10 +6,10 @@
  * otherwise.
  *
  *     waiter w = {...};
- *     switch (pool_lease(pool, &w, &err)) {
+ *     switch (pool_lease(pool, &w)) {
  *     case LEASE_GRANTED:  w.server is yours until pool_give_back(&w.server)
  *     case LEASE_WAITING:  w.on_lease() is called once, later; or pool_cancel(&w)
- *     case LEASE_REFUSED:  err says why
+ *     case LEASE_REFUSED:  w.err says why
  *     }
  */
 #include "pools/server.h"
@@ -85,8 +85,7 @@ struct pool *pool_new(struct ledger *l, unsigned worker, struct loop *loop);
 /* The worker's thread, once. */
 void pool_start(struct pool *p);
 /* No more leases; waiters are refused (draining); servers close as they come free. on_quiet, from
- * this
-   thread, when none is left; a second call only replaces on_quiet. */
+ * this thread, when none is left; a second call only replaces on_quiet. */
 void pool_stop(struct pool *p, void (*on_quiet)(struct pool *p, void *arg), void *arg);
 /* With pool_stop() under way: closes leased servers too (a deadline passed). */
 void pool_kill(struct pool *p);
@@ -107,6 +106,19 @@ struct pool_stats {
     struct hist acquire, exchange;
 };
 const struct pool_stats *pool_stats(const struct pool *p);
+
+/*
+ * How crowded the identity is, over all workers, for whoever got no server. Of moments that lie
+ * close together, not of one: other workers go on meanwhile.
+ */
+struct pool_crowd {
+    unsigned open, max; /* slots taken, dialing and closing servers included; of so many */
+    unsigned busy, dialing;
+    unsigned waiting;   /* waiters in the queues */
+    uint64_t oldest_ms; /* so long the oldest of them has waited; 0: nobody waits */
+};
+/* The worker's thread. Takes the ledger's mutex: not for every exchange. */
+void pool_crowd(const struct pool *p, struct pool_crowd *out);
 
 /* Every server of this worker, for admin and audits; the worker's thread. */
 void pool_each_server(struct pool *p, void (*each)(const struct server *sv, void *arg), void *arg);

@@ -26,6 +26,7 @@ struct size_conf {
 struct timeouts_conf {
     uint64_t connect_ms;          /* one dial, from socket to logged in */
     uint64_t request_ms;          /* one exchange; 0: none. HTTP: up to the response's head */
+    uint64_t transaction_ms;      /* Postgres: from a transaction's begin to its end; 0: none */
     uint64_t idle_transaction_ms; /* Postgres: client silent inside a transaction; 0: none */
     uint64_t client_idle_ms;      /* client silent outside of an exchange; 0: none */
     uint64_t client_login_ms;     /* from accept to logged in; HTTP: to the end of a head */
@@ -36,10 +37,17 @@ struct timeouts_conf {
                                      and counted as abandoned */
 };
 
+struct pool_log_conf {
+    uint64_t slow_ms; /* longer exchanges are written down in any case; 0: none */
+};
+
 struct tcp_conf {
     uint64_t keepalive_ms;    /* idle time before probes, both sides; 0: off. Whole seconds */
     uint64_t user_timeout_ms; /* unacknowledged bytes until the socket dies; 0: the system's */
 };
+
+/* Which endpoints to use, by what each server says of itself when it is logged in to. */
+enum pool_target { TARGET_ANY, TARGET_PRIMARY, TARGET_REPLICA };
 
 /* While the door is open (dials fail): do clients wait up to outage_wait or fail at once? */
 enum on_down { ON_DOWN_WAIT, ON_DOWN_FAIL };
@@ -67,7 +75,9 @@ struct endpoint_conf {
     bool literal;          /* host is an IPv4 or IPv6 literal: needs no resolving */
     const char *user;      /* NULL: none given (redis: the "default" user) */
     const char *password;  /* secret; NULL: none */
-    const char *database;  /* Postgres: never NULL; Redis: "0" if none given; HTTP: NULL */
+    const char *password_command;     /* Postgres: a shell's command that prints it; NULL: none */
+    uint64_t password_command_ttl_ms; /* what it printed is good for so long */
+    const char *database; /* Postgres: never NULL; Redis: "0" if none given; HTTP: NULL */
     enum endpoint_tls tls;
     const char *tls_ca;   /* PEM file; NULL: the system's store */
     const char *tls_cert; /* PEM file of our own certificate; NULL: none */
@@ -83,10 +93,12 @@ struct pool_conf {
     const struct endpoint_conf *endpoints; /* by priority, ties as written */
     size_t n_endpoints;                    /* >= 1 */
     enum on_down on_down;
+    enum pool_target target; /* Postgres; others: TARGET_ANY */
     struct size_conf size;
     struct check_conf check;
     struct timeouts_conf timeouts;
     struct retry_conf retry;
     struct breaker_conf breaker;
+    struct pool_log_conf log;
     struct tcp_conf tcp;
 };

@@ -13,6 +13,7 @@
 
 #include <stdlib.h>
 
+#include "health/deadline.h"
 #include "pools/pool_private.h"
 
 /* Share a server among this many leases before asking for one more. */
@@ -222,15 +223,12 @@ static bool freshen(struct pool *p, struct waiter *w, bool hopeless)
     return sv != NULL;
 }
 
-static void set_deadline(struct pool *p, struct waiter *w)
+/* It waits as long as the pool is patient, or for what it has left itself. */
+static void set_deadline(struct pool *p, struct waiter *w, uint64_t patience_ms)
 {
-    uint64_t wait = p->conf->size.acquire_timeout_ms;
-    if (!wait && !w->due_ms)
-        return;
-    uint64_t due = wait ? w->since_ms + wait : w->due_ms;
-    if (w->due_ms && w->due_ms < due)
-        due = w->due_ms;
-    timer_set(&p->loop->timers, &w->timer, due);
+    uint64_t due = deadline_earlier(w->due_ms, deadline_after(w->since_ms, patience_ms));
+    if (due)
+        timer_set(&p->loop->timers, &w->timer, due);
 }
 
 enum lease_result pool_lease(struct pool *p, struct waiter *w)
@@ -240,6 +238,7 @@ enum lease_result pool_lease(struct pool *p, struct waiter *w)
     w->pool = p;
     w->server = NULL;
     w->err.cause = CAUSE_NONE;
+    w->since_us = 0; /* it does not wait so far */
     if (p->stopping) {
         err_set(&w->err, CAUSE_DRAINING, STAGE_WAIT, 0, "carpool is stopping");
         return LEASE_REFUSED;
@@ -279,7 +278,7 @@ enum lease_result pool_lease(struct pool *p, struct waiter *w)
                 p->ledger->name, look.last_dial.note);
         return LEASE_REFUSED;
     }
-    set_deadline(p, w);
+    set_deadline(p, w, p->conf->size.acquire_timeout_ms);
     if (w->exclusive && p->shares)
         pool_free_one_up(p);
     counter_add(&p->stats.waits, 1);
@@ -346,20 +345,15 @@ static void on_waiter_timeout(struct timer *t)
     const struct size_conf *size = &p->conf->size;
     const char *name = p->ledger->name;
     bool paused = atomic_load(&p->ledger->paused);
-    bool own_due = w->due_ms && now >= w->due_ms;
     struct err err;
-    /* A refused login or certificate does not heal by waiting. */
-    bool refused =
-        look.last_dial.cause == CAUSE_UPSTREAM_AUTH || look.last_dial.cause == CAUSE_TLS_FAILED;
-    if (!own_due && !paused && look.down && !refused && p->conf->on_down == ON_DOWN_WAIT) {
-        uint64_t until = w->since_ms + p->conf->timeouts.outage_wait_ms;
-        if (now < until) {
-            bool sooner = w->due_ms && w->due_ms < until;
-            timer_set(&p->loop->timers, &w->timer, sooner ? w->due_ms : until);
+    if (!deadline_passed(w->due_ms, now) && !paused && look.down &&
+        !pool_is_refused(&look.last_dial) && p->conf->on_down == ON_DOWN_WAIT) {
+        uint64_t patience_ms = p->conf->timeouts.outage_wait_ms;
+        if (now - w->since_ms < patience_ms) {
+            set_deadline(p, w, patience_ms);
             return;
         }
-        err_set(&err, CAUSE_OUTAGE, STAGE_WAIT, 0, "pool %s: no server for %llu ms: %.90s", name,
-                (unsigned long long)(now - w->since_ms), look.last_dial.note);
+        pool_outage_err(w, now, &look, &err);
     } else if (paused) {
         err_set(&err, CAUSE_PAUSED, STAGE_WAIT, 0, "pool %s is paused", name);
     } else if (look.down || look.unanswered.cause != CAUSE_NONE) {

@@ -78,8 +78,15 @@ void pool_maybe_quiet(struct pool *p);
 void pool_tick(struct timer *t);
 void pool_rearm(struct pool *p, uint64_t in_ms);
 void pool_judge_waiters(struct pool *p);
+/* A refused login or certificate does not heal by waiting. */
+bool pool_is_refused(const struct err *dial);
+/* What a waiter hears whose patience (timeouts.outage_wait) is over. */
+void pool_outage_err(const struct waiter *w, uint64_t now, const struct ledger_outlook *look,
+                     struct err *err);
 void pool_obey(struct post_msg *ask);
 /* How long a closing server may take to say end-of-file. */
 uint64_t pool_close_ms(const struct pool *p);
 
+/* pool.c: this worker's share of the retries a second that are always allowed, rounded up. */
+unsigned pool_budget_floor(const struct pool *p);
 bool pool_ok(const struct pool *p);

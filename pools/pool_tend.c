@@ -22,6 +22,18 @@ void pool_rearm(struct pool *p, uint64_t in_ms)
 
 /* ---- waiters ---- */
 
+bool pool_is_refused(const struct err *dial)
+{
+    return dial->cause == CAUSE_UPSTREAM_AUTH || dial->cause == CAUSE_TLS_FAILED;
+}
+
+void pool_outage_err(const struct waiter *w, uint64_t now, const struct ledger_outlook *look,
+                     struct err *err)
+{
+    err_set(err, CAUSE_OUTAGE, STAGE_WAIT, 0, "pool %s: no server for %llu ms: %.90s",
+            w->pool->ledger->name, (unsigned long long)(now - w->since_ms), look->last_dial.note);
+}
+
 /* Nothing is live and dials fail: with on_down: fail a waiter is told as soon as waiting has become
    pointless, else after outage_wait. */
 void pool_judge_waiters(struct pool *p)
@@ -46,9 +58,7 @@ void pool_judge_waiters(struct pool *p)
     if (!look.down)
         return;
     bool patient = p->conf->on_down == ON_DOWN_WAIT;
-    /* A refused login or certificate does not heal by waiting. */
-    bool refused =
-        look.last_dial.cause == CAUSE_UPSTREAM_AUTH || look.last_dial.cause == CAUSE_TLS_FAILED;
+    bool refused = pool_is_refused(&look.last_dial);
     LIST_EACH(n, &p->waiters) {
         struct waiter *w = OWNER(n, struct waiter, node);
         struct err err;
@@ -56,8 +66,7 @@ void pool_judge_waiters(struct pool *p)
             err_set(&err, look.last_dial.cause, look.last_dial.stage, look.last_dial.sys,
                     "pool %s: %.120s", p->ledger->name, look.last_dial.note);
         else if (patient && now - w->since_ms >= p->conf->timeouts.outage_wait_ms)
-            err_set(&err, CAUSE_OUTAGE, STAGE_WAIT, 0, "pool %s: no server for %llu ms: %.90s",
-                    p->ledger->name, (unsigned long long)(now - w->since_ms), look.last_dial.note);
+            pool_outage_err(w, now, &look, &err);
         else if (patient)
             continue;
         else if (look.shut)
@@ -109,8 +118,7 @@ static void tend_idle(struct pool *p, uint64_t now)
 }
 
 /* A shared server under steady load never comes free by itself: of those that are to go, one at a
- * time
-   takes no new leases. */
+ * time takes no new leases. */
 static void tend_shared(struct pool *p, uint64_t now)
 {
     struct server *old = NULL;
@@ -228,7 +236,7 @@ static void take_conf(struct pool *p)
     const struct pool_conf *conf = ledger_conf(p->ledger, &fresh);
     if (conf != p->conf) {
         p->over_max = true;
-        budget_reconf(&p->budget, conf->retry.budget, 10);
+        budget_reconf(&p->budget, conf->retry.budget, pool_budget_floor(p));
     }
     p->conf = conf;
     snapshot_drop(&p->snap);

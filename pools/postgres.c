@@ -33,13 +33,13 @@ static enum outcome settle(struct server *sv)
         return OUTCOME_DROP_DIRTY;
     if (ps->flow.tx != PG_TX_IDLE || ps->reset_needed)
         return OUTCOME_RESET;
-    return OUTCOME_KEEP;
+    return ps->role_doubted ? OUTCOME_VERIFY : OUTCOME_KEEP;
 }
 
 /* A query of our own, told to the flow like anybody's. */
 static void ask(struct pg_server *ps, const char *text)
 {
-    uint8_t buf[1024];
+    uint8_t buf[8192];
     struct pg_out out = pg_out_of(buf, sizeof buf);
     pg_put_query(&out, text);
     ps->check_failed = false;
@@ -54,7 +54,8 @@ static void ask(struct pg_server *ps, const char *text)
 
 static void verify(struct server *sv, const char *statement)
 {
-    ask(pg_server_of(sv), statement ? statement : "");
+    struct pg_server *ps = pg_server_of(sv);
+    ask(ps, ps->role_doubted ? PG_ROLE_QUERY : statement ? statement : "");
 }
 
 static void reset(struct server *sv)
@@ -73,8 +74,28 @@ static void reset(struct server *sv)
 static void note_parameter(struct pg_server *ps, struct span body)
 {
     struct span name, value;
-    if (pg_read_parameter(body, &name, &value) && !pg_params_set(&ps->params, name, value))
+    if (!pg_read_parameter(body, &name, &value))
+        return;
+    if (!pg_params_set(&ps->params, name, value))
         server_retire(&ps->base, OUTCOME_DROP_DIRTY);
+    else
+        pg_role_reported(ps, name, value);
+}
+
+/* Also of a statement of the user's that is run on return. ROLLBACK alone is no reset. */
+static void note_tag(struct pg_server *ps, struct span body)
+{
+    struct span tag;
+    if (!pg_read_complete(body, &tag))
+        return;
+    bool discarded = span_eq(tag, SPAN_LIT("DISCARD ALL"));
+    if (discarded || span_eq(tag, SPAN_LIT("DEALLOCATE ALL")))
+        pg_prepared_forget(ps->prepared);
+    if (!discarded)
+        return;
+    /* That brought back what it had at login, also what it does not report. */
+    pg_params_drop(&ps->params);
+    ps->params = pg_params_take(ps->origin);
 }
 
 /* `last`: nothing follows what has been read; else somebody speaks out of turn. */
@@ -89,12 +110,6 @@ static bool on_ready(struct pg_server *ps, bool last)
     if (ps->base.check_step == OUTCOME_RESET && ps->reset_needed) {
         reset(&ps->base);
         return true;
-    }
-    if (ps->base.check_step == OUTCOME_RESET) {
-        /* DISCARD ALL brought back what it had at login, also what it does not report. */
-        pg_params_drop(&ps->params);
-        ps->params = pg_params_take(ps->origin);
-        pg_prepared_forget(ps->prepared);
     }
     server_checked(&ps->base, last, OUTCOME_DROP_UNREAD);
     return false;
@@ -111,6 +126,10 @@ static bool on_message(struct pg_server *ps, const struct pg_msg *m, bool last, 
             ps->check_failed = true;
         if (m->type == 'S')
             note_parameter(ps, m->body);
+        if (m->type == 'D' && m->whole && ps->role_doubted)
+            pg_role_row(ps, m->body);
+        if (m->type == 'C')
+            note_tag(ps, m->body);
         return true;
     case PG_FLOW_READY:
         return on_ready(ps, last);

@@ -28,8 +28,9 @@ struct pg_server {
     struct pg_prepared_cache *prepared;
     /* Whose unnamed statement it has (a session's id; 0: nobody's), and which of that client's. */
     uint32_t unnamed_of, unnamed_id;
-    bool reset_needed;               /* a session used it: DISCARD ALL before anybody else */
+    bool reset_needed; /* a session used it: DISCARD ALL before anybody else */
     bool check_failed;
+    bool role_doubted; /* it refused to write: is it the primary still? Asked when it comes back */
     uint32_t pid;
     uint8_t key_n;
     uint8_t key[32];
@@ -37,6 +38,9 @@ struct pg_server {
     socklen_t addr_n;
     struct pg_conn *conn;
 };
+
+/* For who is not told: t on a standby. */
+#define PG_ROLE_QUERY "SELECT pg_catalog.pg_is_in_recovery()"
 
 extern const struct driver_ops postgres_driver;
 
@@ -55,6 +59,15 @@ bool pg_cancel(struct pg_server *ps);
 /* postgres_dial.c */
 void pg_dial(struct server *sv, struct loop *loop);
 void pg_conn_free(struct pg_conn *conn);
+
+/* ---- postgres_role.c: which role it has, while it is open; on its worker ---- */
+
+/* A parameter that it reported. */
+void pg_role_reported(struct pg_server *ps, struct span name, struct span value);
+/* An ErrorResponse's body. */
+void pg_role_error(struct pg_server *ps, struct span body);
+/* The DataRow that answers PG_ROLE_QUERY. */
+void pg_role_row(struct pg_server *ps, struct span body);
 
 /*
  * Reads what there is behind what was carried over, into the loop's scratch memory. Returns the

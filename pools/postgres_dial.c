@@ -2,13 +2,14 @@
 /*
  * Logging in to Postgres by libpq, on the dialer's thread.
  *
- *   an address (dial.h; libpq would block) -> PQconnectStart -> poll, PQconnectPoll -> OK
+ *   an address (dial.h; libpq would block) -> PQconnectStart -> poll, PQconnectPoll -> role -> OK
  *
  * libpq never shows the cancel key nor the list of parameters the server reported; PQtrace writes
  * both, so the dial is traced into memory, which is wiped afterwards because it also holds
  * passwords.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <libpq-fe.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,9 @@
 #include <unistd.h>
 
 #include "pools/dial.h"
+#include "pools/dialer.h"
+#include "pools/ledger.h"
+#include "pools/password_dial.h"
 #include "pools/postgres.h"
 #include "proxy/core/crypto.h"
 
@@ -25,6 +29,8 @@
 struct pg_dial {
     struct dial base;
     PGconn *conn;
+    struct password_wait wait;
+    bool waiting; /* for the password's command */
     FILE *trace;
     char *trace_text;
     size_t trace_n;
@@ -49,6 +55,9 @@ static void end_trace(struct pg_dial *pd)
 static void stop(struct dial *d)
 {
     struct pg_dial *pd = pg_dial_of(d);
+    if (pd->waiting)
+        password_cancel(&pd->wait);
+    pd->waiting = false;
     end_trace(pd);
     if (pd->trace_text)
         crypto_wipe(pd->trace_text, pd->trace_n);
@@ -57,7 +66,7 @@ static void stop(struct dial *d)
     if (!pd->conn)
         return;
     int sock = PQsocket(pd->conn);
-    io_init(&d->sv->io, sock >= 0 ? dup(sock) : -1, NULL);
+    io_init(&d->sv->io, sock >= 0 ? fcntl(sock, F_DUPFD_CLOEXEC, 0) : -1, NULL);
     PQfinish(pd->conn);
     pd->conn = NULL;
 }
@@ -80,12 +89,16 @@ static void fail_by_message(struct dial *d)
     enum cause cause = CAUSE_DIAL_FAILED;
     if (strcmp(state, "53300") == 0)
         cause = CAUSE_UPSTREAM_BUSY;
+    else if (strcmp(state, "57P03") == 0 && d->sv->conf->target != TARGET_ANY)
+        d->sv->unfit = true; /* it starts up, or is a standby that takes no logins: may be soon */
     else if (strncmp(state, "28", 2) == 0 || strcmp(state, "3D000") == 0)
         cause = CAUSE_UPSTREAM_AUTH;
     else if (strstr(words, "SSL SYSCALL error"))
         cause = CAUSE_DIAL_FAILED; /* cut off: heals, as a wrong certificate does not */
     else if (strstr(words, "certificate") || strstr(words, "SSL"))
         cause = CAUSE_TLS_FAILED;
+    if (cause == CAUSE_UPSTREAM_AUTH && d->sv->endpoint->password_command)
+        password_refused(d->sv->ledger->dialer, d->sv->endpoint);
     int n = (int)strcspn(words, "\n");
     dial_fail(d, cause, state[0] ? STAGE_LOGIN : STAGE_CONNECT, 0, "%.*s%s%s%s", n > 110 ? 110 : n,
               words, state[0] ? " (" : "", state, state[0] ? ")" : "");
@@ -169,6 +182,57 @@ void pg_conn_free(struct pg_conn *conn)
     PQfinish((PGconn *)conn);
 }
 
+/* ---- primary or standby ---- */
+
+static void cannot_tell(struct dial *d, const char *why)
+{
+    dial_fail(d, CAUSE_DIAL_FAILED, STAGE_LOGIN, 0, "cannot tell primary from standby: %.*s",
+              (int)strcspn(why, "\n"), why);
+}
+
+/* The answer to the question for its role, as far as it is there. */
+static void take_role(struct dial *d, int fd, int status, int events)
+{
+    struct pg_dial *pd = pg_dial_of(d);
+    (void)fd, (void)status, (void)events;
+    if (!PQconsumeInput(pd->conn)) {
+        fail_by_message(d);
+        return;
+    }
+    while (!PQisBusy(pd->conn)) {
+        PGresult *answer = PQgetResult(pd->conn);
+        if (!answer) { /* it is ready for more */
+            dial_unwatch(d);
+            if (d->sv->role == ROLE_UNKNOWN)
+                cannot_tell(d, PQerrorMessage(pd->conn));
+            else if (dial_role(d, d->sv->role))
+                logged_in(d);
+            return;
+        }
+        if (PQntuples(answer) == 1)
+            d->sv->role = *PQgetvalue(answer, 0, 0) == 't' ? ROLE_STANDBY : ROLE_PRIMARY;
+        PQclear(answer);
+    }
+}
+
+/* Reported since version 14; before that, and by poolers in between, it has to be asked for. */
+static void learn_role(struct dial *d)
+{
+    struct pg_dial *pd = pg_dial_of(d);
+    const char *standby = PQparameterStatus(pd->conn, "in_hot_standby");
+    if (standby) {
+        if (dial_role(d, strcmp(standby, "on") == 0 ? ROLE_STANDBY : ROLE_PRIMARY))
+            logged_in(d);
+        return;
+    }
+    if (d->sv->conf->target == TARGET_ANY)
+        logged_in(d);
+    else if (!PQsendQuery(pd->conn, PG_ROLE_QUERY))
+        cannot_tell(d, PQerrorMessage(pd->conn));
+    else if (!dial_watch(d, PQsocket(pd->conn), UV_READABLE, take_role))
+        dial_no_memory(d);
+}
+
 /* ---- stepping through the login ---- */
 
 static void step(struct dial *d, int fd, int status, int events);
@@ -179,7 +243,7 @@ static void poll_login(struct dial *d)
     PostgresPollingStatusType status = PQconnectPoll(conn);
     dial_unwatch(d);
     if (status == PGRES_POLLING_OK) {
-        logged_in(d);
+        learn_role(d);
         return;
     }
     if ((status == PGRES_POLLING_READING && dial_watch(d, PQsocket(conn), UV_READABLE, step)) ||
@@ -238,7 +302,7 @@ static void add(struct keywords *kw, const char *k, const char *v)
 }
 
 /* Starts the login at an address; a Unix socket's directory stands in for the host. */
-static void start(struct dial *d)
+static void log_in(struct dial *d, const char *password)
 {
     struct pg_dial *pd = pg_dial_of(d);
     const struct endpoint_conf *e = d->sv->endpoint;
@@ -255,7 +319,7 @@ static void start(struct dial *d)
     }
     add(&kw, "port", port);
     add(&kw, "user", e->user);
-    add(&kw, "password", e->password);
+    add(&kw, "password", password);
     add(&kw, "dbname", e->database);
     add(&kw, "sslmode", sslmode_word(e->tls));
     if (e->tls == ENDPOINT_TLS_VERIFY_CA || e->tls == ENDPOINT_TLS_VERIFY_FULL)
@@ -282,6 +346,34 @@ static void start(struct dial *d)
     PQsetTraceFlags(pd->conn, PQTRACE_SUPPRESS_TIMESTAMPS);
     if (!dial_watch(d, PQsocket(pd->conn), UV_WRITABLE, step))
         dial_no_memory(d);
+}
+
+static void on_password(struct password_wait *w, const char *password, const struct err *err)
+{
+    struct pg_dial *pd = OWNER(w, struct pg_dial, wait);
+    pd->waiting = false;
+    if (err) {
+        dial_fail(&pd->base, err->cause, err->stage, err->sys, "%.150s", err->note);
+        return;
+    }
+    pd->base.stage = STAGE_CONNECT;
+    log_in(&pd->base, password);
+}
+
+static void start(struct dial *d)
+{
+    struct pg_dial *pd = pg_dial_of(d);
+    const struct endpoint_conf *e = d->sv->endpoint;
+    if (!e->password_command) {
+        log_in(d, e->password);
+        return;
+    }
+    pd->wait.done = on_password;
+    pd->waiting = true;
+    d->stage = STAGE_LOGIN;
+    const char *password = password_get(d->sv->ledger->dialer, d->sv->snap, e, &pd->wait);
+    if (password)
+        on_password(&pd->wait, password, NULL);
 }
 
 static const struct dial_ops ops = {

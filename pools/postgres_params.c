@@ -3,9 +3,11 @@
 
 #include <stdlib.h>
 
+#include "proxy/core/crypto.h"
+
 struct pg_params {
     struct snapshot snap;
-    uint64_t hash;
+    uint8_t digest[16];
     uint64_t planning;
     uint32_t n, bytes;
     uint32_t at[PG_PARAMS_MAX * 2 + 1]; /* name and value i begin at [2i], [2i + 1]; names sorted */
@@ -25,11 +27,6 @@ static struct pg_params *params_alloc(size_t bytes)
     atomic_store(&p->snap.refs, 1);
     p->snap.free = params_free;
     return p;
-}
-
-struct pg_params *pg_params_new(void)
-{
-    return params_alloc(0);
 }
 
 struct pg_params *pg_params_take(struct pg_params *p)
@@ -91,13 +88,6 @@ bool pg_params_get(const struct pg_params *p, struct span name, struct span *val
     return false;
 }
 
-static uint64_t fnv(uint64_t h, struct span s, bool fold)
-{
-    for (size_t i = 0; i < s.n; i++)
-        h = (h ^ (fold ? ascii_lower(s.p[i]) : s.p[i])) * UINT64_C(0x100000001b3);
-    return (h ^ 0x1ff) * UINT64_C(0x100000001b3);
-}
-
 static void append(struct pg_params *p, struct span name, struct span value)
 {
     p->at[2 * p->n] = p->bytes;
@@ -110,13 +100,52 @@ static void append(struct pg_params *p, struct span name, struct span value)
     p->bytes += (uint32_t)value.n;
     p->n++;
     p->at[2 * p->n] = p->bytes;
-    /* A client cannot change these: two maps that differ in them only are the same to set. */
-    if (pg_param_reported_only(name))
-        return;
-    uint64_t h = fnv(fnv(UINT64_C(0xcbf29ce484222325), name, true), value, false);
-    p->hash += h;
-    if (!span_ieq(name, SPAN_LIT("application_name")))
-        p->planning += h;
+}
+
+struct text {
+    size_t n;
+    uint8_t p[PG_PARAMS_BYTES + 2 * PG_PARAMS_MAX];
+};
+
+static void add(struct text *t, struct span s, bool fold)
+{
+    for (size_t i = 0; i < s.n; i++)
+        t->p[t->n++] = fold ? ascii_lower(s.p[i]) : s.p[i];
+    t->p[t->n++] = 0;
+}
+
+/* What a client cannot change does not count: maps that differ only there are the same to set. A
+ * client must not be able to make its map pass for another one's: hence no plain hash. */
+static bool make_digests(struct pg_params *p)
+{
+    struct text t = {.n = 0};
+    uint8_t planning[CRYPTO_SHA256], whole[CRYPTO_SHA256];
+    struct span name, value, application = {0};
+    for (size_t i = 0; i < p->n; i++) {
+        pg_params_at(p, i, &name, &value);
+        if (span_ieq(name, SPAN_LIT("application_name"))) {
+            application = value;
+        } else if (!pg_param_reported_only(name)) {
+            add(&t, name, true);
+            add(&t, value, false);
+        }
+    }
+    if (!crypto_sha256(span_of(t.p, t.n), planning))
+        return false;
+    add(&t, application, false);
+    if (!crypto_sha256(span_of(t.p, t.n), whole))
+        return false;
+    memcpy(&p->planning, planning, sizeof p->planning);
+    memcpy(p->digest, whole, sizeof p->digest);
+    return true;
+}
+
+struct pg_params *pg_params_new(void)
+{
+    struct pg_params *p = params_alloc(0);
+    if (p && !make_digests(p))
+        pg_params_drop(&p);
+    return p;
 }
 
 bool pg_params_set(struct pg_params **pp, struct span name, struct span value)
@@ -148,6 +177,10 @@ bool pg_params_set(struct pg_params **pp, struct span name, struct span value)
     }
     if (!placed)
         append(p, name, value);
+    if (!make_digests(p)) {
+        pg_params_drop(&p);
+        return false;
+    }
     pg_params_drop(pp);
     *pp = p;
     return true;
@@ -155,7 +188,7 @@ bool pg_params_set(struct pg_params **pp, struct span name, struct span value)
 
 bool pg_params_same(const struct pg_params *a, const struct pg_params *b)
 {
-    return a == b || a->hash == b->hash;
+    return a == b || memcmp(a->digest, b->digest, sizeof a->digest) == 0;
 }
 
 uint64_t pg_params_planning(const struct pg_params *p)

@@ -2,7 +2,7 @@
 #pragma once
 /*
  * Run-time parameters of a Postgres session, as an immutable, counted map. A server has the map of
- * what it is set to, a client the map of what it wants; most of them share one map, and a hash
+ * what it is set to, a client the map of what it wants; most of them share one map, and a digest
  * tells at once whether a server must be changed for a client. Changing makes a new map.
  *
  * Counted (proxy/core/snapshot.h), so that maps may cross threads with servers.
@@ -25,14 +25,13 @@ struct pg_params *pg_params_of(struct snapshot *snap);
 void pg_params_drop(struct pg_params **p);
 
 /* *p becomes a map in which name is value (value.p NULL: without it). False, with *p as it was, if
- * the
-   bounds are passed or memory is out. */
+ * the bounds are passed or memory is out. */
 MUST_USE bool pg_params_set(struct pg_params **p, struct span name, struct span value);
 
 bool pg_params_get(const struct pg_params *p, struct span name, struct span *value);
 size_t pg_params_count(const struct pg_params *p);
 void pg_params_at(const struct pg_params *p, size_t i, struct span *name, struct span *value);
-/* Hash-equal maps are equal for all purposes. */
+/* Equal digests: equal for all purposes. */
 bool pg_params_same(const struct pg_params *a, const struct pg_params *b);
 
 /* Equal for maps under which the same text is parsed to the same statement: literals of dates and
@@ -43,6 +42,5 @@ uint64_t pg_params_planning(const struct pg_params *p);
 bool pg_param_reported_only(struct span name);
 
 /* `given` spelled the way the server spells `known`, if both mean the same: "utf-8" for "UTF8",
- * "ISO"
-   for "ISO, MDY". True: use known. */
+ * "ISO" for "ISO, MDY". True: use known. */
 bool pg_param_equivalent(struct span name, struct span given, struct span known);

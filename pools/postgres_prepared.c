@@ -190,6 +190,17 @@ void pg_prepared_stale(struct pg_prepared_cache *c, uint32_t number)
     c->n_stale++;
 }
 
+void pg_prepared_stale_all(struct pg_prepared_cache *c)
+{
+    if (!c)
+        return;
+    LIST_EACH(node, &c->used) {
+        struct pg_prepared *p = OWNER(node, struct pg_prepared, node);
+        c->n_stale += !p->stale;
+        p->stale = true;
+    }
+}
+
 void pg_prepared_unsettled(struct pg_prepared_cache *c, uint32_t batch,
                            void (*each)(const struct pg_prepared *p, void *arg), void *arg)
 {

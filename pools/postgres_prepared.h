@@ -66,7 +66,8 @@ struct pg_prepared *pg_prepared_surplus(struct pg_prepared_cache *c, size_t max,
 
 /* The Parse or Close of number N was answered well, or will not be answered. */
 void pg_prepared_settle(struct pg_prepared_cache *c, uint32_t number, bool well);
-/* Not to be found any more. */
+/* Not to be found any more. All: of those that are confirmed. */
+void pg_prepared_stale_all(struct pg_prepared_cache *c);
 void pg_prepared_stale(struct pg_prepared_cache *c, uint32_t number);
 /* What was parsed or used in batches from `batch` on is stale: the server's settings have changed
  * meanwhile, or its results have. `each` (may be NULL) is told of each. */

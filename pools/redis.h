@@ -36,16 +36,15 @@ struct redis_loss {
 
 struct redis_call_ops {
     /* A piece of a reply. With piece->ends and call->replies == 0 it was the last: the call has
-     * left the
-       queue and may be freed. Must not close clients nor end leases: others' replies follow. */
+     * left the queue and may be freed. Must not close clients nor end leases: others' replies
+     * follow. */
     void (*on_reply)(struct redis_call *call, const struct redis_reply_piece *piece);
     /* The server is lost; the call has left the queue and may be freed. */
     void (*on_lost)(struct redis_call *call, const struct redis_loss *loss);
 };
 
 /* One request in flight. The first member of what embeds it (see redis_call_bury()); the caller
- * sets
-   ops and replies, the rest is the queue's. */
+ * sets ops and replies, the rest is the queue's. */
 struct redis_call {
     struct list node;
     const struct redis_call_ops *ops;
@@ -98,8 +97,7 @@ static inline struct redis_server *redis_server_of(struct server *sv)
 }
 
 /* Asks: the bytes of one call (or of one block). They go out at the end of the loop's turn. False,
- * and
-   nothing is changed: no memory. */
+ * and nothing is changed: no memory. */
 MUST_USE bool redis_call_send(struct redis_server *rs, struct redis_call *call, struct span bytes);
 
 /* An exclusive holder's large command, as it comes: behind what was asked before, without the log.
@@ -107,8 +105,7 @@ MUST_USE bool redis_call_send(struct redis_server *rs, struct redis_call *call, 
 void redis_server_stream(struct redis_server *rs, struct span bytes);
 
 /* Nobody waits for the call any more: it becomes a tombstone, which swallows the reply. Its memory,
- * a
-   block from malloc() that begins with the call, is the server's from here on. */
+ * a block from malloc() that begins with the call, is the server's from here on. */
 void redis_call_bury(struct redis_server *rs, struct redis_call *call);
 
 /* An exclusive holder leaves while the call is in flight: the server cannot be used again. */
@@ -122,8 +119,7 @@ void redis_user_leave(struct redis_user *user);
 /* ---- for exclusive holders, who read themselves ---- */
 
 /* Reads behind what was carried over, into the loop's scratch memory: the bytes to look at in *in,
- * or
-   what server_read() said (0, negative). */
+ * or what server_read() said (0, negative). */
 ssize_t redis_server_fill(struct redis_server *rs, struct span *in);
 /* Keeps what the framer could not use. False: too much, or no memory. */
 MUST_USE bool redis_server_carry(struct redis_server *rs, struct span rest);

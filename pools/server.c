@@ -27,6 +27,25 @@ const char *server_state_name(enum server_state state)
     return rows[state].name;
 }
 
+bool server_fits_target(const struct server *sv)
+{
+    switch (sv->conf->target) {
+    case TARGET_PRIMARY:
+        return sv->role != ROLE_STANDBY;
+    case TARGET_REPLICA:
+        return sv->role != ROLE_PRIMARY;
+    case TARGET_ANY:
+        break;
+    }
+    return true;
+}
+
+const char *server_role_word(enum server_role role)
+{
+    static const char *const words[] = {NULL, "primary", "standby"};
+    return words[role];
+}
+
 /* ---- the one mover ---- */
 
 static struct counter *count_of(struct pool *p, enum server_state state)

@@ -32,6 +32,9 @@ enum server_state {
     SERVER_STATES
 };
 
+/* What the server says of itself, where its protocol tells. */
+enum server_role { ROLE_UNKNOWN, ROLE_PRIMARY, ROLE_STANDBY };
+
 struct pool;
 struct ledger;
 struct dial;
@@ -52,13 +55,14 @@ struct server {
     enum server_state state;
     unsigned leases;
     unsigned capacity;
-    unsigned holds;      /* reasons not to reuse or free it yet: cancels under way */
-    bool exclusive;      /* the one lease owns the socket */
-    bool promised;       /* its dial or move fulfils a promise of the ledger */
-    bool leaving;        /* no new leases until it is free: somebody waits for all of it */
-    bool library_fd;     /* the driver's fini closes the descriptor */
-    enum outcome retire; /* why there are no new leases, OUTCOME_KEEP: not retiring */
-    unsigned generation; /* of the pool when dialed; older ones are recycled */
+    unsigned holds;        /* reasons not to reuse or free it yet: cancels under way */
+    bool exclusive;        /* the one lease owns the socket */
+    bool promised;         /* its dial or move fulfils a promise of the ledger */
+    bool leaving;          /* no new leases until it is free: somebody waits for all of it */
+    bool library_fd;       /* the driver's fini closes the descriptor */
+    enum outcome retire;   /* why there are no new leases, OUTCOME_KEEP: not retiring */
+    unsigned generation;   /* of the pool when dialed; older ones are recycled */
+    enum server_role role; /* as it said last */
 
     const struct driver_ops *ops;
     struct ledger *ledger; /* the identity */
@@ -96,6 +100,7 @@ struct server {
     struct dial *dial;  /* of a protocol that uses pools/dial.h */
     struct timer dial_timer;
     struct list dial_node;
+    bool unfit;                 /* it failed: the server answers well, but has the wrong role */
     bool abandoned;             /* it failed, and the upstream did not close in time */
     struct dial_linger *linger; /* waits for the end-of-file of a failed dial */
     struct err err;             /* how it ended; cause CAUSE_NONE: well */
@@ -113,6 +118,11 @@ static inline bool server_is_stale(const struct server *sv, uint64_t now)
 }
 
 const char *server_state_name(enum server_state state);
+
+/* Is its role one that the pool's `target` wants? An unknown one always is. */
+bool server_fits_target(const struct server *sv);
+/* "primary", "standby"; NULL: not known. */
+const char *server_role_word(enum server_role role);
 
 /* ---- for drivers, on the dialer's thread ---- */
 

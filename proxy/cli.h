@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * The verbs that ask a running carpool: status, pools, stats, health, wait, reload, shutdown,
- * pause, resume, recycle, breaker. They speak to its admin API and to nothing else.
+ * The verbs that ask a running carpool: status, pools, stats, clients, servers, health, wait,
+ * reload, shutdown, pause, resume, drain, recycle, breaker. They speak to its admin API and to
+ * nothing else.
  */
 
 /* argv as main() got it: argv[1] is the verb. Returns the exit code: 0 well, 1 failed, 2 called

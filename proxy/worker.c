@@ -50,8 +50,7 @@ static void on_apply(struct post_msg *msg)
 }
 
 /* A pool that a reload has removed: sessions, then servers, then (once no worker can have a message
- * on its
-   way to another's) the memory. */
+ * on its way to another's) the memory. */
 static void on_pool_gone(struct pool *p, void *arg)
 {
     (void)p;

@@ -94,10 +94,12 @@ static bool same_options(const struct endpoint_conf *a, const struct endpoint_co
 static bool same_endpoint(const struct endpoint_conf *a, const struct endpoint_conf *b)
 {
     return strcmp(a->label, b->label) == 0 && same_text(a->user, b->user) &&
-           same_text(a->password, b->password) && same_text(a->database, b->database) &&
-           a->tls == b->tls && same_text(a->tls_ca, b->tls_ca) &&
-           same_text(a->tls_cert, b->tls_cert) && same_text(a->tls_key, b->tls_key) &&
-           a->priority == b->priority && same_options(a, b);
+           same_text(a->password, b->password) &&
+           same_text(a->password_command, b->password_command) &&
+           a->password_command_ttl_ms == b->password_command_ttl_ms &&
+           same_text(a->database, b->database) && a->tls == b->tls &&
+           same_text(a->tls_ca, b->tls_ca) && same_text(a->tls_cert, b->tls_cert) &&
+           same_text(a->tls_key, b->tls_key) && a->priority == b->priority && same_options(a, b);
 }
 
 static bool same_upstream(const struct pool_conf *a, const struct pool_conf *b)

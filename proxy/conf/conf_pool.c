@@ -105,15 +105,22 @@ static bool set_password(struct conf_build *b, const struct conf_node *map,
                          const struct conf_upstream_item *item, struct endpoint_conf *e,
                          enum front_kind kind)
 {
-    const char *key = item->password_file ? "password_file" : "password";
+    const char *key = item->password_command ? "password_command"
+                      : item->password_file  ? "password_file"
+                                             : "password";
     struct conf_place at = conf_at(map, NULL, key);
-    if (!item->password && !item->password_file)
+    int given = !!item->password + !!item->password_file + !!item->password_command;
+    if (given == 0)
         return true;
     if (kind == FRONT_HTTP)
         return conf_error(b, at, "an http upstream takes no password: leave it out");
-    if (e->password || (item->password && item->password_file))
+    if (item->password_command && kind != FRONT_POSTGRES)
+        return conf_error(b, at, "password_command is for postgres: write password_file");
+    if (e->password || given > 1)
         return conf_error(b, at, "the password is given twice: keep one");
     e->password = item->password;
+    e->password_command = item->password_command;
+    e->password_command_ttl_ms = item->password_command_ttl_ms;
     return !item->password_file || conf_read_secret(b, at, item->password_file, &e->password);
 }
 

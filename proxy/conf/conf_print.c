@@ -207,6 +207,15 @@ static void print_map(FILE *out, const struct auth_conf *auth)
     }
 }
 
+static void print_command(FILE *out, const struct endpoint_conf *e)
+{
+    if (!e->password_command)
+        return;
+    fputs(", password_command: ", out);
+    put_quoted(out, e->password_command);
+    fprintf(out, ", password_command_ttl: %llums", (unsigned long long)e->password_command_ttl_ms);
+}
+
 static void print_pool(FILE *out, const struct conf_pool *pool)
 {
     const struct front_conf *f = &pool->front;
@@ -217,7 +226,9 @@ static void print_pool(FILE *out, const struct conf_pool *pool)
     for (size_t i = 0; i < pool->pool.n_endpoints; i++) {
         fputs("      - { url: \"", out);
         conf_url_print(&pool->pool.endpoints[i], f, out);
-        fprintf(out, "\", priority: %u }\n", pool->pool.endpoints[i].priority);
+        fprintf(out, "\", priority: %u", pool->pool.endpoints[i].priority);
+        print_command(out, &pool->pool.endpoints[i]);
+        fputs(" }\n", out);
     }
     for (size_t i = 0; i < conf_n_pool_tables; i++) {
         const struct schema_table *table = &conf_pool_tables[i];

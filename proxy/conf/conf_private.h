@@ -132,7 +132,8 @@ struct conf_listen_item {
     const char *address, *unix_path, *mode, *owner;
 };
 struct conf_upstream_item {
-    const char *password, *password_file;
+    const char *password, *password_file, *password_command;
+    uint64_t password_command_ttl_ms;
     uint32_t priority;
 };
 

@@ -22,6 +22,7 @@ static const char *const log_access_words[] = {"off", "errors", "all", NULL};
 static const char *const mode_words[] = {"session", "transaction", "statement", NULL};
 static const char *const state_words[] = {"pin", "refuse", "allow", NULL};
 static const char *const on_down_words[] = {"wait", "fail", NULL};
+static const char *const target_words[] = {"any", "primary", "replica", NULL};
 static const char *const auth_words[] = {"auto", "trust", "scram", "password",
                                          "md5",  "peer",  "cert",  NULL};
 static const char *const return_words[] = {"fast", "verified", "clean", NULL};
@@ -75,10 +76,18 @@ static const struct schema_row pool_rows[] = {
              "transaction and statement mode, what a session leaves on its server and cannot "
              "follow the client: temporary tables, advisory locks, LISTEN: pin keeps the client "
              "there, refuse refuses it, allow lets it be", .only = ONLY_POSTGRES),
+    ROW(conf_pool, front.add_host, "add_host", BOOL, "false", 0, 0, NEW_CONNECTIONS,
+        "puts a client's host and port behind the application_name it logs in with, so that "
+        "pg_stat_activity says who is behind a server; a server that goes from client to client "
+        "is then set anew each time",
+        .only = ONLY_POSTGRES),
     ROW_ENUM(conf_pool, pool.on_down, "on_down", on_down_words, "wait", RELOADS,
              "while the upstream cannot be reached: clients wait up to timeouts.outage_wait, or "
              "fail at once",
              .def[1] = "fail", .def[2] = "fail"),
+    ROW_ENUM(conf_pool, pool.target, "target", target_words, "any", NEW_CONNECTIONS,
+             "of several upstreams, which to use: servers that take writes (primary), standbys "
+             "(replica), or the first that answers", .only = ONLY_POSTGRES),
 };
 
 static const struct schema_row auth_rows[] = {
@@ -152,6 +161,10 @@ static const struct schema_row timeouts_rows[] = {
         "one exchange: a Postgres query, a Redis command (blocking ones exempt), an HTTP request "
         "up to the response's head; 0 no limit",
         .zero_ok = true, .def[1] = "5s", .def[2] = "15s"),
+    ROW(timeouts_conf, transaction_ms, "transaction", DURATION, "0", 1, DAY, RELOADS,
+        "a transaction from its begin to its end; then it is rolled back and its session ended, as "
+        "by PostgreSQL's transaction_timeout; 0 no limit",
+        .zero_ok = true, .only = ONLY_POSTGRES),
     ROW(timeouts_conf, idle_transaction_ms, "idle_transaction", DURATION, "0", 1, DAY, RELOADS,
         "a client silent inside a transaction; 0 no limit", .zero_ok = true,
         .only = ONLY_POSTGRES),
@@ -209,6 +222,13 @@ static const struct schema_row limits_rows[] = {
         "64KiB, of what is kept of a body for a second try, and of what a client sends ahead"),
 };
 
+static const struct schema_row pool_log_rows[] = {
+    ROW(pool_log_conf, slow_ms, "slow", DURATION, "0", 1, DAY, RELOADS,
+        "an exchange longer than this gets its line in the access log whatever log.access says, "
+        "with slow=yes at its end; 0 none",
+        .zero_ok = true),
+};
+
 static const struct schema_row tcp_rows[] = {
     ROW(tcp_conf, keepalive_ms, "keepalive", DURATION, "30s", SECOND, 2 * HOUR, NEW_CONNECTIONS,
         "silence before TCP probes the peer, in whole seconds; 0 off", .zero_ok = true),
@@ -235,6 +255,14 @@ static const struct schema_row upstream_rows[] = {
         "the password, where the URL has none"),
     ROW(conf_upstream_item, password_file, "password_file", PATH, NULL, 0, 0, NEW_CONNECTIONS,
         "file with the password"),
+    ROW(conf_upstream_item, password_command, "password_command", STRING, NULL, 0, 4096,
+        NEW_CONNECTIONS,
+        "postgres: a command for /bin/sh that prints the password, for tokens that last minutes; "
+        "it counts towards timeouts.connect and is killed after 30 s"),
+    ROW(conf_upstream_item, password_command_ttl_ms, "password_command_ttl", DURATION, "10m",
+        SECOND, DAY, NEW_CONNECTIONS,
+        "what it printed is good for so long; a reload, or a server that refuses it, runs it "
+        "again"),
 };
 /* clang-format on */
 
@@ -262,6 +290,7 @@ const struct schema_table conf_pool_tables[] = {
     TABLE("retry", retry_rows, POOL(retry), "Trying again"),
     TABLE("breaker", breaker_rows, POOL(breaker), "When an upstream is left alone"),
     TABLE("limits", limits_rows, FRONT(limits), "What clients may use up"),
+    TABLE("log", pool_log_rows, POOL(log), "What is logged of this pool beside the rest"),
     TABLE("tcp", tcp_rows, POOL(tcp), "Options of TCP sockets, on both sides"),
 };
 const size_t conf_n_pool_tables = ARRAY_LEN(conf_pool_tables);

@@ -30,7 +30,7 @@ static const struct {
     {"keepalives_interval", "write tcp.keepalive"},
     {"keepalives_count", "write tcp.keepalive"},
     {"tcp_user_timeout", "write tcp.user_timeout"},
-    {"target_session_attrs", "list the upstreams with their priorities"},
+    {"target_session_attrs", "list the upstreams with their priorities, and write target: primary"},
     {"load_balance_hosts", "list the upstreams with their priorities"},
     {"hostaddr", "write the address as the host"},
     {"gssencmode", "leave it out: GSS encryption cannot be relayed"},

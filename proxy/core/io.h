@@ -66,8 +66,7 @@ int io_release(struct io *io);
 ssize_t io_read(struct io *io, void *buf, size_t cap);
 
 /* Sends, or queues what the peer does not take now. The bytes are copied or gone on return. False:
- * the
-   socket is broken or memory is out; reading will tell. */
+ * the socket is broken or memory is out; reading will tell. */
 bool io_sendv(struct io *io, const struct iovec *iov, int n);
 bool io_send(struct io *io, const void *p, size_t n);
 
@@ -105,8 +104,7 @@ enum io_hs { IO_HS_AGAIN, IO_HS_DONE, IO_HS_FAILED };
 enum io_hs io_handshake(struct io *io, struct err *err);
 
 /* A non-blocking socket, connecting; on_drained fires when connected or failed: ask
- * io_connect_error().
-   Negative errno if it cannot even be tried. */
+ * io_connect_error(). Negative errno if it cannot even be tried. */
 int io_dial(const struct sockaddr *addr, socklen_t len);
 /* For an attached io whose fd is still connecting. */
 void io_await_connect(struct io *io);

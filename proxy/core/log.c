@@ -16,11 +16,6 @@ static const char *const level_names[LOG_LEVELS] = {
     [LOG_DEBUG] = "debug",
 };
 
-const char *log_level_name(enum log_level level)
-{
-    return level_names[level];
-}
-
 struct log_ring *log_ring_new(const char *thread, enum log_level level)
 {
     struct log_ring *ring = calloc(1, sizeof *ring);

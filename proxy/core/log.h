@@ -69,5 +69,3 @@ void log_ring_pop(struct log_ring *ring);
 /* Renders one line with its newline, cut at cap; returns the length. */
 size_t log_render(const struct log_line *line, const char *thread, bool json, char *buf,
                   size_t cap);
-
-const char *log_level_name(enum log_level level);

@@ -2,8 +2,8 @@
 #pragma once
 /*
  * A thread's event loop: libuv, one timing wheel, a mailbox, deferred work, and the scratch memory
- * that everything on the thread shares. Each thread has exactly one; everything here but post() and
- * loop_wake() belongs to that thread.
+ * that everything on the thread shares. Each thread has exactly one; everything here but post()
+ * belongs to that thread.
  *
  * A turn: sleep in poll -> callbacks -> deferred work (flushes, frees) -> timers are armed ->
  * sleep.

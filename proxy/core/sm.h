@@ -2,7 +2,7 @@
 #pragma once
 /*
  * Table-driven states: one row per state with its name and the states that may follow. The object's
- * own mover (server_move, session_move, ...) is the only writer of the state; it asks sm_allows()
+ * own mover (server_move, pg_become, ...) is the only writer of the state; it asks sm_allows()
  * first, relinks the object and adjusts the counts.
  */
 #include "proxy/core/base.h"

@@ -19,8 +19,7 @@ enum tls_step { TLS_DONE, TLS_WANT_READ, TLS_WANT_WRITE, TLS_FAILED };
 enum tls_verify { TLS_VERIFY_NONE, TLS_VERIFY_CA, TLS_VERIFY_FULL };
 
 /* For a door: presents cert and key; asks clients for a certificate if ca is given. NULL and *err
- * on
-   failure (unreadable file, key does not fit). */
+ * on failure (unreadable file, key does not fit). */
 struct tls_ctx *tls_ctx_server(const char *cert_file, const char *key_file, const char *ca_file,
                                struct err *err);
 
@@ -46,8 +45,8 @@ void tls_conn_free(struct tls_conn *conn);
 enum tls_step tls_handshake(struct tls_conn *conn, struct err *err);
 ssize_t tls_read(struct tls_conn *conn, void *buf, size_t cap, bool *want_write, bool *truncated);
 /* Sends one record of at most n bytes; -EAGAIN: call again with bytes that begin alike, of which
- * there
-   must be as many in all. May then return more than n: all of the record that was begun before. */
+ * there must be as many in all. May then return more than n: all of the record that was begun
+ * before. */
 ssize_t tls_write(struct tls_conn *conn, const void *buf, size_t n);
 /* Is there news inside that no event of the socket will tell of: bytes decrypted or still to be, or
  * the end? Reads fetch more from the socket than one record, so an event is no sign of what is

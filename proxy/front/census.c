@@ -87,6 +87,7 @@ static void note_server(const struct server *sv, void *arg)
     copy_text(row->endpoint, sv->endpoint->label);
     row->kind = sv->ops->name;
     row->state = server_state_name(sv->state);
+    row->role = server_role_word(sv->role);
     row->server = sv->id;
     row->worker = p->front->worker;
     row->leases = sv->leases;

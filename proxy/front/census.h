@@ -33,6 +33,7 @@ struct census_client {
 struct census_server {
     char pool[CENSUS_TEXT], endpoint[CENSUS_TEXT];
     const char *kind, *state;
+    const char *role; /* "primary", "standby"; NULL: not known */
     uint32_t server;
     unsigned worker, leases;
     bool tls;

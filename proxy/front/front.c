@@ -2,6 +2,7 @@
 #include "proxy/front/front.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -292,7 +293,7 @@ bool route_listen(struct route *r, const struct door_socket *socket)
     list_init(&d->node);
     timer_init(&d->pause, on_pause_over);
     /* Every worker polls the same socket through a descriptor of its own: libuv wants that. */
-    int fd = dup(socket->fd);
+    int fd = fcntl(socket->fd, F_DUPFD_CLOEXEC, 0);
     if (fd >= 0 && !d->conf->unix_path)
         tune(r, fd);
     io_init(&d->io, fd, NULL);

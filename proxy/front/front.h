@@ -95,8 +95,7 @@ bool route_listen(struct route *r, const struct door_socket *socket);
 void route_unlisten(struct route *r);
 
 /* The worker's thread: stops accepting, lets sessions end as soon as they may; on_empty once, when
- * none is
-   left. route_kill() ends those that remain. */
+ * none is left. route_kill() ends those that remain. */
 void route_close(struct route *r, void (*on_empty)(struct route *r, void *arg), void *arg);
 void route_kill(struct route *r, const struct err *why);
 

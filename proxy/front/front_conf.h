@@ -102,6 +102,7 @@ struct front_conf {
     const char *kind_name; /* "postgres", ... */
     enum front_mode mode;
     enum front_state session_state;
+    bool add_host; /* Postgres: a client's address is put behind its application_name */
     const struct listen_conf *listens;
     size_t n_listens; /* >= 1 */
     struct auth_conf auth;

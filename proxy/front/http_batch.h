@@ -43,8 +43,7 @@ void hr_batch_put(struct hr_batch *b, struct span piece);
 void hr_batch_put_chunk(struct hr_batch *b, struct span payload);
 
 /* Room to write a head into; hr_batch_wrote() adds its first n bytes. What was too small before a
- * flush
-   is large enough after it. */
+ * flush is large enough after it. */
 static inline struct http_out hr_batch_room(const struct hr_batch *b)
 {
     return http_out_of(b->mem + b->used, HR_BATCH_MEM - b->used);

@@ -5,7 +5,8 @@
  *
  *     postgres_login.h   from accept to ReadyForQuery: TLS, startup, parameters, cancels
  *     postgres_auth.h    how a client proves who it is
- *     postgres_relay.c   states, leases and deadlines of a session
+ *     postgres_relay.c   states and leases of a session
+ *     postgres_clock.c   its deadlines
  *     postgres_client.c  the client's bytes
  *     postgres_server.c  the server's bytes
  *     postgres_rename.c  prepared statements that follow the client from server to server
@@ -59,8 +60,10 @@ struct pg_session {
     struct waiter waiter;     /* its err is also why carpool answers instead of a server */
     struct pg_params *params; /* what the client wants its server set to */
     struct pg_client_statements *statements; /* NULL until it has any */
-    struct pg_params *startup; /* what it asked for when it came in: RESET goes back to that */
-    struct pg_follow *follow;  /* NULL until it leaves anything on a server */
+    struct pg_params *startup;   /* what it asked for when it came in: RESET goes back to that */
+    struct pg_follow *follow;    /* NULL until it leaves anything on a server */
+    uint64_t deadline_ms;        /* when `deadline` is; without meaning if that is NONE */
+    uint64_t transaction_due_ms; /* timeouts.transaction; 0: no limit, or none under way */
     const char *pinned;  /* why it keeps its server, where state of its own lives; NULL: not */
     const char *refused; /* what a statement would have left behind; it was made to fail */
     struct pg_login *login;
@@ -69,6 +72,7 @@ struct pg_session {
     bool held;           /* a message of the client's waits for answers of the server */
     bool asking;         /* SETTING: not for this client's next words, but what the last ones set */
     bool within;         /* SETTING: between its own messages, in a transaction or a session */
+    bool encoded;        /* SETTING: its encoding; what it says in that follows */
     bool resetting;      /* RESET or DISCARD ALL was done: reported values are the server's own */
     bool admitted;       /* counted as an exchange */
     bool renames;        /* prepared statements are shared, under names of ours */
@@ -78,6 +82,7 @@ struct pg_session {
     bool dropping_body;  /* the rest of a replaced message from the server */
     uint8_t key_n;
     uint8_t deadline;  /* enum pg_deadline */
+    uint8_t told;      /* enum cause: what it heard of us in an exchange that goes on */
     uint32_t renaming; /* what its statements wait for: names not confirmed, answers of ours */
     uint32_t stall_client,
         stall_server; /* untaken when the stall clock was set: less is progress */
@@ -137,12 +142,18 @@ void pg_login_readable(struct pg_session *s);
 void pg_login_lease(struct pg_session *s); /* the waiter of WELCOME has settled */
 void pg_login_free(struct pg_session *s);
 
-/* relay: states, leases, deadlines */
-const char *pg_state_name(enum pg_state state);
-void pg_become(struct pg_session *s, enum pg_state to);
+/* clock: deadlines */
+/* In so many milliseconds; it takes the place of the one before. 0: none. */
 void pg_set_deadline(struct pg_session *s, enum pg_deadline kind, uint64_t ms);
 /* A side takes nothing now: in write_stall at the latest something must have moved. */
 void pg_watch_stall(struct pg_session *s);
+/* Something was sent, or a transaction has ended (`anew`): is one under way, and since when? */
+void pg_watch_transaction(struct pg_session *s, bool anew);
+void pg_on_deadline(struct session *base);
+
+/* relay: states, leases */
+const char *pg_state_name(enum pg_state state);
+void pg_become(struct pg_session *s, enum pg_state to);
 /* Bytes a peer may leave unsent before the other side is not read any more. */
 size_t pg_high_water(const struct pg_session *s);
 /* From now on it keeps its server: `why` is a literal that completes "keeps its server: ". */
@@ -219,6 +230,8 @@ void pg_follow_ready(struct pg_session *s);
 bool pg_follow_ask(struct pg_session *s);
 void pg_follow_row(struct pg_session *s, struct span body);
 void pg_follow_asked(struct pg_session *s);
+/* Something that it sets was sent, and how that ended was not asked for. */
+bool pg_follow_owes(const struct pg_session *s);
 /* It keeps its server: nothing need be asked. */
 void pg_follow_forget(struct pg_session *s);
 void pg_follow_free(struct pg_session *s);

@@ -63,6 +63,8 @@ static const char *const hints[CAUSE_COUNT] = {
         "Raise size.max, shorten transactions, or raise size.acquire_timeout.",
     [CAUSE_QUEUE_FULL] = "Raise size.waiters or size.max.",
     [CAUSE_TOO_MANY_CLIENTS] = "Raise limits.clients.",
+    [CAUSE_UPSTREAM_BUSY] =
+        "The database itself allows no more connections: lower size.max, or raise its limit.",
     [CAUSE_PAUSED] = "Somebody ran \"carpool pause\"; \"carpool resume\" ends it.",
     [CAUSE_OUTAGE] = "Is the database up, and does carpool reach it? See \"carpool status\".",
     [CAUSE_DIAL_FAILED] = "Is the database up, and does carpool reach it? See \"carpool status\".",
@@ -79,14 +81,35 @@ void pg_say(struct pg_session *s, const struct pg_out *out)
         io_send(&s->base.io, out->p, out->n);
 }
 
+/* Who got no server hears how many others want one. The waiter itself, which has just left the
+ * queue, counts as one of them. */
+static void put_crowd(const struct pg_session *s, enum cause cause, char *text, size_t cap)
+{
+    struct pool_crowd crowd;
+    bool waited = cause != CAUSE_QUEUE_FULL;
+    uint64_t own = waited ? elapsed_ms(loop_now(session_loop(&s->base)), s->waiter.since_ms) : 0;
+    pool_crowd(session_pool(&s->base), &crowd);
+    snprintf(text, cap, " servers=%u/%u busy=%u dialing=%u waiting=%u oldest_wait_ms=%llu",
+             crowd.open, crowd.max, crowd.busy, crowd.dialing, crowd.waiting + waited,
+             (unsigned long long)(own > crowd.oldest_ms ? own : crowd.oldest_ms));
+}
+
+static bool is_about_a_crowd(enum cause cause)
+{
+    return cause == CAUSE_ACQUIRE_TIMEOUT || cause == CAUSE_QUEUE_FULL ||
+           cause == CAUSE_UPSTREAM_BUSY || cause == CAUSE_PAUSED;
+}
+
 void pg_say_error(struct pg_session *s, const struct err *err, const char *severity,
                   const char *sqlstate)
 {
     uint8_t buf[1024];
-    char message[256], detail[96];
+    char message[256], detail[256];
     snprintf(message, sizeof message, "carpool: %s: %s", cause_word(err->cause), err->note);
-    snprintf(detail, sizeof detail, "conn=%u pool=%s", s->base.id,
-             pool_ledger(session_pool(&s->base))->name);
+    int n = snprintf(detail, sizeof detail, "conn=%u pool=%s", s->base.id,
+                     pool_ledger(session_pool(&s->base))->name);
+    if (is_about_a_crowd(err->cause))
+        put_crowd(s, err->cause, detail + n, sizeof detail - (size_t)n);
     struct pg_out out = pg_out_of(buf, sizeof buf);
     pg_put_error(&out, &(struct pg_report){
                            .severity = severity,

@@ -107,7 +107,8 @@ static enum step refuse_statement(struct pg_session *s, struct walk *w, const st
 {
     static const uint8_t query[] = "Q\0\0\0\x14" PG_REFUSED;
     static const uint8_t parse[] = "P\0\0\0\x17\0" PG_REFUSED "\0\0";
-    bool is_parse = m->type == 'P';
+    static const uint8_t named[] = "P\0\0\0\x18_\0" PG_REFUSED "\0\0";
+    bool is_parse = m->type == 'P', is_named = is_parse && m->body.p[0] != 0;
     if (!m->whole) {
         struct err err;
         err_set(&err, CAUSE_UNSUPPORTED, STAGE_CLIENT, 0,
@@ -119,7 +120,9 @@ static enum step refuse_statement(struct pg_session *s, struct walk *w, const st
     w->from = w->in;
     if (pg_flow_client(&s->server->flow, m->type, m->body) != PG_FLOW_OK)
         return STEP_STOP;
-    pg_outbox_add(&w->out, is_parse ? span_of(parse, sizeof parse) : span_of(query, sizeof query));
+    pg_outbox_add(&w->out, is_named   ? span_of(named, sizeof named)
+                           : is_parse ? span_of(parse, sizeof parse)
+                                      : span_of(query, sizeof query));
     w->from = w->in = span_skip(w->in, m->raw.n);
     s->refused = why;
     return STEP_ON;
@@ -155,6 +158,8 @@ static enum step linked_one(struct pg_session *s, struct walk *w, enum pg_step w
     }
     if (m->type == 'X')
         return STEP_CLOSED;
+    if (speaks_of_statements(m->type) && pg_flow_copy_ends(&s->server->flow))
+        return STEP_STOP;
     if (m->type == 'Q' || m->type == 'P') {
         const char *why = trace(s, m);
         if (why)
@@ -248,6 +253,8 @@ static void take_input(struct pg_session *s, struct span in)
         pg_refuse(s, &err, NULL);
         return;
     }
+    if (s->state == PG_LINKED)
+        pg_watch_transaction(s, false);
     /* Only words that nobody answers were sent: no ReadyForQuery will come to release it. */
     if (s->state == PG_LINKED && was_linked && pg_may_release(s))
         pg_transaction_end(s);

@@ -26,12 +26,13 @@ struct name {
 
 struct pg_follow {
     unsigned seen;      /* SETs sent whose tags are still to come */
-    bool unnamed_sets;  /* the unnamed statement is a SET */
     const char *leaves; /* sent; pins when it is done */
     bool resets, all;   /* a RESET was sent: of `reset`, or of all */
     struct name reset;
     unsigned n; /* settings to be asked for */
     struct name names[NAMES_MAX];
+    struct pg_trace unnamed; /* of the unnamed statement: it may be bound in a later batch */
+    struct name unnamed_name;
 };
 
 static bool may_stay(const struct pg_session *s)
@@ -53,6 +54,12 @@ void pg_follow_free(struct pg_session *s)
 }
 
 /* ---- what is sent ---- */
+
+bool pg_follow_owes(const struct pg_session *s)
+{
+    const struct pg_follow *f = s->follow;
+    return f && (f->n > 0 || f->leaves || f->resets);
+}
 
 static const char *reason_of(enum pg_leaves leaves)
 {
@@ -111,6 +118,19 @@ static bool remember_characteristics(struct pg_follow *f)
            remember(f, SPAN_LIT("default_transaction_deferrable"));
 }
 
+/* What came of it is asked for, too: it may be rolled back, or be one of several. (Not of what the
+ * client came with: the server knows nothing of that.) */
+static const char *note_reset_sent(struct pg_session *s, struct span name)
+{
+    struct pg_follow *f = s->follow;
+    struct span value;
+    f->resets = set_name(&f->reset, name);
+    f->all = name.n == 0;
+    bool ask = name.n && !may_stay(s) && !is_reported(s, name) &&
+               !(s->startup && pg_params_get(s->startup, name, &value));
+    return ask && !remember(f, name) ? reason_of(PG_LEAVES_SETTING) : NULL;
+}
+
 /* NULL: it follows, or there is nothing to follow. */
 static const char *note_trace(struct pg_session *s, const struct pg_trace *t, bool runs)
 {
@@ -122,11 +142,8 @@ static const char *note_trace(struct pg_session *s, const struct pg_trace *t, bo
     if (!f)
         return "no memory to follow its settings";
     f->seen += t->set && runs;
-    if (t->leaves == PG_LEAVES_RESET) {
-        f->resets = set_name(&f->reset, t->name);
-        f->all = t->name.n == 0;
-        return NULL;
-    }
+    if (t->leaves == PG_LEAVES_RESET)
+        return note_reset_sent(s, t->name);
     if (may_stay(s))
         return NULL;
     if (t->leaves == PG_LEAVES_NOTHING || reported ||
@@ -159,20 +176,31 @@ const char *pg_follow_query(struct pg_session *s, struct span text)
     return why;
 }
 
+/* Its name points into a text that will be gone. */
+static void keep_unnamed(struct pg_follow *f, const struct pg_trace *t)
+{
+    f->unnamed = *t;
+    if (!set_name(&f->unnamed_name, t->name))
+        f->unnamed.leaves = PG_LEAVES_SETTINGS;
+    f->unnamed.name = span_of(f->unnamed_name.text, f->unnamed_name.n);
+}
+
 const char *pg_follow_parse(struct pg_session *s, struct span text, bool unnamed)
 {
     struct pg_trace t = pg_text_trace(text);
-    if (unnamed && (t.set || s->follow) && have_follow(s))
-        s->follow->unnamed_sets = t.set;
-    return t.leaves == PG_LEAVES_NOTHING ? NULL : follow(s, &t, false);
+    bool matters = t.set || t.leaves != PG_LEAVES_NOTHING;
+    if (unnamed && (matters || s->follow) && have_follow(s))
+        keep_unnamed(s->follow, &t);
+    bool may_refuse = s->base.gate->conf->session_state == FRONT_STATE_REFUSE;
+    return matters && may_refuse ? follow(s, &t, false) : NULL;
 }
 
 void pg_follow_bind(struct pg_session *s, const struct pg_trace *t)
 {
+    if (!t && s->follow)
+        t = &s->follow->unnamed;
     if (t && (t->leaves != PG_LEAVES_NOTHING || t->set))
         (void)follow(s, t, true); /* it was not refused when it was prepared */
-    else if (!t && s->follow)
-        s->follow->seen += s->follow->unnamed_sets;
 }
 
 /* ---- what is done ---- */
@@ -234,13 +262,17 @@ void pg_follow_tag(struct pg_session *s, struct span body, struct pg_outbox *o)
     struct span tag;
     if (!pg_read_complete(body, &tag))
         return;
+    if (!s->renames &&
+        (span_eq(tag, SPAN_LIT("DISCARD ALL")) || span_eq(tag, SPAN_LIT("DEALLOCATE ALL"))))
+        pg_prepared_forget(s->server->prepared); /* of sessions from before a reload */
     if (!may_stay(s))
         note_state(s, tag);
     if (span_eq(tag, SPAN_LIT("RESET")) || span_eq(tag, SPAN_LIT("SET"))) {
         note_reset(s, o);
     } else if (span_eq(tag, SPAN_LIT("DISCARD ALL"))) {
         pg_settings_reset(s, span_of(NULL, 0), o);
-        s->pinned = NULL;
+        if (pg_flow_due(&s->server->flow) <= 1) /* else: for what was sent behind it */
+            s->pinned = NULL;
     }
 }
 
@@ -249,6 +281,8 @@ void pg_follow_ready(struct pg_session *s)
     if (!s->follow || pg_flow_due(&s->server->flow) > 0)
         return;
     s->follow->seen = 0;
+    if (s->server->flow.tx != PG_TX_IDLE)
+        return; /* a portal may still be run */
     s->follow->resets = false;
     s->follow->leaves = NULL;
 }
@@ -275,29 +309,39 @@ bool pg_follow_ask(struct pg_session *s)
 }
 
 /* One column for each name. */
-void pg_follow_row(struct pg_session *s, struct span body)
+static bool take_row(struct pg_session *s, struct span body)
 {
     struct pg_follow *f = s->follow;
     struct pg_cur c = pg_cur_of(body);
-    unsigned n = pg_cur_u16(&c);
-    for (unsigned i = 0; i < n && i < f->n && !c.bad; i++) {
+    if (pg_cur_u16(&c) != f->n)
+        return false;
+    for (unsigned i = 0; i < f->n; i++) {
         int32_t len = pg_cur_i32(&c);
         struct span value = len < 0 ? span_of(NULL, 0) : pg_cur_bytes(&c, (size_t)len);
         struct span name = span_of(f->names[i].text, f->names[i].n);
-        if (c.bad)
-            break;
         if (len == 0)
             value.p = (const uint8_t *)""; /* empty, which is not absent */
-        if (!pg_params_set(&s->server->params, name, value) ||
-            !pg_params_set(&s->params, name, value))
-            server_retire(&s->server->base, OUTCOME_DROP_DIRTY);
+        if (c.bad || !pg_params_set(&s->params, name, value) ||
+            !pg_params_set(&s->server->params, name, value))
+            return false;
     }
+    return true;
+}
+
+void pg_follow_row(struct pg_session *s, struct span body)
+{
+    if (take_row(s, body))
+        s->follow->n = 0;
 }
 
 void pg_follow_asked(struct pg_session *s)
 {
     s->asking = false;
+    if (s->follow->n == 0)
+        return;
+    /* Not answered (a timeout or a cancel that came late), or too much to be carried about. */
     s->follow->n = 0;
+    pin(s, reason_of(PG_LEAVES_SETTING));
 }
 
 void pg_follow_forget(struct pg_session *s)

@@ -3,6 +3,8 @@
  * The welcome: AuthenticationOk, the server's parameters with the client's wishes on top, a cancel
  * key, ReadyForQuery. One write, together with what the authentication had to say last.
  */
+#include <stdio.h>
+
 #include "pools/ledger.h"
 #include "proxy/front/postgres_login.h"
 
@@ -24,12 +26,30 @@ static bool make_params(struct pg_session *s, struct pg_params *welcome)
     return true;
 }
 
+/* "orders-api - 10.0.0.7:40122", in the 63 bytes that the server keeps: the address is whole, the
+ * name is cut. */
+static bool add_host(struct pg_session *s)
+{
+    enum { KEPT = 63 };
+    char peer[64], text[2 * KEPT + 8];
+    struct span name;
+    session_peer(&s->base, peer, sizeof peer);
+    size_t room = KEPT - (sizeof " - " - 1), n = strlen(peer);
+    room = n < room ? room - n : 0;
+    if (!pg_params_get(s->params, SPAN_LIT("application_name"), &name))
+        name = span_of(NULL, 0);
+    snprintf(text, sizeof text, "%.*s%s%s", (int)(name.n < room ? name.n : room),
+             name.n ? (const char *)name.p : "", name.n ? " - " : "", peer);
+    return pg_params_set(&s->params, SPAN_LIT("application_name"), span_str(text));
+}
+
 static void welcome(struct pg_session *s, struct pg_params *known, struct span said)
 {
     uint8_t buf[PG_PARAMS_BYTES + PG_AUTH_OUT + 2048];
     struct pg_out out = pg_out_of(buf, sizeof buf);
     struct err err;
-    if (!make_params(s, known) || !pg_keys_add(s)) {
+    bool fits = make_params(s, known) && (!s->base.gate->conf->add_host || add_host(s));
+    if (!fits || !pg_keys_add(s)) {
         err_set(&err, CAUSE_TOO_LARGE, STAGE_CLIENT, 0, "too many startup parameters");
         pg_refuse(s, &err, NULL);
         return;

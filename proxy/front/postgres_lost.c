@@ -7,7 +7,7 @@
 #include <errno.h>
 
 #include "pools/ledger.h"
-#include "proxy/front/postgres.h"
+#include "proxy/front/postgres_rename.h"
 #include "proxy/wire/postgres_read.h"
 #include "proxy/wire/postgres_text.h"
 
@@ -147,27 +147,84 @@ static void say_bare(struct pg_session *s, uint8_t type)
     pg_say(s, &out);
 }
 
-/* FAILED: extended messages; ROLLBACK may come as Parse, Bind, Execute. */
-static void failed_extended(struct pg_session *s, const struct pg_msg *m)
+/* What a statement that the client has prepared would do. It was on servers in general, so that it
+ * is not lost with one. */
+static enum ending ending_of_prepared(const struct pg_session *s, struct span name)
+{
+    const struct pg_client_statements *c = s->statements;
+    const struct pg_statement *st = c && name.n ? pg_names_get(c->names, name) : NULL;
+    if (st)
+        return ending_of(s, span_of(st->body, st->n));
+    if (c && !name.n && c->now.there && c->now.kept)
+        return ending_of(s, span_of(c->now.body, c->now.n));
+    return ENDING_NONE;
+}
+
+/* The statement that a message is about; for Parse the one it brings. */
+static enum ending ending_in(const struct pg_session *s, const struct pg_msg *m)
 {
     struct pg_parse parse;
-    enum ending ending = ENDING_NONE;
+    struct pg_bind bind;
+    struct span name;
+    uint8_t kind;
+    if (m->type == 'P' && m->whole && pg_read_parse(m->body, &parse))
+        return ending_of(s, parse.text);
+    if (m->type == 'B' && pg_read_bind(m->body, &bind))
+        return ending_of_prepared(s, bind.statement);
+    if (m->type == 'D' && pg_read_target(m->body, &kind, &name) && kind == 'S')
+        return ending_of_prepared(s, name);
+    return ENDING_NONE;
+}
+
+/* It is prepared here and now, and may be used under its name ever after. False: no room. */
+static bool note_prepared(struct pg_session *s, const struct pg_msg *m)
+{
+    struct pg_route *route = s->base.route->state;
+    struct pg_parse parse;
+    if (!pg_read_parse(m->body, &parse) || !parse.name.n || !s->renames)
+        return true;
+    struct pg_client_statements *c = rename_statements(s);
+    const struct limits_conf *limits = &s->base.gate->conf->limits;
+    struct span body = span_skip(m->body, parse.name.n + 1);
+    if (!c || pg_names_get(c->names, parse.name) ||
+        pg_names_count(c->names) >= limits->statements ||
+        pg_names_bytes(c->names) + body.n > limits->statement_bytes)
+        return false;
+    struct pg_statement *st = pg_statement_take(route->statements, body);
+    bool well = st && pg_names_put(&c->names, parse.name, st);
+    pg_statement_drop(&st);
+    return well;
+}
+
+static void say_described(struct pg_session *s, bool statement)
+{
+    uint8_t buf[16];
+    struct pg_out out = pg_out_of(buf, sizeof buf);
+    if (statement)
+        pg_put_raw(&out, 't', span_of((const uint8_t[]){0, 0}, 2)); /* no parameters */
+    pg_put_bare(&out, 'n');
+    pg_say(s, &out);
+}
+
+/* FAILED: extended messages; ROLLBACK may come as Parse, Bind, Execute, or be prepared already. */
+static void failed_extended(struct pg_session *s, const struct pg_msg *m)
+{
     if (m->type == 'H')
         return;
-    if (m->type == 'P' && m->whole && pg_read_parse(m->body, &parse))
-        ending = ending_of(s, parse.text);
-    if (ending == ENDING_ROLLBACK) {
-        s->local_rollback = true;
-        say_bare(s, '1');
-    } else if (ending == ENDING_LOST_COMMIT) {
+    enum ending ending = s->local_rollback && m->type != 'P' ? ENDING_ROLLBACK : ending_in(s, m);
+    if (ending == ENDING_LOST_COMMIT) {
         say_aborted(s);
         s->local_rollback = true;
         s->swallow.till_sync = true;
-    } else if (s->local_rollback && m->type == 'B') {
+    } else if (ending == ENDING_ROLLBACK && m->type == 'P' && note_prepared(s, m)) {
+        s->local_rollback = true;
+        say_bare(s, '1');
+    } else if (ending == ENDING_ROLLBACK && m->type == 'B') {
+        s->local_rollback = true;
         say_bare(s, '2');
-    } else if (s->local_rollback && m->type == 'D') {
-        say_bare(s, 'n');
-    } else if (s->local_rollback && m->type == 'E') {
+    } else if (ending == ENDING_ROLLBACK && m->type == 'D') {
+        say_described(s, m->body.n && m->body.p[0] == 'S');
+    } else if (ending == ENDING_ROLLBACK && m->type == 'E') {
         say_rolled_back(s);
     } else if (m->type == 'C') {
         say_bare(s, '3');

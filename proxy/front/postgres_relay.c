@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Sessions of Postgres clients: their states, the lease per transaction (or session), the rule of
- * when a server is free again (proxy/wire/postgres_flow.h), their deadlines and their end.
+ * when a server is free again (proxy/wire/postgres_flow.h), and their end.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -20,7 +20,7 @@ static const struct sm_row rows[PG_STATES] = {
     [PG_WELCOME] = {"welcome", TO(IDLE)},
     [PG_IDLE] = {"idle", TO(WAITING) | TO(SETTING) | TO(LINKED)},
     [PG_WAITING] = {"waiting", TO(SETTING) | TO(LINKED) | TO(IDLE)},
-    [PG_SETTING] = {"setting", TO(LINKED) | TO(IDLE) | TO(FAILED)},
+    [PG_SETTING] = {"setting", TO(SETTING) | TO(LINKED) | TO(IDLE) | TO(FAILED)},
     [PG_LINKED] = {"linked", TO(IDLE) | TO(FAILED) | TO(SETTING)},
     [PG_FAILED] = {"failed", TO(IDLE)},
 #undef TO
@@ -35,6 +35,8 @@ void pg_become(struct pg_session *s, enum pg_state to)
 {
     CHECK(sm_allows(rows, s->state, to));
     s->state = to;
+    if (to != PG_LINKED && to != PG_SETTING)
+        s->transaction_due_ms = 0;
     const struct timeouts_conf *t = &pool_conf(session_pool(&s->base))->timeouts;
     if (to == PG_IDLE)
         pg_set_deadline(s, PG_DEADLINE_IDLE, t->client_idle_ms);
@@ -42,12 +44,6 @@ void pg_become(struct pg_session *s, enum pg_state to)
         pg_set_deadline(s, PG_DEADLINE_REQUEST, t->request_ms);
     else if (to != PG_TLS && to != PG_STARTUP && to != PG_LOGIN && s->deadline)
         pg_set_deadline(s, PG_DEADLINE_NONE, 0);
-}
-
-void pg_set_deadline(struct pg_session *s, enum pg_deadline kind, uint64_t ms)
-{
-    s->deadline = ms ? (uint8_t)kind : PG_DEADLINE_NONE;
-    session_deadline(&s->base, ms);
 }
 
 size_t pg_high_water(const struct pg_session *s)
@@ -80,7 +76,8 @@ void pg_note_access(struct pg_session *s, enum cause cause)
 {
     session_access(&s->base, &(struct access_line){.server = s->server ? &s->server->base : NULL,
                                                    .waiter = &s->waiter,
-                                                   .cause = cause});
+                                                   .cause = cause ? cause : s->told});
+    s->told = CAUSE_NONE;
 }
 
 void pg_exchange_over(struct pg_session *s)
@@ -115,7 +112,7 @@ void pg_give_back(struct pg_session *s, enum cause cause)
     struct server *sv = &ps->base;
     pg_rename_unlink(s);
     s->server = NULL;
-    if (pg_keeps_server(s))
+    if (pg_keeps_server(s) || pg_follow_owes(s))
         ps->reset_needed = true;
     if (pg_at_boundary(&s->framer))
         pool_give_back(&sv);
@@ -233,100 +230,6 @@ static void on_drained(struct session *base)
         io_resume(&s->server->base.io);
 }
 
-/* Towards a peer that leaves anything unsent: what it has not taken. */
-static size_t untaken(const struct io *io)
-{
-    return io_unsent(io) ? io_untaken(io) : 0;
-}
-
-static size_t untaken_by_server(const struct pg_session *s)
-{
-    return s->server ? untaken(&s->server->base.io) : 0;
-}
-
-void pg_watch_stall(struct pg_session *s)
-{
-    s->stall_client = (uint32_t)untaken(&s->base.io);
-    s->stall_server = (uint32_t)untaken_by_server(s);
-    pg_set_deadline(s, PG_DEADLINE_STALL,
-                    pool_conf(session_pool(&s->base))->timeouts.write_stall_ms);
-}
-
-static void on_stall(struct pg_session *s)
-{
-    unsigned long long ms = pool_conf(session_pool(&s->base))->timeouts.write_stall_ms;
-    size_t client = untaken(&s->base.io), server = untaken_by_server(s);
-    struct err err;
-    if (client && client >= s->stall_client) {
-        err_set(&err, CAUSE_WRITE_STALL, STAGE_CLIENT, 0,
-                "the client took nothing for %llu ms (timeouts.write_stall)", ms);
-        session_close(&s->base, &err);
-    } else if (server && server >= s->stall_server) {
-        err_set(&err, CAUSE_WRITE_STALL, STAGE_EXCHANGE, 0,
-                "the server took nothing for %llu ms (timeouts.write_stall)", ms);
-        pg_lose_server(s, &err, OUTCOME_DROP_TIMEOUT);
-    } else if (client || server) {
-        pg_watch_stall(s);
-    }
-}
-
-static void on_deadline(struct session *base)
-{
-    struct pg_session *s = pg_session_of(base);
-    const struct timeouts_conf *t = &pool_conf(session_pool(base))->timeouts;
-    enum pg_deadline kind = s->deadline;
-    struct err err;
-    s->deadline = PG_DEADLINE_NONE;
-    switch (kind) {
-    case PG_DEADLINE_NONE:
-        return;
-    case PG_DEADLINE_LOGIN:
-        err_set(&err, CAUSE_CLIENT_TIMEOUT, STAGE_CLIENT, 0, "not logged in within %llu ms",
-                (unsigned long long)t->client_login_ms);
-        pg_refuse(s, &err, NULL);
-        return;
-    case PG_DEADLINE_REQUEST:
-        if (!s->server || !pg_flow_is_busy(&s->server->flow))
-            return;
-        if (io_unsent(&base->io) > pg_high_water(s)) {
-            pg_watch_stall(s); /* it is the client that holds things up */
-            return;
-        }
-        s->cancelled = true;
-        (void)pg_cancel(s->server);
-        pg_set_deadline(s, PG_DEADLINE_CANCEL,
-                        pool_conf(session_pool(base))->check.timeout_ms + 1000);
-        return;
-    case PG_DEADLINE_CANCEL:
-        err_set(&err, CAUSE_REQUEST_TIMEOUT, STAGE_EXCHANGE, 0,
-                "the server answers neither the statement nor its cancellation");
-        if (s->server)
-            pg_lose_server(s, &err, OUTCOME_DROP_TIMEOUT);
-        return;
-    case PG_DEADLINE_IDLE_TX:
-        err_set(&err, CAUSE_IDLE_TIMEOUT, STAGE_CLIENT, 0,
-                "idle in a transaction for %llu ms (timeouts.idle_transaction)",
-                (unsigned long long)t->idle_transaction_ms);
-        pg_refuse(s, &err, "25P03");
-        return;
-    case PG_DEADLINE_IDLE:
-        err_set(&err, CAUSE_CLIENT_TIMEOUT, STAGE_CLIENT, 0,
-                "idle for %llu ms (timeouts.client_idle)", (unsigned long long)t->client_idle_ms);
-        pg_refuse(s, &err, NULL);
-        return;
-    case PG_DEADLINE_STALL:
-        on_stall(s);
-        return;
-    case PG_DEADLINE_SETTING:
-        err_set(&err, CAUSE_REQUEST_TIMEOUT, STAGE_EXCHANGE, 0,
-                "the server did not take the client's settings within %llu ms (check.timeout)",
-                (unsigned long long)pool_conf(session_pool(base))->check.timeout_ms);
-        if (s->server)
-            pg_lose_server(s, &err, OUTCOME_DROP_TIMEOUT);
-        return;
-    }
-}
-
 static void on_open(struct session *base)
 {
     struct pg_session *s = pg_session_of(base);
@@ -411,7 +314,7 @@ const struct relay_ops postgres_relay = {
     .open = on_open,
     .on_readable = pg_client_readable,
     .on_drained = on_drained,
-    .on_deadline = on_deadline,
+    .on_deadline = pg_on_deadline,
     .drain = on_drain,
     .fini = on_fini,
     .describe = pg_describe,

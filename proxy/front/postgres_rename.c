@@ -39,6 +39,7 @@ struct pg_client_statements *rename_statements(struct pg_session *s)
 void rename_pending_free(struct pg_session *s, struct pending *p)
 {
     s->renaming--;
+    s->statements->pending_bytes -= p->bytes;
     list_remove(&p->node);
     pg_statement_drop(&p->st);
     free(p);
@@ -61,6 +62,8 @@ static struct pending *enlist(struct pg_session *s, struct list *l, enum pg_toke
     p->batch = s->server->flow.ends_sent;
     p->nth = ++s->statements->nth;
     p->number = number;
+    p->bytes = (uint32_t)name.n + (st && st->refs == 1 ? st->n : 0);
+    s->statements->pending_bytes += p->bytes;
     p->st = st ? pg_statement_again(st) : NULL;
     p->n = (uint32_t)name.n;
     if (name.n)
@@ -274,13 +277,14 @@ static enum pg_named deallocate(struct pg_session *s, const struct pg_msg *m, st
     return told(s, m);
 }
 
-void rename_deallocated(struct pg_session *s)
+bool rename_deallocated(struct pg_session *s)
 {
     struct pending *d = s->statements ? rename_pending_first(&s->statements->deallocs) : NULL;
     if (!d)
-        return;
+        return false;
     pg_names_remove(s->statements->names, span_of(d->name, d->n));
     rename_pending_free(s, d);
+    return true;
 }
 
 /* ---- the client's messages ---- */
@@ -299,14 +303,17 @@ static enum pg_named parse_named(struct pg_session *s, const struct pg_msg *m, s
         return PG_NAMED_FULL;
     if (st) { /* the server says that there is one of that name already */
         struct pg_prepared *p = ensure(s, o, st);
-        if (!p || !rename_pending_add(s, PG_TOKEN_NAMED, 0, name, st))
+        struct pending *wait =
+            p ? rename_pending_add(s, PG_TOKEN_NAMED, p->number, name, st) : NULL;
+        if (!wait)
             return PG_NAMED_NO_MEMORY;
+        wait->again = true;
         put_renamed(o, m, name, to, pg_prepared_name(p->number, to));
         pg_flow_renamed(&ps->flow, PG_TOKEN_NAMED);
         return PG_NAMED_SENT;
     }
-    if (pg_names_count(c->names) >= limits->statements ||
-        pg_names_bytes(c->names) + body.n > limits->statement_bytes)
+    if (pg_names_count(c->names) + s->renaming >= limits->statements ||
+        pg_names_bytes(c->names) + c->pending_bytes + body.n > limits->statement_bytes)
         return PG_NAMED_TOO_MANY;
     struct pg_route *route = s->base.route->state;
     st = pg_statement_take(route->statements, body);
@@ -415,7 +422,7 @@ enum pg_named pg_rename(struct pg_session *s, const struct pg_msg *m, struct pg_
     uint8_t kind;
     if (pg_flow_discards(flow))
         return PG_NAMED_PASS;
-    if (!pg_flow_room(flow))
+    if (s->renaming >= RENAMING_MAX || !pg_flow_room(flow))
         return PG_NAMED_FULL;
     switch (m->type) {
     case 'P':

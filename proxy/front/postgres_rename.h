@@ -11,6 +11,11 @@
 #include "proxy/front/postgres.h"
 #include "proxy/front/postgres_statements.h"
 
+/* Messages whose ends are waited for: looked through for each message, so there is a bound. A
+ * server keeps back 8 KiB of answers at most, which are less than this: waiting for some of them
+ * ends without a Sync or Flush, too. */
+enum { RENAMING_MAX = 4096 };
+
 /* Refers to nothing on any server. */
 #define NOWHERE "cp_0"
 
@@ -18,9 +23,11 @@ struct pending {
     struct list node;
     enum pg_token token;
     uint32_t number;         /* of the server's statement; 0: none */
+    bool again;              /* it should be there already: this fails */
     struct pg_statement *st; /* NAMED, PARSE_LOCAL: what the name is to mean */
     uint32_t batch;          /* sent in it, by pg_flow's ends_sent */
     uint32_t nth;            /* in the order of what was sent */
+    uint32_t bytes;          /* of memory that nobody else needs */
     uint32_t n;
     uint8_t name[];
 };
@@ -39,6 +46,7 @@ struct unnamed {
 struct pg_client_statements {
     struct pg_names *names;
     struct list pending;  /* in the order of pg_flow's renamed tokens */
+    size_t pending_bytes; /* of names and texts that are waited for */
     struct list deallocs; /* DEALLOCATE "name" under way */
     struct unnamed now;
     uint32_t before_of;   /* what the server at hand had before a Query that may be discarded */
@@ -61,8 +69,8 @@ const struct pending *rename_speaks_of(const struct list *l, struct span name);
 /* A message of n body bytes begins, with `head` of them here; the rest follows from elsewhere. */
 uint8_t *rename_put_head(struct pg_outbox *o, uint8_t type, size_t n, size_t head);
 void rename_put_parse(struct pg_outbox *o, const char *name, size_t name_n, struct span body);
-/* DEALLOCATE was done. */
-void rename_deallocated(struct pg_session *s);
+/* DEALLOCATE was done. False: of something that was sent as it is. */
+bool rename_deallocated(struct pg_session *s);
 
 /* ---- unnamed ---- */
 

@@ -21,7 +21,9 @@ static void settle(struct pg_session *s, bool well, bool failed)
         rename_pending_free(s, p);
         return;
     }
-    if (p->number)
+    if (p->again && well) /* somebody had taken it away; now it is not what others think it is */
+        pg_prepared_stale(s->server->prepared, p->number);
+    else if (p->number && !p->again)
         pg_prepared_settle(s->server->prepared, p->number, well);
     if (well && p->st)
         (void)pg_names_put(&c->names, name, p->st); /* without memory its next use is an error */
@@ -50,7 +52,8 @@ static void note_tag(struct pg_session *s, struct span body)
     if (body.n < 9 || (body.p[0] != 'D' && body.p[0] != 'd') || !pg_read_complete(body, &tag))
         return;
     if (span_eq(tag, SPAN_LIT("DEALLOCATE"))) {
-        rename_deallocated(s);
+        if (!rename_deallocated(s)) /* of what it prepared in SQL, or of "cp_7" */
+            pg_prepared_stale_all(s->server->prepared);
     } else if (span_eq(tag, SPAN_LIT("DEALLOCATE ALL")) || span_eq(tag, SPAN_LIT("DISCARD ALL"))) {
         pg_prepared_forget(s->server->prepared);
         if (s->statements)
@@ -126,11 +129,17 @@ static void note_error(struct pg_session *s, const struct pg_fields *f, uint32_t
     if (span_eq(f->sqlstate, SPAN_LIT("26000")) && number)
         pg_prepared_stale(s->server->prepared, number);
     if (!span_eq(f->sqlstate, SPAN_LIT("0A000")) ||
-        !span_starts(f->message, SPAN_LIT("cached plan must not change result type")) ||
-        !s->statements)
+        !span_eq(f->routine, SPAN_LIT("RevalidateCachedQuery")) || !s->statements)
         return;
     /* On other servers, too, the next use prepares it anew. */
     pg_prepared_unsettled(s->server->prepared, s->server->flow.ends_seen, outdated, s);
+}
+
+/* There is none; there is one already; it takes other parameters. */
+static bool speaks_of_statements(const struct pg_fields *f)
+{
+    return span_eq(f->sqlstate, SPAN_LIT("26000")) || span_eq(f->sqlstate, SPAN_LIT("42P05")) ||
+           span_eq(f->sqlstate, SPAN_LIT("08P01"));
 }
 
 bool pg_rename_error(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o)
@@ -139,7 +148,7 @@ bool pg_rename_error(struct pg_session *s, const struct pg_msg *m, struct pg_out
     uint32_t number = 0;
     if (!pg_read_error(m->body, &f))
         return false;
-    struct span ours = find_ours(f.message, &number);
+    struct span ours = speaks_of_statements(&f) ? find_ours(f.message, &number) : span_of(NULL, 0);
     note_error(s, &f, number);
     if (!ours.n || !m->whole)
         return false;

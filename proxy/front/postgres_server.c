@@ -23,6 +23,7 @@ static bool replace_cancel_error(struct pg_session *s, const struct pg_msg *m)
     err_set(&err, CAUSE_REQUEST_TIMEOUT, STAGE_EXCHANGE, 0,
             "the statement was cancelled: not done within %llu ms (timeouts.request)",
             (unsigned long long)pool_conf(session_pool(&s->base))->timeouts.request_ms);
+    s->told = CAUSE_REQUEST_TIMEOUT;
     session_error(&s->base, &err);
     pg_say_error(s, &err, "ERROR", NULL);
     s->dropping_body = !m->whole;
@@ -116,10 +117,13 @@ static bool walk_setting(struct pg_session *s, struct walk *w, const struct pg_m
     if (!done)
         return true;
     bool asked = s->asking;
+    const struct pg_server *ps = s->server;
     pg_settings_done(s);
-    w->linked_now = true;
+    if (s->base.closed || s->server != ps)
+        return false;
+    w->linked_now = s->state == PG_LINKED;
     w->ready = asked; /* what was asked for was the last thing before the server is free */
-    return !s->base.closed && s->state == PG_LINKED;
+    return true;
 }
 
 /* The statement that was made to fail did. */
@@ -133,6 +137,7 @@ static bool explain_refusal(struct pg_session *s, const struct pg_msg *m)
     err_set(&err, CAUSE_UNSUPPORTED, STAGE_CLIENT, 0,
             "%s would stay in the session (session_state: refuse)", s->refused);
     s->refused = NULL;
+    s->told = CAUSE_UNSUPPORTED;
     session_error(&s->base, &err);
     pg_say_error(s, &err, "ERROR", NULL);
     return true;
@@ -176,7 +181,10 @@ static bool walk_message(struct pg_session *s, struct walk *w, const struct pg_m
     } else if (m->type == 'Z') {
         s->resetting = false;
         pg_follow_ready(s);
+        if (s->server->flow.tx == PG_TX_IDLE)
+            pg_watch_transaction(s, true);
     } else if (m->type == 'E') {
+        pg_role_error(s->server, m->body);
         collect(w);
         drop = replace_error(s, w, m);
     }

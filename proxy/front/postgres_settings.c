@@ -19,26 +19,28 @@ void pg_sql_text(struct pg_out *o, const char *text)
     o->n += n;
 }
 
+/* In dollars: nothing in it needs an escape, which encodings with a backslash as the second half of
+ * a character would not survive. */
 void pg_sql_literal(struct pg_out *o, struct span v)
 {
-    if (o->cap - o->n < 2 * v.n + 4) {
+    char tag[] = "$cp0$";
+    const size_t n = sizeof tag - 1;
+    while (tag[3] <= '9' && memmem(v.p, v.n, tag, n - 1))
+        tag[3]++;
+    if (tag[3] > '9' || o->cap - o->n < v.n + 2 * n) {
         o->overflow = true;
         return;
     }
-    o->p[o->n++] = 'E';
-    o->p[o->n++] = '\'';
-    for (size_t i = 0; i < v.n; i++) {
-        if (v.p[i] == '\'' || v.p[i] == '\\')
-            o->p[o->n++] = v.p[i];
-        o->p[o->n++] = v.p[i];
-    }
-    o->p[o->n++] = '\'';
+    pg_sql_text(o, tag);
+    if (v.n)
+        memcpy(o->p + o->n, v.p, v.n);
+    o->n += v.n;
+    pg_sql_text(o, tag);
 }
 
-static void put_setting(struct pg_out *o, bool *first, struct span name, const struct span *value)
+static void put_setting(struct pg_out *o, struct span name, const struct span *value)
 {
-    pg_sql_text(o, *first ? "SELECT " : ", ");
-    *first = false;
+    pg_sql_text(o, o->n == 0 ? "SELECT " : ", ");
     pg_sql_text(o, "pg_catalog.set_config(");
     pg_sql_literal(o, name);
     pg_sql_text(o, ", ");
@@ -49,27 +51,45 @@ static void put_setting(struct pg_out *o, bool *first, struct span name, const s
     pg_sql_text(o, ", false)");
 }
 
-/* What must be set on the server for this client; false: nothing, or (overflow) too much. */
-static bool make_settings(const struct pg_session *s, struct pg_out *o)
+static bool is_role(struct span name)
+{
+    return span_ieq(name, SPAN_LIT("role"));
+}
+
+/* What the client does not want goes back to what the login has. */
+static void put_resets(const struct pg_session *s, struct pg_out *o)
 {
     const struct pg_params *want = s->params, *have = s->server->params;
     struct span name, value, other;
-    bool first = true;
-    for (size_t i = 0; i < pg_params_count(want); i++) {
-        pg_params_at(want, i, &name, &value);
-        if (pg_param_reported_only(name) ||
-            (pg_params_get(have, name, &other) && span_eq(value, other)))
-            continue;
-        put_setting(o, &first, name, &value);
-    }
     for (size_t i = 0; i < pg_params_count(have); i++) {
         pg_params_at(have, i, &name, &value);
-        if (pg_param_reported_only(name) || pg_params_get(want, name, &other))
-            continue;
-        put_setting(o, &first, name,
-                    pg_params_get(s->server->origin, name, &other) ? &other : NULL);
+        if (!pg_param_reported_only(name) && !is_role(name) && !pg_params_get(want, name, &other))
+            put_setting(o, name, pg_params_get(s->server->origin, name, &other) ? &other : NULL);
     }
-    return !first;
+}
+
+/*
+ * What must be set on the server for this client; false: nothing, or (overflow) too much. It is
+ * done as the login: a role may lack the rights, so it is left first and taken last.
+ */
+static bool make_settings(const struct pg_session *s, struct pg_out *o)
+{
+    const struct pg_params *want = s->params, *have = s->server->params;
+    const struct span role = SPAN_LIT("role");
+    struct span name, value, other;
+    if (pg_params_get(have, role, &other))
+        put_setting(o, role, NULL);
+    for (size_t i = 0; i < pg_params_count(want); i++) {
+        pg_params_at(want, i, &name, &value);
+        if (pg_param_reported_only(name) || is_role(name) ||
+            (pg_params_get(have, name, &other) && span_eq(value, other)))
+            continue;
+        put_setting(o, name, &value);
+    }
+    put_resets(s, o);
+    if (pg_params_get(want, role, &value))
+        put_setting(o, role, &value);
+    return o->n > 0;
 }
 
 bool pg_settings_send(struct pg_session *s, const struct pg_out *text)
@@ -90,13 +110,38 @@ bool pg_settings_send(struct pg_session *s, const struct pg_out *text)
     return true;
 }
 
-/* What the client wants is sent to the server, if it must be. False: it cannot be sent. */
+/* The server reads a query in the encoding that it is set to at that moment. */
+static bool is_plain(struct span text)
+{
+    for (size_t i = 0; i < text.n; i++)
+        if (text.p[i] >= 0x80)
+            return false;
+    return true;
+}
+
+static bool wants_other_encoding(const struct pg_session *s, struct span *want)
+{
+    const struct span name = SPAN_LIT("client_encoding");
+    struct span have;
+    return pg_params_get(s->params, name, want) &&
+           !(pg_params_get(s->server->params, name, &have) && span_eq(have, *want));
+}
+
+/* What the client wants is sent to the server, if it must be: if that is more than plain letters in
+ * another encoding than the server's, the encoding first. False: it cannot be sent. */
 static bool set_server(struct pg_session *s)
 {
     uint8_t buf[PG_PARAMS_BYTES * 2];
     struct pg_out text = pg_out_of(buf, sizeof buf);
+    struct span encoding;
     if (pg_params_same(s->params, s->server->params) || !make_settings(s, &text))
         return true;
+    bool first = !s->encoded && !is_plain(pg_out_span(&text)) && wants_other_encoding(s, &encoding);
+    if (first) {
+        text = pg_out_of(buf, sizeof buf);
+        put_setting(&text, SPAN_LIT("client_encoding"), &encoding);
+    }
+    s->encoded = first;
     return pg_settings_send(s, &text);
 }
 
@@ -105,7 +150,9 @@ void pg_link_up(struct pg_session *s)
     struct server *sv = s->waiter.server;
     s->waiter.server = NULL;
     s->server = pg_server_of(sv);
-    s->within = false;
+    s->within = s->encoded = false;
+    if (!s->renames)
+        s->server->unnamed_of = 0; /* nobody will note what becomes of it */
     if (!s->startup)
         s->startup = pg_params_take(s->params);
     if (!set_server(s)) {
@@ -128,7 +175,27 @@ bool pg_settings_again(struct pg_session *s)
     if (pg_params_same(s->params, s->server->params) || s->server->flow.tx == PG_TX_FAILED)
         return false;
     s->within = true;
+    s->encoded = false;
     return set_server(s) && s->state == PG_SETTING;
+}
+
+/*
+ * What others left on the server may be the reason (a statement_timeout, say): it is reset, and the
+ * client gets a server as it is after login, or another one to be reset.
+ */
+static void settings_failed(struct pg_session *s)
+{
+    struct pg_server *ps = s->server;
+    struct err err = s->waiter.err;
+    bool others = !s->within && !pg_params_same(ps->params, ps->origin);
+    ps->reset_needed = true;
+    pg_give_back(s, others ? CAUSE_NONE : err.cause);
+    if (!others) {
+        pg_refuse(s, &err, "22023");
+        return;
+    }
+    pg_become(s, PG_IDLE);
+    pg_relay_input(s);
 }
 
 /* Our own settings were answered. */
@@ -137,15 +204,25 @@ void pg_settings_done(struct pg_session *s)
     struct pg_server *ps = s->server;
     if (s->asking) {
         pg_follow_asked(s);
-        pg_become(s, PG_LINKED);
+        if (!s->base.closed)
+            pg_become(s, PG_LINKED);
         return;
     }
     if (ps->check_failed) {
-        struct err err = s->waiter.err;
-        pg_give_back(s, err.cause);
-        pg_refuse(s, &err, "22023");
+        settings_failed(s);
         return;
     }
+    if (s->encoded) { /* the rest */
+        if (!set_server(s)) {
+            err_set(&s->waiter.err, CAUSE_TOO_LARGE, STAGE_EXCHANGE, 0,
+                    "too many settings for one server");
+            settings_failed(s);
+            return;
+        }
+        if (pg_flow_is_busy(&ps->flow))
+            return;
+    }
+    s->encoded = false;
     /* Now it is what the client wants; what the server reports counts in the server's spelling. */
     struct span name, value, other;
     for (size_t i = 0; i < pg_params_count(s->params); i++) {
@@ -241,7 +318,9 @@ static bool note_parameter(struct pg_session *s, struct span name, struct span v
     bool fits = pg_params_set(&ps->params, name, value);
     if (before != pg_params_planning(ps->params)) /* who can tell which came first */
         pg_prepared_unsettled(ps->prepared, ps->flow.ends_seen, NULL, NULL);
-    if (!fits)
+    if (fits)
+        pg_role_reported(ps, name, value);
+    else
         server_retire(&ps->base, OUTCOME_DROP_DIRTY);
     return fits;
 }

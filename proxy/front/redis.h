@@ -234,7 +234,7 @@ void redis_access_write(struct redis_client *c, const struct redis_request *r, e
 static inline void redis_access(struct redis_client *c, const struct redis_request *r,
                                 enum cause cause)
 {
-    if (log_access_on(redis_loop(c)->log, cause != CAUSE_NONE))
+    if (session_access_on(&c->base, cause != CAUSE_NONE))
         redis_access_write(c, r, cause);
 }
 

@@ -3,6 +3,7 @@
  * What a Redis client waits for, and for how long: one timer, set for the earliest of all
  * deadlines.
  */
+#include "health/deadline.h"
 #include "pools/pool.h"
 #include "proxy/front/redis.h"
 
@@ -18,37 +19,34 @@ static struct redis_request *first_request(const struct redis_client *c)
 }
 
 /*
- * When the first request's time is over; UINT64_MAX: never. Requests behind it come to be first.
- * While a reply comes in pieces, each has that time anew, and a client that does not take them is
- * stall_due()'s.
+ * When the first request's time is over. Requests behind it come to be first. While a reply comes
+ * in pieces, each has that time anew, and a client that does not take them is stall_due()'s.
  */
 static uint64_t request_due(const struct redis_client *c)
 {
     const struct redis_request *r = first_request(c);
-    uint64_t ms = timeouts_of(c)->request_ms;
-    if (!r || r->state != REDIS_REQ_FLYING || r->slot.blocking || !ms ||
+    if (!r || r->state != REDIS_REQ_FLYING || r->slot.blocking ||
         (r->call.open && io_unsent(&c->base.io)))
-        return UINT64_MAX;
-    return r->since_ms + ms;
+        return 0;
+    return deadline_after(r->since_ms, timeouts_of(c)->request_ms);
 }
 
 static uint64_t login_due(const struct redis_client *c)
 {
     bool in = c->state != REDIS_TLS && c->session.authenticated;
-    return in ? UINT64_MAX : c->base.since_ms + timeouts_of(c)->client_login_ms;
+    return in ? 0 : deadline_after(c->base.since_ms, timeouts_of(c)->client_login_ms);
 }
 
 static uint64_t idle_due(const struct redis_client *c)
 {
-    uint64_t ms = timeouts_of(c)->client_idle_ms;
-    bool idle = ms && list_empty(&c->requests) && !redis_session_subscribed(&c->session);
-    return idle ? c->active_ms + ms : UINT64_MAX;
+    bool idle = list_empty(&c->requests) && !redis_session_subscribed(&c->session);
+    return idle ? deadline_after(c->active_ms, timeouts_of(c)->client_idle_ms) : 0;
 }
 
 static uint64_t stall_due(const struct redis_client *c)
 {
-    uint64_t ms = timeouts_of(c)->write_stall_ms;
-    return ms && io_unsent(&c->base.io) ? c->moved_ms + ms : UINT64_MAX;
+    bool stalled = io_unsent(&c->base.io);
+    return stalled ? deadline_after(c->moved_ms, timeouts_of(c)->write_stall_ms) : 0;
 }
 
 /*
@@ -57,15 +55,14 @@ static uint64_t stall_due(const struct redis_client *c)
  */
 static uint64_t jam_due(const struct redis_client *c)
 {
-    uint64_t ms = timeouts_of(c)->write_stall_ms;
     bool jammed = c->stalled && c->base.io.paused && c->carry.len > REDIS_CARRY_HIGH;
-    return ms && jammed ? c->passed_ms + ms : UINT64_MAX;
+    return jammed ? deadline_after(c->passed_ms, timeouts_of(c)->write_stall_ms) : 0;
 }
 
 /* The pause before another try. */
 static uint64_t again_due(const struct redis_client *c)
 {
-    return c->again_ms && c->state == REDIS_FREE ? c->again_ms : UINT64_MAX;
+    return c->state == REDIS_FREE ? c->again_ms : 0;
 }
 
 /* Does the client take what it is told? */
@@ -78,20 +75,16 @@ void redis_note_progress(struct redis_client *c)
     c->moved_ms = loop_now(redis_loop(c));
 }
 
-static uint64_t sooner(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* The timer is left alone while it fires early enough: requests come and go without touching it. */
 void redis_arm(struct redis_client *c)
 {
     uint64_t due = c->end_ms;
     if (c->state != REDIS_ENDING) {
-        due = sooner(sooner(request_due(c), login_due(c)), sooner(idle_due(c), stall_due(c)));
-        due = sooner(due, sooner(jam_due(c), again_due(c)));
+        due = deadline_earlier(request_due(c), login_due(c));
+        due = deadline_earlier(due, deadline_earlier(idle_due(c), stall_due(c)));
+        due = deadline_earlier(due, deadline_earlier(jam_due(c), again_due(c)));
     }
-    if (due == UINT64_MAX || (c->armed_ms && c->armed_ms <= due))
+    if (!due || (c->armed_ms && c->armed_ms <= due))
         return;
     uint64_t now = loop_now(redis_loop(c));
     c->armed_ms = due;
@@ -107,7 +100,7 @@ static void close_late(struct redis_client *c, enum cause cause, const char *wha
 
 static void time_out_requests(struct redis_client *c, uint64_t now)
 {
-    while (!c->doomed && request_due(c) <= now) {
+    while (!c->doomed && deadline_passed(request_due(c), now)) {
         if (c->state != REDIS_OWN) {
             redis_time_out(c, first_request(c));
             continue;
@@ -128,14 +121,14 @@ void redis_on_deadline(struct session *base)
     redis_note_progress(c);
     if (c->state == REDIS_ENDING) {
         session_close(base, redis_why(c));
-    } else if (login_due(c) <= now) {
+    } else if (deadline_passed(login_due(c), now)) {
         close_late(c, CAUSE_CLIENT_TIMEOUT, "not logged in within", t->client_login_ms);
-    } else if (stall_due(c) <= now) {
+    } else if (deadline_passed(stall_due(c), now)) {
         close_late(c, CAUSE_WRITE_STALL, "the client took nothing for", t->write_stall_ms);
-    } else if (jam_due(c) <= now) {
+    } else if (deadline_passed(jam_due(c), now)) {
         close_late(c, CAUSE_WRITE_STALL, "its commands could not be passed on for",
                    t->write_stall_ms);
-    } else if (idle_due(c) <= now) {
+    } else if (deadline_passed(idle_due(c), now)) {
         close_late(c, CAUSE_CLIENT_TIMEOUT, "idle for", t->client_idle_ms);
     } else {
         time_out_requests(c, now);

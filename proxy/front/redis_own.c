@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 
+#include "health/deadline.h"
 #include "pools/ledger.h"
 #include "pools/pool.h"
 #include "proxy/front/redis.h"
@@ -91,9 +92,9 @@ static void refuse_held(struct redis_client *c)
 static void ask_own(struct redis_client *c)
 {
     uint64_t request_ms = pool_conf(session_pool(&c->base))->timeouts.request_ms;
-    bool bounded = request_ms && !c->hold->slot.blocking;
+    bool bounded = !c->hold->slot.blocking;
     c->work->waiter.exclusive = true;
-    c->work->waiter.due_ms = bounded ? loop_now(redis_loop(c)) + request_ms : 0;
+    c->work->waiter.due_ms = bounded ? deadline_after(loop_now(redis_loop(c)), request_ms) : 0;
     redis_become(c, REDIS_ASKING_OWN);
     switch (pool_lease(session_pool(&c->base), &c->work->waiter)) {
     case LEASE_GRANTED:

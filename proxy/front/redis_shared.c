@@ -9,6 +9,7 @@
  *
  * All tries of a request share the time of one (timeouts.request, from when it was sent first).
  */
+#include "health/deadline.h"
 #include "pools/ledger.h"
 #include "pools/pool.h"
 #include "proxy/front/redis.h"
@@ -38,14 +39,12 @@ static void take_lease(struct redis_client *c)
 static uint64_t lease_due(const struct redis_client *c)
 {
     uint64_t request_ms = conf_of(c)->timeouts.request_ms;
-    if (!request_ms)
-        return 0;
     LIST_EACH(n, &c->requests) {
         const struct redis_request *r = OWNER(n, struct redis_request, node);
         if (r->state == REDIS_REQ_QUEUED && r->tries > 0)
-            return r->since_ms + request_ms;
+            return deadline_after(r->since_ms, request_ms);
     }
-    return loop_now(redis_loop(c)) + request_ms;
+    return deadline_after(loop_now(redis_loop(c)), request_ms);
 }
 
 enum lease_result redis_ask_shared(struct redis_client *c)

@@ -24,13 +24,12 @@ struct relay_ops {
     size_t session_size;
 
     /* What logging in needs beyond the configuration (verifiers), derived once per load and shared
-     * by
-       all workers, never changed. NULL and *err on failure; NULL slot: nothing. */
+     * by all workers, never changed. NULL and *err on failure; NULL slot: nothing. */
     void *(*guard_new)(const struct front_conf *front, const struct pool_conf *pool,
                        struct err *err);
     void (*guard_free)(void *guard);
 
-    /* What the relay keeps per route (one pool on one worker), in route_state(). May be NULL
+    /* What the relay keeps per route (one pool on one worker), in its `state`. May be NULL
      * slots. */
     void *(*state_new)(void);
     void (*state_free)(void *state);
@@ -47,8 +46,7 @@ struct relay_ops {
     /* No new exchanges: close as soon as nothing is open, in the protocol's words. */
     void (*drain)(struct session *s);
     /* The session ends now: say why if it can be said, let go of leases and waiters. The io is
-     * closed
-       and memory freed after this. err NULL: an orderly end. */
+     * closed and memory freed after this. err NULL: an orderly end. */
     void (*fini)(struct session *s, const struct err *err);
 
     /* Fills what front does not know of a client, for admin. May be NULL. */

@@ -81,9 +81,14 @@ struct access_line {
     uint64_t bytes_in, bytes_out; /* from the client, to the client */
 };
 void session_access_write(struct session *s, const struct access_line *line);
+/* May there be something to write? Also where only slow exchanges are (the pool's log.slow). */
+static inline bool session_access_on(const struct session *s, bool failed)
+{
+    return log_access_on(s->io.loop->log, failed) || pool_conf(session_pool(s))->log.slow_ms > 0;
+}
 static inline void session_access(struct session *s, const struct access_line *line)
 {
-    if (log_access_on(s->io.loop->log, line->cause != CAUSE_NONE))
+    if (session_access_on(s, line->cause != CAUSE_NONE))
         session_access_write(s, line);
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The access log: one line an exchange, through the ring of the worker, so that a log that nobody
- * reads costs lines and not time. Every line has the same fields in the same order; docs/admin.md
- * describes them.
+ * reads costs lines and not time. Every line has the same fields in the same order, and slow=yes at
+ * its end if it took longer than the pool's log.slow; docs/admin.md describes them.
  */
 #include <stdio.h>
 
@@ -32,11 +32,10 @@ static void measure(struct access_line *line)
     const struct waiter *w = line->waiter;
     if (!w)
         return;
-    if (!sv) {
-        line->wait_us = since(loop_usec(), w->since_us);
+    uint64_t until = sv ? sv->leased_us : loop_usec();
+    line->wait_us = w->since_us ? since(until, w->since_us) : 0;
+    if (!sv)
         return;
-    }
-    line->wait_us = since(sv->leased_us, w->since_us);
     line->exchange_us = since(loop_usec(), sv->leased_us);
     line->bytes_in = sv->lease_in;
     line->bytes_out = sv->lease_out;
@@ -48,13 +47,17 @@ void session_access_write(struct session *s, const struct access_line *asked)
     char peer[64], user[USER_MAX];
     const struct server *sv = line.server;
     measure(&line);
+    uint64_t slow_ms = pool_conf(s->route->pool)->log.slow_ms;
+    bool slow = slow_ms && line.exchange_us > slow_ms * 1000;
+    if (!slow && !log_access_on(session_loop(s)->log, line.cause != CAUSE_NONE))
+        return;
     log_exchange(session_loop(s)->log,
                  "pool=%s kind=%s conn=%u client=%s user=\"%s\" lease=%u server=%u endpoint=%s "
-                 "wait_us=%llu exchange_us=%llu bytes_in=%llu bytes_out=%llu outcome=%s",
+                 "wait_us=%llu exchange_us=%llu bytes_in=%llu bytes_out=%llu outcome=%s%s",
                  pool_ledger(s->route->pool)->name, s->gate->conf->kind_name, s->id,
                  session_peer(s, peer, sizeof peer), user_text(line.user, user),
                  sv ? sv->lease_no : 0, sv ? sv->id : 0, sv ? sv->endpoint->label : "-",
                  (unsigned long long)line.wait_us, (unsigned long long)line.exchange_us,
                  (unsigned long long)line.bytes_in, (unsigned long long)line.bytes_out,
-                 line.cause == CAUSE_NONE ? "ok" : cause_word(line.cause));
+                 line.cause == CAUSE_NONE ? "ok" : cause_word(line.cause), slow ? " slow=yes" : "");
 }

@@ -214,7 +214,7 @@ struct http_parser;
 
 /*
  * About 200 bytes; memory for a head is taken with its first byte and given back by reset,
- * drop_head or free, so that an idle connection holds none. NULL when out of memory.
+ * http_parser_drop_head() or free, so that an idle connection holds none. NULL when out of memory.
  */
 MUST_USE struct http_parser *http_parser_new(enum http_kind kind, const struct http_limits *limits);
 void http_parser_free(struct http_parser *p); /* NULL is allowed */

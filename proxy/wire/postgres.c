@@ -85,8 +85,9 @@ enum pg_step pg_next_slow(struct pg_framer *f, const struct pg_whole *whole, str
     uint32_t length = pg_be32(in.p + 1);
     if (length < 4)
         return bad(f, err, CAUSE_NONE, type, length, "impossible length");
-    if (length > PG_LENGTH_MAX)
-        return bad(f, err, CAUSE_TOO_LARGE, type, length, "message too large");
+    if (length > PG_LENGTH_MAX) /* from a server: it is none, or has lost count */
+        return bad(f, err, f->side == PG_SIDE_SERVER ? CAUSE_NONE : CAUSE_TOO_LARGE, type, length,
+                   "message too large");
     uint32_t len = length - 4;
     bool must_be_whole = pg_set_has(&whole->types, type);
     if (must_be_whole && len > whole->max)
@@ -105,20 +106,4 @@ enum pg_step pg_next_slow(struct pg_framer *f, const struct pg_whole *whole, str
                            .raw = {in.p, PG_HEADER + (size_t)take},
                            .body = {in.p + PG_HEADER, take}};
     return PG_MESSAGE;
-}
-
-size_t pg_run(const struct pg_framer *f, uint8_t type, struct span in, uint32_t *count)
-{
-    size_t at = 0;
-    *count = 0;
-    if (f->left > 0)
-        return 0;
-    while (in.n - at >= PG_HEADER && in.p[at] == type) {
-        uint32_t length = pg_be32(in.p + at + 1);
-        if (length < 4 || length > PG_LENGTH_MAX || length > in.n - at - 1)
-            break;
-        at += 1 + (size_t)length;
-        ++*count;
-    }
-    return at;
 }

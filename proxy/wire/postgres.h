@@ -8,8 +8,11 @@
  *     postgres_startup.h  the untyped packets before that
  *     postgres_read.h     what a message's body says
  *     postgres_write.h    messages of our own
- *     postgres_text.h     the first words of a query
+ *     postgres_text.h     the first words of a query: transaction control, what it leaves behind
+ *     postgres_scan.h     under that: blanks, comments and words of SQL
  *     postgres_flow.h     what answers are due; when a server is free
+ *     postgres_queue.h    under that: what was asked, in order
+ *     postgres_swallow.h  what is due to a client whose request gets no server
  *
  * A typed message is: type (1 byte), length (4 bytes, counts itself), body. Most messages are only
  * passed on, so the framer hands out what has arrived of them; types in the caller's `pg_whole` set
@@ -134,10 +137,3 @@ static inline enum pg_step pg_next(struct pg_framer *f, const struct pg_whole *w
     }
     return pg_next_slow(f, whole, in, out, err);
 }
-
-/*
- * How many bytes at the start of `in` are complete messages of `type` (rows, copy data), and how
- * many messages that is. 0 when in the middle of a message. For handing a long run to the peer and
- * to pg_flow at once instead of one by one.
- */
-size_t pg_run(const struct pg_framer *f, uint8_t type, struct span in, uint32_t *count);

@@ -197,6 +197,14 @@ void pg_flow_renamed(struct pg_flow *f, enum pg_token token)
     f->requests++;
 }
 
+bool pg_flow_copy_ends(const struct pg_flow *f)
+{
+    for (uint32_t i = 0; f->copy == PG_COPY_IN && i < pg_queue_cells(&f->queue); i++)
+        if (pg_queue_cell(&f->queue, i) == PG_TOKEN_COPY_END)
+            return true;
+    return false;
+}
+
 enum pg_token pg_flow_local(struct pg_flow *f)
 {
     enum pg_token token = pg_queue_front(&f->queue);

@@ -92,6 +92,9 @@ static inline bool pg_flow_discards(const struct pg_flow *f)
     return f->skipping || f->doubt_open || f->lost || f->copy == PG_COPY_IN ||
            f->copy == PG_COPY_BOTH;
 }
+/* COPY FROM STDIN has its end, and what came of it is not known yet: whether it is discarded what
+ * comes now depends on that. */
+bool pg_flow_copy_ends(const struct pg_flow *f);
 /* Is a _LOCAL token in front? It is taken out, and its answer is due to the client now. NONE: no.
  * Ask after every pg_flow_server() and pg_flow_renamed(). */
 enum pg_token pg_flow_local(struct pg_flow *f);

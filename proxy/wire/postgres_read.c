@@ -82,6 +82,9 @@ bool pg_read_error(struct span body, struct pg_fields *out)
         case 'H':
             out->hint = value;
             break;
+        case 'R':
+            out->routine = value;
+            break;
         default: /* position, context, source line: passed on, not read */
             break;
         }

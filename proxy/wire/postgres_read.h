@@ -42,6 +42,7 @@ struct pg_fields {
     struct span message;  /* M */
     struct span detail;   /* D */
     struct span hint;     /* H */
+    struct span routine;  /* R: the function in the server's source that said it */
 };
 /* A body that is cut off is read as far as it goes (the fields stand in this order). Never true
  * without a five-character sqlstate and a severity. */

@@ -49,12 +49,6 @@ struct pg_text pg_text_look(struct span text)
     return (struct pg_text){PG_VERB_OTHER, false, false};
 }
 
-bool pg_text_is(struct span text, const char *word)
-{
-    struct pg_scan s = pg_scan_of(text);
-    return pg_scan_accept(&s, word);
-}
-
 /* A name behind a keyword: quoted, or folded as the server folds plain letters. */
 static size_t take_name(struct pg_scan *s, uint8_t *name, size_t cap)
 {

@@ -27,9 +27,6 @@ struct pg_text {
  * query (cut off), use `verb` and not `single`. */
 struct pg_text pg_text_look(struct span text);
 
-/* Is the first word of the query `word` (upper case)? */
-bool pg_text_is(struct span text, const char *word);
-
 /* DEALLOCATE [PREPARE] name, and nothing else: the name as the server reads it (folded to lower
  * case unless quoted) into `name`, its length. 0: it is something else, or does not fit. */
 size_t pg_text_deallocate(struct span text, uint8_t *name, size_t cap);

@@ -14,6 +14,19 @@ static struct pg_trace setting(struct span name)
     return (struct pg_trace){.leaves = PG_LEAVES_SETTING, .name = name};
 }
 
+/* A word of the grammar; as the first half of "local.tenant" it is none. */
+static bool keyword(struct pg_scan *s, const char *word)
+{
+    struct pg_scan ahead = *s;
+    if (!pg_scan_accept(&ahead, word))
+        return false;
+    struct pg_scan behind = ahead;
+    if (pg_scan_char(&behind, '.'))
+        return false;
+    *s = ahead;
+    return true;
+}
+
 /* Settings that have words of their own. */
 static struct span special_name(struct pg_scan *s)
 {
@@ -25,8 +38,7 @@ static struct span special_name(struct pg_scan *s)
         {"XML", "OPTION", "xmloption"},
     };
     for (size_t i = 0; i < ARRAY_LEN(forms); i++)
-        if (pg_scan_accept(s, forms[i].word) &&
-            (!forms[i].next || pg_scan_accept(s, forms[i].next)))
+        if (keyword(s, forms[i].word) && (!forms[i].next || pg_scan_accept(s, forms[i].next)))
             return span_str(forms[i].name);
     return span_of(NULL, 0);
 }
@@ -58,10 +70,9 @@ static struct pg_trace trace_set(struct pg_scan *s)
 {
     const struct pg_trace nothing = {.leaves = PG_LEAVES_NOTHING};
     const struct pg_trace something = {.leaves = PG_LEAVES_SETTINGS};
-    if (pg_scan_accept(s, "LOCAL") || pg_scan_accept(s, "TRANSACTION") ||
-        pg_scan_accept(s, "CONSTRAINTS"))
+    if (keyword(s, "LOCAL") || keyword(s, "TRANSACTION") || keyword(s, "CONSTRAINTS"))
         return nothing;
-    if (pg_scan_accept(s, "SESSION")) {
+    if (keyword(s, "SESSION")) {
         if (pg_scan_accept(s, "CHARACTERISTICS"))
             return (struct pg_trace){.leaves = PG_LEAVES_CHARACTERISTICS};
         if (pg_scan_accept(s, "AUTHORIZATION"))
@@ -81,11 +92,15 @@ static struct pg_trace trace_reset(struct pg_scan *s)
     struct pg_trace t = {.leaves = PG_LEAVES_RESET};
     if (pg_scan_accept(s, "ALL"))
         return t;
-    t.name = special_name(s);
+    if (keyword(s, "SESSION") && pg_scan_accept(s, "AUTHORIZATION"))
+        t.name = SPAN_LIT("role"); /* ends that, too; another session user keeps its server */
+    else
+        t.name = special_name(s);
     if (!t.name.n)
         t.name = dotted_name(s);
-    if (!t.name.n)
-        t.leaves = PG_LEAVES_NOTHING; /* a quoted name: not followed */
+    pg_scan_blanks(s);
+    if (!t.name.n || (s->p < s->end && *s->p != ';'))
+        return (struct pg_trace){.leaves = PG_LEAVES_SETTINGS}; /* a quoted name, say */
     return t;
 }
 
@@ -98,17 +113,6 @@ static bool is_dropped_at_commit(struct pg_scan *s)
         s->p++;
     }
     return false;
-}
-
-static struct pg_trace trace_create(struct pg_scan *s)
-{
-    if (pg_scan_accept(s, "OR"))
-        (void)pg_scan_accept(s, "REPLACE");
-    if (!pg_scan_accept(s, "GLOBAL"))
-        (void)pg_scan_accept(s, "LOCAL");
-    bool temporary = pg_scan_accept(s, "TEMP") || pg_scan_accept(s, "TEMPORARY");
-    temporary = temporary && !is_dropped_at_commit(s);
-    return (struct pg_trace){.leaves = temporary ? PG_LEAVES_TEMPORARY : PG_LEAVES_NOTHING};
 }
 
 static struct pg_trace trace_declare(struct pg_scan *s)
@@ -130,24 +134,69 @@ static struct pg_trace trace_declare(struct pg_scan *s)
     return (struct pg_trace){.leaves = PG_LEAVES_NOTHING};
 }
 
+/* `what`, in small letters and with an underscore, in any letters. */
 static const uint8_t *find(const uint8_t *p, const uint8_t *end, const char *what)
 {
-    return memmem(p, (size_t)(end - p), what, strlen(what));
+    size_t n = strlen(what), at = (size_t)(strchr(what, '_') - what);
+    const uint8_t *from = p;
+    for (p += at; p < end && (p = memchr(p, '_', (size_t)(end - p))) != NULL; p++)
+        if ((size_t)(p - from) >= at && (size_t)(end - p) >= n - at &&
+            span_ieq(span_of(p - at, n), span_str(what)))
+            return p - at;
+    return NULL;
+}
+
+/* Behind set_config('name': is that all, and is the last argument true? No parentheses, no quotes
+ * that do not end. */
+static bool is_local(const uint8_t *p, const uint8_t *end)
+{
+    static const char last[] = ", true)";
+    bool quoted = false;
+    for (; p < end; p++) {
+        quoted ^= *p == '\'';
+        if (quoted)
+            continue;
+        if (*p == '(' || *p == ')' || *p == '\\')
+            return false;
+        if (*p == ',' && (size_t)(end - p) >= sizeof last - 1 &&
+            memcmp(p, last, sizeof last - 1) == 0)
+            return true;
+    }
+    return false;
 }
 
 /* set_config('name', value, is_local): for the session unless the last argument says otherwise. */
 static struct pg_trace trace_set_config(const uint8_t *p, const uint8_t *end)
 {
+    const struct pg_trace some = {.leaves = PG_LEAVES_SETTINGS};
     struct pg_scan s = {p, end};
-    if (find(p, end, ", true)") && !find(p, end, ", false)"))
-        return (struct pg_trace){.leaves = PG_LEAVES_NOTHING};
-    if (!pg_scan_char(&s, '(') || !pg_scan_char(&s, '\'') ||
-        find(s.p, end, "set_config")) /* more than one */
-        return (struct pg_trace){.leaves = PG_LEAVES_SETTINGS};
+    if (!pg_scan_char(&s, '(') || !pg_scan_char(&s, '\'') || find(s.p, end, "set_config"))
+        return some; /* more than one */
     const uint8_t *quote = memchr(s.p, '\'', (size_t)(end - s.p));
-    if (!quote)
-        return (struct pg_trace){.leaves = PG_LEAVES_SETTINGS};
+    struct pg_scan behind = {quote ? quote + 1 : end, end};
+    if (!quote || !pg_scan_char(&behind, ','))
+        return some;
+    if (is_local(behind.p, end))
+        return (struct pg_trace){.leaves = PG_LEAVES_NOTHING};
     return setting(span_of(s.p, (size_t)(quote - s.p)));
+}
+
+/* SELECT ... INTO TEMP, as it is mostly written. */
+static bool into_temporary(const struct pg_scan *s)
+{
+    static const char *const words[] = {"temp", "TEMP", "Temp"};
+    for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+        const uint8_t *at = s->p;
+        while ((at = memmem(at, (size_t)(s->end - at), words[i], 4)) != NULL) {
+            const uint8_t *q = at;
+            while (q > s->p && (q[-1] == ' ' || (q[-1] >= '\t' && q[-1] <= '\r')))
+                q--;
+            if (q < at && q - s->p >= 5 && span_ieq(span_of(q - 4, 4), SPAN_LIT("into")))
+                return true;
+            at++;
+        }
+    }
+    return false;
 }
 
 /* Functions anywhere in it. */
@@ -159,7 +208,23 @@ static struct pg_trace trace_calls(const struct pg_scan *s)
     const uint8_t *at = find(s->p, s->end, config);
     if (at)
         return trace_set_config(at + sizeof config - 1, s->end);
+    if (into_temporary(s))
+        return (struct pg_trace){.leaves = PG_LEAVES_TEMPORARY};
     return (struct pg_trace){.leaves = PG_LEAVES_NOTHING};
+}
+
+static struct pg_trace trace_create(struct pg_scan *s)
+{
+    if (pg_scan_accept(s, "OR"))
+        (void)pg_scan_accept(s, "REPLACE");
+    if (!pg_scan_accept(s, "GLOBAL"))
+        (void)pg_scan_accept(s, "LOCAL");
+    bool temporary = pg_scan_accept(s, "TEMP") || pg_scan_accept(s, "TEMPORARY");
+    temporary |= find(s->p, s->end, "pg_temp") != NULL;
+    if (!temporary)
+        return trace_calls(s);
+    temporary = !is_dropped_at_commit(s);
+    return (struct pg_trace){.leaves = temporary ? PG_LEAVES_TEMPORARY : PG_LEAVES_NOTHING};
 }
 
 struct pg_trace pg_text_trace(struct span text)

@@ -193,11 +193,6 @@ void pg_put_complete(struct pg_out *o, const char *tag)
     pg_put_raw(o, 'C', span_of(tag, strlen(tag) + 1));
 }
 
-void pg_put_empty_query(struct pg_out *o)
-{
-    pg_put_bare(o, 'I');
-}
-
 void pg_put_bare(struct pg_out *o, uint8_t type)
 {
     put_end(o, put_begin(o, type), type);

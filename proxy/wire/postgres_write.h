@@ -49,7 +49,6 @@ void pg_put_auth_sasl_final(struct pg_out *o, struct span data);
  * not only the minor one), and the "_pq_." names among `params` (struct pg_startup). */
 void pg_put_negotiate(struct pg_out *o, uint32_t version, struct span params);
 void pg_put_complete(struct pg_out *o, const char *tag);
-void pg_put_empty_query(struct pg_out *o);
 /* A message without a body: '1' '2' '3' 'n' 's' to a client, 'S' 'H' 'X' 'c' to a server. */
 void pg_put_bare(struct pg_out *o, uint8_t type);
 /* Any message with a given body. */

@@ -109,8 +109,7 @@ static void put_about(struct redis_out *o, const char *name, const char *known, 
 }
 
 /* What the server said of itself; as long as nobody has asked one, what is least to be relied upon:
- * the
-   first version that knew HELLO. */
+ * the first version that knew HELLO. */
 static void put_hello(const struct redis_session *s, struct redis_out *o)
 {
     const struct redis_about *a = s->about;

@@ -370,33 +370,6 @@ struct redis_sub_note redis_sub_parse(struct span raw)
     return note;
 }
 
-bool redis_hello_parse(struct span raw, struct redis_hello *out)
-{
-    struct redis_value all, key, value;
-    *out = (struct redis_hello){0};
-    if (!redis_value_next(&raw, &all) || (all.type != '*' && all.type != '%'))
-        return false;
-    for (uint64_t i = 0; i + 1 < all.elements; i += 2) {
-        if (!redis_value_next(&raw, &key) || !redis_value_next(&raw, &value))
-            return false;
-        if (span_eq(key.text, SPAN_LIT("server")))
-            out->server = value.text;
-        else if (span_eq(key.text, SPAN_LIT("version")))
-            out->version = value.text;
-        else if (span_eq(key.text, SPAN_LIT("mode")))
-            out->mode = value.text;
-        else if (span_eq(key.text, SPAN_LIT("role")))
-            out->role = value.text;
-        else if (span_eq(key.text, SPAN_LIT("proto")))
-            out->proto = value.integer;
-        else if (span_eq(key.text, SPAN_LIT("id")))
-            out->id = value.integer;
-        else
-            break; /* modules, the last field, is a list */
-    }
-    return true;
-}
-
 bool redis_error_is(struct span line, const char *code)
 {
     size_t n = strlen(code);

@@ -113,14 +113,6 @@ struct redis_sub_note {
  */
 struct redis_sub_note redis_sub_parse(struct span raw);
 
-/* A HELLO reply, RESP2 array or RESP3 map. Empty or 0 where a field is missing. */
-struct redis_hello {
-    struct span server, version, mode, role;
-    int64_t proto, id;
-};
-
-bool redis_hello_parse(struct span raw, struct redis_hello *out);
-
 /* What a server says of itself in HELLO; "" where it does not. */
 struct redis_about {
     char server[16]; /* redis, valkey */

@@ -143,8 +143,7 @@ void redis_session_command(struct redis_session *s, const struct redis_cmd *cmd,
                            struct redis_out *answer, struct redis_act *act);
 
 /* After REDIS_TO_AUTH, with the act of that: the verdict, with or without a password configured;
- * appends
-   the answer. */
+ * appends the answer. */
 enum redis_auth { REDIS_AUTH_OK, REDIS_AUTH_WRONG, REDIS_AUTH_NOT_CONFIGURED };
 void redis_session_auth(struct redis_session *s, const struct redis_act *act,
                         enum redis_auth verdict, struct redis_out *answer);
@@ -172,9 +171,6 @@ enum redis_reply_for {
 
 enum redis_reply_for redis_session_reply(struct redis_session *s, struct redis_slot *slot,
                                          const struct redis_reply_piece *piece);
-
-/* A request to the pinned server that will get no reply (it could not be written, say). */
-void redis_session_cancelled(struct redis_session *s, const struct redis_slot *slot);
 
 /* Are there subscriptions, or requests for some in flight? */
 bool redis_session_subscribed(const struct redis_session *s);

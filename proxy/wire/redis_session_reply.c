@@ -51,11 +51,6 @@ static void one_less(struct redis_session *s, const struct redis_slot *slot)
         s->doomed = false;
 }
 
-void redis_session_cancelled(struct redis_session *s, const struct redis_slot *slot)
-{
-    one_less(s, slot);
-}
-
 static enum redis_id id_of_confirmation(enum redis_sub_kind kind)
 {
     static const enum redis_id ids[] = {

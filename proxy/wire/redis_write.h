@@ -70,6 +70,5 @@ void redis_put_protocol_error(struct redis_out *o, const struct err *err);
 #define REDIS_EXEC_WITHOUT_MULTI "-ERR EXEC without MULTI\r\n"
 #define REDIS_DISCARD_WITHOUT_MULTI "-ERR DISCARD without MULTI\r\n"
 #define REDIS_NESTED_MULTI "-ERR MULTI calls can not be nested\r\n"
-#define REDIS_MAX_CLIENTS "-ERR max number of clients reached\r\n"
 #define REDIS_SYNTAX "-ERR syntax error\r\n"
 #define REDIS_NOT_INTEGER "-ERR value is not an integer or out of range\r\n"

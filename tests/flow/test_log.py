@@ -6,6 +6,8 @@ import fcntl
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
 
@@ -82,6 +84,31 @@ def lag_p99(before, after):
     return min(le for le, n in steps.items() if n >= 0.99 * total), total
 
 
+# A program that does what a worker does: it waits, works for a millisecond of processor time, and looks how
+# long that took. What the machine gave to others in between keeps a worker waiting just as long.
+YARDSTICK = """
+import select, sys, time
+beyond = []
+while not select.select([sys.stdin], [], [], 0.002)[0]:
+    begun, ran = time.monotonic(), time.thread_time()
+    while time.thread_time() - ran < 0.001:
+        pass
+    beyond.append(time.monotonic() - begun - (time.thread_time() - ran))
+beyond.sort()
+print(beyond[len(beyond) * 99 // 100])
+"""
+
+
+@pytest.fixture
+def yardstick():
+    """yardstick() ends the measuring: seconds that the machine itself kept a program waiting, p99."""
+    proc = subprocess.Popen([sys.executable, "-c", YARDSTICK], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                            text=True)
+    yield lambda: float(proc.communicate("", 20)[0])
+    proc.kill()
+    proc.wait()
+
+
 class Scraper:
     """Asks for /metrics again and again; `worst` is the slowest answer in seconds."""
 
@@ -107,9 +134,17 @@ class Scraper:
         assert self.error is None and not self._thread.is_alive(), self.error
 
 
-def test_blocked_stdout_while_fifty_dials_and_scrapes_run(carpool, pg, full_pipe, workers):
+def stranger(daemon, database):
+    """A client that is refused, which is a line of the log."""
+    wire = daemon.wire(login=False)
+    wire.send(pgwire.startup(database=database))
+    assert wire.eof()
+    return True
+
+
+def test_blocked_stdout_while_fifty_dials_and_scrapes_run(carpool, pg, full_pipe, yardstick, workers):
     """Nothing that is slow happens on a worker: not logins of servers, not scrapes, not a log that
-    nobody takes. Its loop's lag, p99, stays under 5 ms; lines are dropped and counted, the admin API
+    nobody takes. Its loop's lag, p99, stays under 5 ms (and what a busy machine adds); lines are dropped and counted, the admin API
     answers; and when somebody reads again, lines flow again."""
     daemon = carpool(postgres_pool(pg.url(), size={"min": DIALS, "max": DIALS}), workers=workers,
                      log={"level": "debug"}, start=False)
@@ -134,9 +169,7 @@ def test_blocked_stdout_while_fifty_dials_and_scrapes_run(carpool, pg, full_pipe
         wait_for(lambda: daemon.servers(state="idle") + daemon.servers(state="busy") == DIALS, 20,
                  "the new servers to be there")
         for _ in range(strangers):
-            wire = daemon.wire(login=False)
-            wire.send(pgwire.startup(database="nowhere"))
-            assert wire.eof()
+            stranger(daemon, "nowhere")
         for _ in range(visitors):  # more lines than the rings hold
             daemon.wire().close()
     finally:
@@ -144,8 +177,10 @@ def test_blocked_stdout_while_fifty_dials_and_scrapes_run(carpool, pg, full_pipe
         for thread in riders:
             thread.join(20)
         scraper.stop()
-    after = turns(daemon)
-    bound = LAG_SECONDS * (SANITIZER_FACTOR if is_sanitized(daemon) else 1) * SLOW
+    after, machine = turns(daemon), yardstick()
+    bound = LAG_SECONDS * (SANITIZER_FACTOR if is_sanitized(daemon) else 1) * SLOW + machine
+    bound = min(le for le in after["worker 0"] if le >= bound)
+    print(f"the machine: {machine * 1e3:.2f} ms")
     for worker, counts in after.items():
         p99, n = lag_p99(before[worker], counts)
         print(f"{worker}: lag p99 <= {p99 * 1e3:g} ms over {n:g} turns (bound {bound * 1e3:g} ms)")
@@ -154,16 +189,18 @@ def test_blocked_stdout_while_fifty_dials_and_scrapes_run(carpool, pg, full_pipe
     print(f"{scraper.count} scrapes, the slowest took {scraper.worst * 1e3:.1f} ms")
     assert scraper.count >= 10
 
+    wait_for(lambda: daemon.metric("carpool_clients") == 0, what="the last line about a client")
     dropped = daemon.metric("carpool_log_lines_dropped_total")
     assert dropped > 0
     assert dropped == sum(t["log_lines_dropped"] for t in daemon.stats()["threads"])
     assert daemon.all_errors() == {"no_route": strangers}
     full_pipe.read()
     wait_for(lambda: full_pipe.lines("no_route"), what="the lines that were kept")
-    wire = daemon.wire(login=False)
-    wire.send(pgwire.startup(database="the-last-one"))
-    assert wire.eof()
-    wait_for(lambda: full_pipe.lines("the-last-one"), what="new lines")
+    # Reading takes its time; until then the rings are full, and new lines are dropped like the others.
+    wait_for(lambda: stranger(daemon, "a-new-one") and full_pipe.lines("a-new-one"), 20, "new lines")
+    dropped = daemon.metric("carpool_log_lines_dropped_total")
+    stranger(daemon, "the-last-one")
+    wait_for(lambda: full_pipe.lines("the-last-one"), what="the last line")
     assert daemon.metric("carpool_log_lines_dropped_total") == dropped
     kept = [line for line in full_pipe.lines() if not line.startswith("#")]
     assert all(re.match(r"\d{4}-\d\d-\d\dT\S+Z (error|warn|info|debug) \w+", line) for line in kept)

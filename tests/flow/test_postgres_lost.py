@@ -118,6 +118,67 @@ def test_extended_end_of_a_lost_transaction(through_gate, pg, table, ending, oth
     assert count(pg, table) == 0
 
 
+@pytest.mark.parametrize("ending", ["ROLLBACK", "COMMIT"])
+def test_prepared_end_of_a_lost_transaction(through_gate, pg, table, ending):
+    """Drivers prepare what they say often, under a name: also the end of a transaction."""
+    daemon, relay = through_gate(size={"max": 1})
+    with daemon.wire() as wire:
+        wire.send(pgwire.parse(ending, "end"), pgwire.parse("select 1", "other"), pgwire.SYNC)
+        wire.until("Z")
+        wire.run("begin")
+        wire.run(f"insert into {table} (n) values (1)")
+        relay.cut()
+        wait_for(lambda: relay.open == 0, what="the connection to be gone")
+        assert wire.run("select 1")[2].code == "08006"
+
+        def bound(name, *more):
+            wire.send(*more, pgwire.bind(name), pgwire.describe(), pgwire.execute(), pgwire.SYNC)
+            said = wire.until("Z")
+            return [k for k, _ in said], said
+        kinds, said = bound("other")
+        assert kinds == ["E", "Z"] and said[-1][1] == b"E"
+        assert pgwire.fields(said[0][1])["C"] == "25P02"
+        kinds, said = bound("end", pgwire.describe("S", "end"))
+        assert kinds == ["t", "n", "2", "n", "C", "Z"]
+        assert said[4][1] == b"ROLLBACK\0" and said[5][1] == b"I"
+        kinds, said = bound("other")
+        assert kinds == ["2", "T", "D", "C", "Z"]
+    assert count(pg, table) == 0
+
+
+def test_end_prepared_when_the_transaction_is_lost(through_gate, pg):
+    """The first transaction that a driver ends is the lost one: the statement is there ever after."""
+    daemon, relay = through_gate(size={"max": 1})
+    with daemon.wire() as wire:
+        for lost in (True, False):
+            wire.run("begin")
+            if lost:
+                relay.cut()
+                wait_for(lambda: relay.open == 0, what="the connection to be gone")
+                assert wire.run("select 1")[2].code == "08006"
+                wire.send(pgwire.parse("ROLLBACK", "end"))
+            wire.send(pgwire.bind("end"), pgwire.execute(), pgwire.SYNC)
+            said = wire.until("Z")
+            assert [k for k, _ in said][-3:] == ["2", "C", "Z"] and said[-1][1] == b"I"
+
+
+def test_prepared_commit_is_the_first_to_hear_of_the_loss(through_gate, pg, table):
+    daemon, relay = through_gate(size={"max": 1})
+    with daemon.wire() as wire:
+        wire.send(pgwire.parse("commit", "end"), pgwire.SYNC)
+        wire.until("Z")
+        wire.run("begin")
+        wire.run(f"insert into {table} (n) values (1)")
+        relay.cut()
+        wait_for(lambda: daemon.errors("upstream_closed") == 1, what="the loss to be noticed")
+        wire.send(pgwire.bind("end"), pgwire.execute(), pgwire.SYNC)
+        said = wire.until("Z")
+        assert [k for k, _ in said] == ["E", "Z"] and said[-1][1] == b"I"
+        assert pgwire.fields(said[0][1])["C"] == "08006"
+        assert wire.run("select 1")[0] == [["1"]]
+    assert count(pg, table) == 0
+
+
 @pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
 def test_commit_is_the_first_to_hear_of_the_loss(through_gate, pg, table, extended):
     """COMMIT fails, and is the end of the transaction, as with PostgreSQL itself."""

@@ -423,7 +423,7 @@ def test_a_very_long_statement_keeps_its_server(one):
 
 def test_not_shared_on_request(one):
     """size.statements: 0 keeps a client that prepares on its server."""
-    daemon = one(size={"statements": 0, "acquire_timeout": "200ms"})
+    daemon = one(size={"statements": 0, "acquire_timeout": "1s", "min": 1})
     a, b = daemon.wire(), daemon.wire()
     a.send(parse("select 1", "s"), SYNC)
     assert answers(a) == "1 Z"

@@ -13,7 +13,7 @@ from harness.pgwire import SYNC, bind, execute, parse, query
 @pytest.fixture
 def one(carpool, pg):
     def make(**over):
-        size = {"min": 0, "max": 1, "acquire_timeout": "300ms", **over.pop("size", {})}
+        size = {"min": 1, "max": 1, "acquire_timeout": "1s", **over.pop("size", {})}
         return carpool(postgres_pool(pg.url(), size=size, **over))
     return make
 

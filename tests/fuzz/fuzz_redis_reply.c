@@ -23,11 +23,9 @@ static void look_into(struct span raw)
 {
     struct span rest = raw;
     struct redis_value v;
-    struct redis_hello h;
     while (redis_value_next(&rest, &v))
         CHECK(rest.n < raw.n);
     (void)redis_sub_parse(raw);
-    (void)redis_hello_parse(raw, &h);
 }
 
 static void take(struct sum *s, struct redis_session *session, const struct redis_reply_piece *p)

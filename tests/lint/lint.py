@@ -55,12 +55,14 @@ def main():
     os.chdir(ROOT)
 
     sources = list(c_sources(ROOT))
+    architecture = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     built = archives.find_archives(build / "lib")
     checks = [
         ("includes", each(text.check_includes, sources)),
         ("forbidden functions", each(text.check_functions, sources)),
         ("form", each(text.check_form, sources)),
         ("scripts", scripts(ROOT)),
+        ("map", text.check_map(architecture, [source.path for source in sources])),
         ("levels (nm)", archives.check_levels(built)),
         ("globals", archives.check_globals(built)),
         ("headers alone", compilers.check_headers(build, sources)),

@@ -118,5 +118,22 @@ def test_wrap_fills_prose_and_keeps_diagrams():
     assert wrap(wrapped) == wrapped
 
 
+def test_wrap_takes_all_of_a_comment_whose_lines_have_no_stars():
+    lines = ["    /* " + "word " * 18 + "overlong it is,", "       and goes on. */", "    int n;"]
+    wrapped = wrap(lines)
+    assert max(map(len, wrapped)) <= 100 and wrapped[-1] == "    int n;"
+    assert wrapped[1] == "     * overlong it is, and goes on. */"
+
+
 def test_wrap_closes_one_line_comments():
     assert wrap(["/* " + "word " * 25 + "*/"])[-1] == " * word word word word word word */"
+
+
+def test_map_names_every_file_and_no_other():
+    page = "### `pools/`\n\n| `pool.[ch]`, `dial.c` | leases |\n\n### Around\n\n| `tests/` | |\n"
+    paths = ["pools/pool.c", "pools/pool.h", "pools/dial.c", "tests/unit/pools/test_pool.c"]
+    assert list(text.check_map(page, paths)) == []
+    assert list(text.check_map(page, paths[1:] + ["health/window.c"])) == [
+        "docs/architecture.md: does not name health/window.c",
+        "docs/architecture.md: there is no pools/pool.c",
+    ]

@@ -82,3 +82,20 @@ def check_script(path, name):
     lines = path.read_text(encoding="utf-8").splitlines()
     if lines and not any("SPDX-License-Identifier: MIT" in line for line in lines[:3]):
         yield f"{name}:1: no SPDX line"
+
+
+def check_map(page, paths):
+    """docs/architecture.md names every file of the rooms, and no other: `name.[ch]` in the first
+    column below the heading of the folder."""
+    named, folder = set(), None
+    for line in page.splitlines():
+        if line.startswith("#"):
+            heading = re.fullmatch(r"### `([\w/]+/)`", line)
+            folder = heading and heading.group(1)
+        elif folder and line.startswith("| `"):
+            for name in re.findall(r"`([^`]+)`", line.split("|")[1]):
+                stem, both, _ = name.partition(".[ch]")
+                named |= {folder + stem + end for end in (".c", ".h")} if both else {folder + name}
+    missing = {path for path in paths if not path.startswith("tests/")} - named
+    yield from (f"docs/architecture.md: does not name {path}" for path in sorted(missing))
+    yield from (f"docs/architecture.md: there is no {path}" for path in sorted(named - set(paths)))

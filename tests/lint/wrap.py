@@ -58,7 +58,8 @@ def _paragraph(lines, index):
     block = [lines[index]]
     while not block[-1].endswith("*/") and index + len(block) < len(lines):
         line = lines[index + len(block)]
-        if not line.startswith(star) or line[len(star) :].startswith(" ") or _is_item(line):
+        begins = line.startswith(star) or line.startswith(" " * len(star))  # with a star, or without
+        if not begins or line[len(star) :].startswith(" ") or _is_item(line):
             break
         block.append(line)
         text += " " + line[len(star) :]

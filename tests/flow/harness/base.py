@@ -57,13 +57,20 @@ async def wait_for_async(cond, timeout=10.0, what="a condition", interval=0.02):
         await asyncio.sleep(interval)
 
 
+FIRST_PORT, LAST_PORT = 15000, 31000
+
+
 def free_port():
     """A TCP port nobody listens on, outside the range the kernel gives to outgoing connections.
 
-    Nothing reserves it, so a server that is killed can come back to it.
+    Nothing reserves it, so a server that is killed can come back to it. Test processes that run side
+    by side (pytest -n) have a part of the ports each.
     """
+    part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    size = (LAST_PORT - FIRST_PORT) // parts
     for _ in range(200):
-        port = random.randint(15000, 31000)
+        port = FIRST_PORT + part * size + random.randrange(size)
         if all(_can_bind(family, host, port) for family, host in
                ((socket.AF_INET, LOOPBACK), (socket.AF_INET6, "::1"))):
             return port

@@ -178,7 +178,11 @@ void running_free(struct running *r)
     free(r);
 }
 
-/* ---- callers ---- */
+/* ---- callers ----
+ *
+ * The loops are made here and run elsewhere, so libuv's io_uring may interrupt this thread while it
+ * waits, and a socket with a time limit then says EINTR: every wait is taken up again.
+ */
 
 static int bounded(int fd)
 {
@@ -194,7 +198,7 @@ int running_connect(const struct running *r)
     struct sockaddr_un un = {.sun_family = AF_UNIX};
     memcpy(un.sun_path, r->socket, strlen(r->socket));
     int fd = bounded(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    assert_int_equal(connect(fd, (struct sockaddr *)&un, sizeof un), 0);
+    assert_int_equal(TEMP_FAILURE_RETRY(connect(fd, (struct sockaddr *)&un, sizeof un)), 0);
     return fd;
 }
 
@@ -203,7 +207,7 @@ int running_connect_tcp(const struct running *r, const char *host)
     struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(r->port)};
     assert_int_equal(inet_pton(AF_INET, host, &in.sin_addr), 1);
     int fd = bounded(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    assert_int_equal(connect(fd, (struct sockaddr *)&in, sizeof in), 0);
+    assert_int_equal(TEMP_FAILURE_RETRY(connect(fd, (struct sockaddr *)&in, sizeof in)), 0);
     return fd;
 }
 
@@ -211,7 +215,7 @@ void running_send(int fd, const char *text)
 {
     size_t n = strlen(text);
     while (n) {
-        ssize_t k = send(fd, text, n, MSG_NOSIGNAL);
+        ssize_t k = TEMP_FAILURE_RETRY(send(fd, text, n, MSG_NOSIGNAL));
         if (k < 0 && (errno == EPIPE || errno == ECONNRESET))
             return; /* the answer may be there all the same */
         assert_true(k > 0);
@@ -222,7 +226,7 @@ void running_send(int fd, const char *text)
 
 static ssize_t take(int fd, char *to, size_t n)
 {
-    ssize_t k = recv(fd, to, n, 0);
+    ssize_t k = TEMP_FAILURE_RETRY(recv(fd, to, n, 0));
     if (k < 0 && errno != ECONNRESET && errno != EPIPE)
         fail_msg("no answer: %s", strerror(errno));
     return k;

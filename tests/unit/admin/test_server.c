@@ -113,7 +113,7 @@ static void test_continue(void **state)
     char interim[26] = "";
     running_send(fd, "POST /reload HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
                      "Expect: 100-continue\r\n\r\n");
-    assert_int_equal(recv(fd, interim, 25, MSG_WAITALL), 25);
+    assert_int_equal(TEMP_FAILURE_RETRY(recv(fd, interim, 25, MSG_WAITALL)), 25);
     assert_string_equal(interim, "HTTP/1.1 100 Continue\r\n\r\n");
     free(running_ask(fd, "hi", 200));
     close(fd);
@@ -215,7 +215,8 @@ static void test_too_much(void **state)
     running_assert_has(answer, "HTTP/1.1 431 ");
     free(answer);
     char byte;
-    assert_int_equal(recv(fd, &byte, 1, 0), 0); /* an orderly end, no reset */
+    /* An orderly end, no reset. */
+    assert_int_equal(TEMP_FAILURE_RETRY(recv(fd, &byte, 1, 0)), 0);
     close(fd);
 
     fd = running_connect(r);

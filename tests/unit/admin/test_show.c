@@ -104,14 +104,15 @@ static void test_connections(void **state)
                         "application\n"
                         "orders    17  unix    idle   3m10s       3  1.2s  LISTEN     yes  -\n"
                         "and 12 more\n");
-    assert_true(
-        show(show_servers,
-             strdup("{\"servers\": [{\"pool\": \"orders\", \"server\": 3, \"endpoint\": \"db:1\","
-                    "\"state\": \"idle\", \"age_ms\": 90000000, \"leases_total\": 9,"
-                    "\"idle_ms\": 4000000, \"retiring\": \"drop_recycled\"}],"
-                    "\"left_out\": 0}")));
-    assert_shown(
-        "orders       3  db:1      idle   1d1h       0       9  1h6m     -  drop_recycled");
+    assert_true(show(
+        show_servers,
+        strdup(
+            "{\"servers\": [{\"pool\": \"orders\", \"server\": 3, \"endpoint\": \"db:1\","
+            "\"role\": \"standby\", \"state\": \"idle\", \"age_ms\": 90000000, \"leases_total\": 9,"
+            "\"idle_ms\": 4000000, \"retiring\": \"drop_recycled\"}],"
+            "\"left_out\": 0}")));
+    assert_shown("orders       3  db:1      standby  idle   1d1h       0       9  1h6m     -  "
+                 "drop_recycled");
     assert_null(strstr(shown, "more"));
     assert_false(show(show_clients, strdup("{\"servers\": []}")));
     assert_false(show(show_servers, strdup("[]")));

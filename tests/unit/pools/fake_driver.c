@@ -49,6 +49,11 @@ static void fail(struct fake_server *fs, const struct err *err)
 static void on_dialed(struct timer *t)
 {
     struct fake_server *fs = OWNER(t, struct fake_server, dial);
+    fs->base.role = fs->how.role;
+    if (fs->how.cause == CAUSE_NONE && !server_fits_target(&fs->base)) {
+        fs->base.unfit = true;
+        fs->how.cause = CAUSE_DIAL_FAILED;
+    }
     if (fs->how.cause == CAUSE_NONE) {
         io_init(&fs->base.io, fs->fd, NULL);
         fs->base.library_fd = true;

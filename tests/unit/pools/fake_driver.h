@@ -14,6 +14,7 @@ struct fake_dial {
     unsigned ms;      /* until it ends; FAKE_NEVER: not by itself */
     enum cause cause; /* CAUSE_NONE: well */
     bool linger;      /* a failed one still has its socket */
+    enum server_role role;
 };
 
 /* Plans the dial that begins now, and its peer; on the dialer's thread. */

@@ -5,7 +5,7 @@
  *
  * Without threads all loops take turns on the caller's thread and time stands still but for
  * house_pass(): a test says what happens when. With threads (house_run) each loop has its own, time
- * is real, and house_stop_world() is how a test looks at everything at once.
+ * is real.
  */
 #include "pools/dialer.h"
 #include "pools/ledger.h"

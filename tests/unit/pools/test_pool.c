@@ -367,6 +367,21 @@ static void retries_stay_within_the_budget(void **state)
     close_house();
 }
 
+/* The floor is the pool's: more workers do not retry more. */
+static void workers_share_the_floor_of_the_budget(void **state)
+{
+    (void)state;
+    conf.retry.budget = 0;
+    open_house(3);
+    for (unsigned w = 0; w < 3; w++) {
+        unsigned got = 0;
+        while (got < 100 && pool_may_retry(house.pools[w]))
+            got++;
+        assert_int_equal(got, 4); /* ten, divided and rounded up */
+    }
+    close_house();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -388,6 +403,7 @@ int main(void)
         TEST(cancel_before_and_after_the_grant),
         TEST(counts_what_it_does),
         TEST(retries_stay_within_the_budget),
+        TEST(workers_share_the_floor_of_the_budget),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -178,6 +178,8 @@ static void test_refused(void **state)
         {PG_SIDE_SERVER, "H\0\0\0\1", 5, CAUSE_UPSTREAM_PROTOCOL},
         {PG_SIDE_SERVER, "\x15\x03\x01", 3, CAUSE_UPSTREAM_PROTOCOL}, /* a TLS alert */
         {PG_SIDE_SERVER, "Z\0\1\0\5", 5, CAUSE_TOO_LARGE},
+        {PG_SIDE_SERVER, "D\x40\0\0\0", 5, CAUSE_UPSTREAM_PROTOCOL},
+        {PG_SIDE_SERVER, "HTTP/1.1", 8, CAUSE_UPSTREAM_PROTOCOL},
     };
     static const struct pg_whole *const whole[] = {&pg_whole_login, &pg_whole_client,
                                                    &pg_whole_server};
@@ -232,30 +234,6 @@ static void test_a_huge_row_streams(void **state)
     assert_int_equal(pg_next(&f, &pg_whole_server, (struct span){0}, &m, &err), PG_WAIT);
 }
 
-static void test_runs_of_rows(void **state)
-{
-    (void)state;
-    uint8_t bytes[256];
-    struct pg_out o = pg_out_of(bytes, sizeof bytes);
-    for (int i = 0; i < 5; i++)
-        pg_put_raw(&o, 'D', SPAN_LIT("a row"));
-    size_t rows = o.n;
-    pg_put_complete(&o, "SELECT 5");
-    struct pg_framer f;
-    uint32_t count;
-    pg_framer_init(&f, PG_SIDE_SERVER);
-    for (size_t n = 0; n <= o.n; n++) {
-        size_t expect = n < rows ? n / 10 : 5;
-        assert_int_equal(pg_run(&f, 'D', span_of(bytes, n), &count), expect * 10);
-        assert_int_equal(count, expect);
-    }
-    assert_int_equal(pg_run(&f, 'd', pg_out_span(&o), &count), 0);
-    bytes[14] = 3; /* the second row's length becomes impossible: left for pg_next() to refuse */
-    assert_int_equal(pg_run(&f, 'D', pg_out_span(&o), &count), 10);
-    f.left = 1;
-    assert_int_equal(pg_run(&f, 'D', pg_out_span(&o), &count), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -264,7 +242,6 @@ int main(void)
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_bound_does_not_depend_on_what_is_there),
         cmocka_unit_test(test_a_huge_row_streams),
-        cmocka_unit_test(test_runs_of_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

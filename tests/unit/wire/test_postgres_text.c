@@ -89,22 +89,11 @@ static void test_cut_off(void **state)
     assert_true(pg_text_look(span_of("COMMIT\0 PREPARED 'x'", 20)).single);
 }
 
-static void test_first_word(void **state)
-{
-    (void)state;
-    assert_true(pg_text_is(SPAN_LIT(" /* x */ listen a"), "LISTEN"));
-    assert_true(pg_text_is(SPAN_LIT("DISCARD ALL"), "DISCARD"));
-    assert_false(pg_text_is(SPAN_LIT("listener"), "LISTEN"));
-    assert_false(pg_text_is(SPAN_LIT("select listen"), "LISTEN"));
-    assert_false(pg_text_is((struct span){0}, "LISTEN"));
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_verbs),
         cmocka_unit_test(test_cut_off),
-        cmocka_unit_test(test_first_word),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

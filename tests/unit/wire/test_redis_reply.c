@@ -333,26 +333,6 @@ static void test_subscription_notes(void **state)
         assert_int_equal(redis_sub_parse(span_str(others[i])).kind, REDIS_SUB_NONE);
 }
 
-static void test_hello_reply(void **state)
-{
-    (void)state;
-    struct redis_hello h;
-    assert_true(redis_hello_parse(
-        SPAN_LIT("%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n"
-                 "$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:77\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n"
-                 "$4\r\nrole\r\n$7\r\nreplica\r\n$7\r\nmodules\r\n*0\r\n"),
-        &h));
-    assert_true(span_eq(h.version, SPAN_LIT("7.0.15")));
-    assert_true(span_eq(h.role, SPAN_LIT("replica")));
-    assert_true(span_eq(h.mode, SPAN_LIT("standalone")));
-    assert_int_equal(h.proto, 3);
-    assert_int_equal(h.id, 77);
-    assert_true(redis_hello_parse(SPAN_LIT("*2\r\n$2\r\nid\r\n:5\r\n"), &h));
-    assert_int_equal(h.id, 5);
-    assert_false(redis_hello_parse(SPAN_LIT("*4\r\n$2\r\nid\r\n:5\r\n"), &h));
-    assert_false(redis_hello_parse(SPAN_LIT("-ERR unknown command\r\n"), &h));
-}
-
 static void test_values(void **state)
 {
     (void)state;
@@ -406,7 +386,6 @@ int main(void)
         cmocka_unit_test(test_line_bound),
         cmocka_unit_test(test_line_ends_at_crlf_only),
         cmocka_unit_test(test_subscription_notes),
-        cmocka_unit_test(test_hello_reply),
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_troubles),
     };

@@ -88,14 +88,6 @@ static void test_reply_without_request(void **state)
     assert_int_equal(hear("+forged\r\n"), REDIS_FOR_BAD);
 }
 
-static void test_cancelled_request(void **state)
-{
-    (void)state;
-    say("blpop k 0");
-    redis_session_cancelled(&session, &slots[0]);
-    assert_true(released());
-}
-
 /* ---- transactions -------------------------------------------------------------------------- */
 
 static void test_multi_exec(void **state)
@@ -359,7 +351,6 @@ int main(void)
         cmocka_unit_test_setup(test_sticky_commands_stay_pinned, fresh),
         cmocka_unit_test_setup(test_session_mode, fresh),
         cmocka_unit_test_setup(test_reply_without_request, fresh),
-        cmocka_unit_test_setup(test_cancelled_request, fresh),
         cmocka_unit_test_setup(test_multi_exec, fresh),
         cmocka_unit_test_setup(test_what_ends_a_transaction, fresh),
         cmocka_unit_test_setup(test_watch, fresh),

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Which endpoints are worth dialing when the pool wants servers of one role (`target`), and what is
+ * to go when the role has moved.
+ *
+ *     UNKNOWN --dial well--> FIT --dial failed--> UNKNOWN     (a replica that is down stays FIT)
+ *        \---wrong role----> UNFIT --dial failed--> UNKNOWN    either way round, too
+ *
+ * An endpoint of the wrong role is not down: its door stays closed, and while clients wait it is
+ * looked at again about once a second, since it may be promoted any time.
+ */
+#include "pools/ledger_private.h"
+#include "pools/pool_private.h"
+#include "pools/server.h"
+
+/* There is one primary: where it was found goes before where it was not looked for. */
+unsigned ledger_rank(const struct ledger *l, const struct ledger_endpoint *e)
+{
+    if (l->conf->target == TARGET_ANY)
+        return 0;
+    if (e->fitness == FITNESS_UNFIT)
+        return 2;
+    return l->conf->target == TARGET_PRIMARY && e->fitness == FITNESS_UNKNOWN ? 1 : 0;
+}
+
+bool ledger_must_look_first(const struct ledger *l, const struct ledger_endpoint *e)
+{
+    return l->conf->target != TARGET_ANY && e->fitness != FITNESS_FIT && e->dialing > 0;
+}
+
+static void renew(struct ledger *l)
+{
+    l->renewed_ms = l->now_ms;
+    atomic_store(&l->renewed, atomic_fetch_add(&l->generation, 1) + 1);
+}
+
+bool ledger_found_fit(struct ledger *l, struct server *sv, struct ledger_endpoint *e)
+{
+    size_t at = (size_t)(e - l->endpoints) + 1;
+    bool moved = false;
+    e->fitness = FITNESS_FIT;
+    if (l->conf->target != TARGET_PRIMARY)
+        return false;
+    for (size_t i = 0; i < l->n_endpoints; i++)
+        if (&l->endpoints[i] != e && l->endpoints[i].fitness == FITNESS_FIT)
+            l->endpoints[i].fitness = FITNESS_UNKNOWN;
+    if (l->primary && l->primary != at) {
+        renew(l);
+        sv->generation = atomic_load(&l->generation); /* it is what the others are renewed for */
+        moved = true;
+    }
+    l->primary = at;
+    return moved;
+}
+
+bool ledger_found_unfit(struct ledger *l, struct ledger_endpoint *e)
+{
+    bool was = l->primary == (size_t)(e - l->endpoints) + 1;
+    if (e->fitness != FITNESS_UNFIT)
+        e->fail_streak = 0;
+    e->fitness = FITNESS_UNFIT;
+    if (!was)
+        return false;
+    l->primary = 0;
+    renew(l);
+    return true;
+}
+
+void ledger_found_down(struct ledger *l, struct ledger_endpoint *e)
+{
+    if (e->fitness == FITNESS_UNFIT)
+        e->fail_streak = 0;
+    if (e->fitness == FITNESS_UNFIT || l->conf->target == TARGET_PRIMARY)
+        e->fitness = FITNESS_UNKNOWN;
+}
+
+void ledger_say_renewed(struct ledger *l)
+{
+    for (unsigned i = 0; i < l->n_workers; i++)
+        pool_ask(l->workers[i].pool);
+}
+
+/* ---- said by a server that is in use ---- */
+
+#define RENEW_GAP_MS 5000
+
+bool ledger_renew(struct ledger *l, uint64_t now)
+{
+    ledger_lock(l, now);
+    bool again = l->renewed_ms && l->now_ms - l->renewed_ms < RENEW_GAP_MS;
+    if (!again)
+        renew(l);
+    ledger_unlock(l);
+    if (!again)
+        ledger_say_renewed(l);
+    return !again;
+}

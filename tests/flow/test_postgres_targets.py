@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: MIT
+"""`target`: of several PostgreSQL servers, those of one role; the primary is found again after it moved."""
+
+import threading
+import time
+
+import psycopg
+import pytest
+from harness.base import SLOW, wait_for
+from harness.carpool import postgres_pool
+from harness.pg_pair import OldServer, Pair
+
+# What those may hear whose transaction or statement was under way when the primary went.
+CUT_STATES = {"08006", "08007"}
+
+
+@pytest.fixture(scope="module")
+def _pair(servers):
+    return Pair(servers)
+
+
+@pytest.fixture
+def pair(_pair):
+    yield _pair
+    _pair.heal()
+
+
+@pytest.fixture
+def old_server():
+    made = []
+
+    def make(**how):
+        made.append(OldServer(**how))
+        return made[-1]
+    yield make
+    for server in made:
+        server.close()
+
+
+@pytest.fixture
+def pair_table(pair):
+    pair.primary.query("drop table if exists targets", db="orders")
+    pair.primary.query("create table targets (n int, who text)", db="orders")
+    pair.primary.query("grant all on targets to public", db="orders")
+    pair.catch_up()
+    return "targets"
+
+
+def make(carpool, upstreams, workers=1, **over):
+    over = {"target": "primary", "size": {"min": 0, "max": 4}, **over}
+    return carpool(postgres_pool(upstreams, **over), workers=workers)
+
+
+def in_recovery(conn):
+    return conn.execute("select pg_is_in_recovery()").fetchone()[0]
+
+
+def at(daemon, server):
+    """Servers of the pool that are connected to this one."""
+    return [s for s in daemon.json("/servers")["servers"] if s["endpoint"].endswith(f":{server.port}")]
+
+
+# -- which one
+
+
+def test_the_primary_wherever_it_stands(carpool, pair, workers):
+    daemon = make(carpool, pair.urls(pair.standby, pair.primary), workers)
+    conns = [daemon.connect() for _ in range(8)]
+    try:
+        for conn in conns:
+            with conn.transaction():
+                assert in_recovery(conn) is False
+        daemon.cli("recycle", "orders")
+        assert not any(in_recovery(conn) for conn in conns)
+    finally:
+        for conn in conns:
+            conn.close()
+    here = daemon.json("/servers")["servers"]
+    assert here and all(s["role"] == "primary" for s in here)
+    assert "primary" in daemon.cli("servers").stdout
+    name = f"127.0.0.1:{pair.standby.port}"
+    assert daemon.log_lines("dial_failed", f"{name} is a standby (target: primary)")
+    assert pair.standby.logins("app") <= 2, "the other one is looked at no more than needed"
+
+
+def test_standbys_only(carpool, pair, workers):
+    daemon = make(carpool, pair.urls(pair.primary, pair.standby), workers, target="replica")
+    with daemon.connect() as conn:
+        assert in_recovery(conn) is True
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            conn.execute("create table nothing ()")
+        assert in_recovery(conn) is True
+    assert {s["role"] for s in daemon.json("/servers")["servers"]} == {"standby"}
+    assert daemon.log_lines("dial_failed", "is a primary (target: replica)")
+    assert not daemon.log_lines("servers_renewed")
+
+
+def test_any_takes_the_first(carpool, pair):
+    for first, other in ((pair.standby, pair.primary), (pair.primary, pair.standby)):
+        daemon = make(carpool, pair.urls(first, other), target="any")
+        with daemon.connect() as conn:
+            assert in_recovery(conn) is (first is pair.standby)
+        daemon.stop()
+
+
+def test_target_by_reload(carpool, pair):
+    daemon = make(carpool, pair.urls(pair.standby, pair.primary), target="any")
+    with daemon.connect() as conn:
+        assert in_recovery(conn) is True
+        daemon.change(target="primary")
+        daemon.reload()
+        wait_for(lambda: in_recovery(conn) is False, 10, "the primary")
+        assert in_recovery(conn) is False
+
+
+def test_only_for_postgres(carpool):
+    daemon = carpool(start=False, text="pools: [{name: cache, upstream: 'redis://h', target: primary}]")
+    done = daemon.cli("check", "-c", str(daemon.file), check=False)
+    assert done.returncode == 1 and "target" in done.stdout + done.stderr
+
+
+# -- servers that do not report it
+
+
+def test_older_servers_are_asked(carpool, old_server):
+    standby, primary = old_server(standby=True), old_server()
+    daemon = make(carpool, [standby.url(), primary.url()])
+    with daemon.wire() as wire:
+        assert wire.run("write")[2] is None
+    assert (primary.writes, standby.writes) == (1, 0)
+    assert primary.asked == 1 and standby.asked >= 1
+    assert daemon.log_lines("dial_failed", f":{standby.port} is a standby (target: primary)")
+
+
+def test_nobody_is_asked_without_need(carpool, old_server):
+    server = old_server(standby=True)
+    daemon = make(carpool, server.url(), target="any")
+    with daemon.wire() as wire:
+        assert wire.run("select")[2] is None
+    assert server.asked == 0
+
+
+# -- no primary
+
+
+def test_no_primary_is_an_outage(carpool, pair, workers):
+    daemon = make(carpool, pair.urls(pair.standby), workers, timeouts={"outage_wait": "1500ms"},
+                  breaker={"consecutive": 2})
+    begun = time.monotonic()
+    error = daemon.first_error()
+    assert error.code == "08001"
+    assert "outage" in error.fields["M"] and "is a standby (target: primary)" in error.fields["M"]
+    assert 1 < time.monotonic() - begun < 6 * SLOW
+    assert not daemon.errors("breaker_open")
+    assert not daemon.log_lines("state=open")
+    assert daemon.stats()["pools"][0]["breaker"]["door"] == "closed"
+
+
+def test_at_once_with_on_down_fail(carpool, pair):
+    daemon = make(carpool, pair.urls(pair.standby), on_down="fail", retry={"attempts": 2})
+    begun = time.monotonic()
+    error = daemon.first_error()
+    assert error.code == "08001" and "is a standby" in error.fields["M"]
+    assert time.monotonic() - begun < 2.5 * SLOW, "well before acquire_timeout"
+
+
+def test_a_promoted_standby_is_found_soon(carpool, pair):
+    """Clients wait, however long it took: then about a second."""
+    daemon = make(carpool, pair.urls(pair.primary, pair.standby), breaker={"open": "30s..30s"})
+    with daemon.connect() as conn:
+        assert in_recovery(conn) is False
+        pair.primary.stop()
+        answer = []
+
+        def ask():
+            answer.append((in_recovery(conn), time.monotonic()))
+        rider = threading.Thread(target=ask)
+        rider.start()
+        wait_for(lambda: len(daemon.log_lines("is a standby (target: primary)")) >= 8, 30, "a few looks")
+        assert not answer
+        pair.promote()
+        promoted = time.monotonic()
+        rider.join(10 * SLOW)
+        assert answer and answer[0][0] is False
+        assert answer[0][1] - promoted < 2.5 * SLOW
+    pair.rejoin()
+
+
+# -- switchover
+
+
+class Riders:
+    """Clients that write until told to stop and never reconnect, half of them in transactions."""
+
+    def __init__(self, daemon, n, table):
+        self.daemon, self.table = daemon, table
+        self.done, self.errors, self.lost = [0] * n, [[] for _ in range(n)], []
+        self._end = threading.Event()
+        self._threads = [threading.Thread(target=self._ride, args=(i,), daemon=True) for i in range(n)]
+        for thread in self._threads:
+            thread.start()
+
+    def _ride(self, i):
+        try:
+            with self.daemon.connect() as conn:
+                while not self._end.is_set():
+                    try:
+                        self._write(conn, i)
+                        self.done[i] += 1
+                    except psycopg.Error as e:
+                        self.errors[i].append(e)
+                        if conn.closed or conn.broken:
+                            raise
+                        if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                            conn.execute("rollback")
+                    self._end.wait(0.01)
+        except Exception as e:
+            self.lost.append(repr(e))
+
+    def _write(self, conn, i):
+        row = f"insert into {self.table} values ({self.done[i]}, 'rider {i}')"
+        if i % 2:
+            conn.execute(row)
+        else:
+            conn.execute("begin")
+            conn.execute(row)
+            conn.execute("commit")
+
+    def progress(self, more=5):
+        before = list(self.done)
+        wait_for(lambda: self.lost or all(d >= b + more for d, b in zip(self.done, before)), 40,
+                 "all to make progress")
+        assert not self.lost, self.lost
+
+    def stop(self):
+        self._end.set()
+        for thread in self._threads:
+            thread.join(40)
+        assert not any(t.is_alive() for t in self._threads) and not self.lost, self.lost
+
+
+def test_switchover_under_load(carpool, pair, pair_table, workers):
+    """There and back. Each time a client loses at most what it had under way, and nothing twice."""
+    daemon = make(carpool, pair.urls(pair.primary, pair.standby), workers)
+    riders = Riders(daemon, 12, pair_table)
+    riders.progress()
+    for turn in (1, 2):
+        pair.primary.stop()
+        pair.promote()
+        riders.progress()
+        assert all(len(e) <= turn for e in riders.errors), riders.errors
+        pair.rejoin()
+        riders.progress()
+    riders.stop()
+    assert all(len(e) <= 2 for e in riders.errors), riders.errors
+    assert {e.sqlstate for mine in riders.errors for e in mine} <= CUT_STATES, riders.errors
+    assert set(daemon.all_errors()) <= {"upstream_closed", "outcome_unknown", "dial_failed"}
+    rows = dict(pair.primary.query("select who, count(distinct n) from targets group by 1", db="orders"))
+    assert [rows[f"rider {i}"] >= n for i, n in enumerate(riders.done)] == [True] * 12, (rows, riders.done)
+    doubles = pair.primary.query("select who, n from targets group by 1, 2 having count(*) > 1",
+                                 db="orders")
+    errors = sum(len(e) for e in riders.errors)
+    assert len(doubles) <= errors, "a number comes twice only where the first try was said to be unknown"
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_who_had_nothing_open_never_knows(carpool, pair, pair_table, mode):
+    """Autocommit statements and transactions that begin while there is no primary wait for one."""
+    daemon = make(carpool, pair.urls(pair.primary, pair.standby), mode=mode)
+    if mode == "session":
+        pair.primary.stop()  # sessions that have a server go with it; these have none yet
+    single, block = (daemon.connect() if mode == "transaction" else None for _ in range(2))
+    heard = []
+
+    def write(conn, *statements):
+        try:
+            with conn or daemon.connect() as mine:
+                for sql in statements:
+                    mine.execute(sql)
+            heard.append("done")
+        except psycopg.Error as e:
+            heard.append(e)
+
+    if mode == "transaction":
+        for conn in (single, block):
+            conn.execute(f"insert into {pair_table} values (0, 'before')")
+        pair.primary.stop()
+    insert = f"insert into {pair_table} values (1, 'meanwhile')"
+    riders = [threading.Thread(target=write, args=(single, insert)),
+              threading.Thread(target=write, args=(block, "begin", insert, "commit"))]
+    for rider in riders:
+        rider.start()
+    wait_for(lambda: daemon.waiting() == 2, what="both to wait")
+    pair.promote()
+    for rider in riders:
+        rider.join(20)
+    assert heard == ["done", "done"], heard
+    assert pair.primary.value("select count(*) from targets where n = 1", db="orders") == 2
+    pair.rejoin()
+
+
+def test_killed_primary_and_old_one_back_as_standby(carpool, pair, pair_table):
+    """The pool is on the new primary; what was the old one's connections are gone for good."""
+    daemon = make(carpool, pair.urls(pair.primary, pair.standby))
+    with daemon.connect() as conn:
+        conn.execute(f"insert into {pair_table} values (1, 'old')")
+        pair.primary.stop()
+        pair.promote()
+        conn.execute(f"insert into {pair_table} values (2, 'new')")
+        pair.rejoin()
+        for _ in range(20):
+            conn.execute(f"insert into {pair_table} values (3, 'new')")
+        daemon.cli("recycle", "orders")
+        conn.execute(f"insert into {pair_table} values (4, 'new')")
+        assert not at(daemon, pair.standby) and at(daemon, pair.primary)
+    assert not daemon.errors("outage")
+
+
+def test_a_frozen_primary_is_left(carpool, pair, pair_table, gate, workers):
+    """The way to the primary goes dark, another one is promoted: once it is found, idle connections to
+    the old one are used no more, though nothing has closed them."""
+    way = gate(pair.primary.host, pair.primary.port)
+    urls = [pair.primary.url(host=way.host, port=way.port), pair.standby.url()]
+    daemon = make(carpool, urls, workers, size={"min": 0, "max": 4}, timeouts={"connect": "500ms",
+                                                                              "close": "300ms"})
+    conns = [daemon.connect() for _ in range(4)]
+    for conn in conns:
+        conn.execute("begin")
+        conn.execute("select 1")
+    for conn in conns[1:]:
+        conn.execute("commit")
+    wait_for(lambda: daemon.servers(state="idle") == 3, what="idle servers")
+    way.pause()
+    pair.primary.stop("immediate")
+    pair.standby.value("select pg_promote()")
+    pair.primary, pair.standby = pair.standby, pair.primary
+    # One more server than there are: a dial, which fails at the old and finds the new primary.
+    daemon.change(size={"min": 4})
+    daemon.reload()
+    pair.standby.data.joinpath("standby.signal").unlink(missing_ok=True)
+    conns[0].close()
+    wait_for(lambda: at(daemon, pair.primary), 20, "the new primary")
+    wait_for(lambda: not [s for s in daemon.json("/servers")["servers"]
+                          if s["endpoint"].endswith(f":{way.port}") and s["state"] == "idle"],
+             10, "the old ones to go")
+    begun = time.monotonic()
+    for conn in conns[1:]:
+        conn.execute(f"insert into {pair_table} values (5, 'new')")
+        conn.close()
+    assert time.monotonic() - begun < 5 * SLOW
+    way.resume()
+
+
+def test_a_promoted_replica_is_left(carpool, pair):
+    """It keeps its sessions when it is promoted, and says so with the next answer."""
+    daemon = make(carpool, pair.urls(pair.primary, pair.standby), target="replica")
+    with daemon.connect() as conn:
+        assert in_recovery(conn) is True
+        pair.primary.stop()
+        pair.promote()
+        assert in_recovery(conn) is False, "the answer that carries the news"
+        wait_for(lambda: not at(daemon, pair.primary), what="its servers to go")
+        pair.rejoin()
+        assert in_recovery(conn) is True
+        assert {s["role"] for s in daemon.json("/servers")["servers"]} == {"standby"}
+
+
+# -- refused writes
+
+
+def test_own_read_only_is_no_reason(carpool, pair, workers):
+    """A client that breaks its own READ ONLY costs the pool nothing but a question."""
+    daemon = make(carpool, pair.urls(pair.primary, pair.standby), workers, size={"min": 0, "max": 1})
+    with daemon.connect() as conn:
+        pid = conn.execute("select pg_backend_pid()").fetchone()
+        for _ in range(5):
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), conn.transaction():
+                conn.execute("set transaction read only")
+                conn.execute("create table nothing ()")
+        assert conn.execute("select pg_backend_pid()").fetchone() == pid
+    assert not daemon.log_lines("servers_renewed")
+
+
+def test_a_primary_that_was_demoted_behind_our_back(carpool, old_server):
+    """A relay or a pooler in between hides the restart: one refused write, and it is left."""
+    one, two = old_server(), old_server(standby=True)
+    daemon = make(carpool, [one.url(), two.url()], size={"min": 0, "max": 2})
+    with daemon.wire() as wire, daemon.wire() as other:
+        for w in (wire, other):
+            assert w.run("write")[2] is None
+        one.standby, two.standby = True, False
+        assert wire.run("write")[2].code == "25006"
+        wait_for(lambda: daemon.log_lines("servers_renewed", f":{one.port}"), what="the news")
+        for w in (wire, other):
+            assert w.run("write")[2] is None
+    assert (one.writes, two.writes) == (2, 2)
