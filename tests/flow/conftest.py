@@ -23,6 +23,10 @@ TEST_SECONDS = 90  # no test takes longer; waiting inside tests is bounded more 
 _numbers = itertools.count(1)
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "alone: measures time or takes default ports; nothing beside it")
+
+
 def pytest_collection_finish(session):
     """Without a binary only the harness' own tests make sense: say so once, clearly."""
     needing = [item for item in session.items if "binary" in getattr(item, "fixturenames", ())]

@@ -142,6 +142,7 @@ def stranger(daemon, database):
     return True
 
 
+@pytest.mark.alone  # it measures
 def test_blocked_stdout_while_fifty_dials_and_scrapes_run(carpool, pg, full_pipe, yardstick, workers):
     """Nothing that is slow happens on a worker: not logins of servers, not scrapes, not a log that
     nobody takes. Its loop's lag, p99, stays under 5 ms (and what a busy machine adds); lines are dropped and counted, the admin API

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from harness.base import LOOPBACK, free_port, wait_for
+from harness.carpool import postgres_pool
 from harness.http_fixtures import _origin, origin  # noqa: F401
 from harness.httpwire import http_pool
 from harness.redis_fixtures import fake, key, rd  # noqa: F401
@@ -63,6 +64,54 @@ def test_redis_failures(carpool, fake):
     assert late["outcome"] == "request_timeout" and late["endpoint"] == silent.url()[8:].split("/")[0]
     assert late["exchange_us"] >= 290_000
     assert gone["outcome"] == "client_gone"
+
+
+def test_postgres_transactions(carpool, pg):
+    """A line for each transaction, not for each statement; in session mode for each session."""
+    daemon = carpool(postgres_pool(pg.url()), postgres_pool(pg.url(), name="whole", mode="session"),
+                     log={"access": "all", "format": "json", "level": "error"})
+    with daemon.wire() as wire:
+        wire.run("begin")
+        wire.run("select pg_sleep(0.2)")
+        assert wire.run("commit")[3] == "I"
+        assert wire.run("select repeat('x', 1000)")[0] == [["x" * 1000]]
+        assert wire.run("select 1/0")[2].code == "22012"  # a server's answer like others
+    with daemon.wire("whole") as wire:
+        for _ in range(5):
+            assert wire.run("select 1")[0] == [["1"]]
+    found = [line for line in lines(daemon, 4) if line["lease"]]
+    rides = [line for line in found if line["pool"] == "orders"]
+    whole = [line for line in found if line["pool"] == "whole"]
+    assert {(line["kind"], line["outcome"], line["endpoint"]) for line in found} == {
+        ("postgres", "ok", f"{pg.host}:{pg.port}")}
+    first, second, third = rides[-3:]
+    assert first["exchange_us"] >= 200_000 and first["bytes_in"] > len("beginselect pg_sleep(0.2)commit")
+    assert second["bytes_out"] > 1000 and second["exchange_us"] < first["exchange_us"]
+    assert [line["lease"] for line in rides] == list(range(rides[0]["lease"], rides[0]["lease"] + len(rides)))
+    assert third["conn"] == first["conn"] and first["client"].startswith(f"{LOOPBACK}:")
+    assert whole[-1]["bytes_in"] >= 5 * len("Q....select 1.")
+
+
+def test_postgres_failures(carpool, pg):
+    """Each with the cause that the client was told, also where nobody carried it."""
+    daemon = carpool(postgres_pool(pg.url(), size={"max": 1, "acquire_timeout": "200ms"},
+                                   timeouts={"request": "500ms"}),
+                     log={"access": "errors", "format": "json", "level": "error"})
+    with daemon.wire() as holder, daemon.wire() as late:
+        holder.run("begin")
+        assert late.run("select 1")[2].fields["M"].startswith("carpool: acquire_timeout")
+        holder.run("commit")
+        assert late.run("select 1")[2] is None
+        assert holder.run("select pg_sleep(20)")[2].code == "57014"
+        assert late.run("select pg_terminate_backend(pg_backend_pid())")[2].code == "08006"
+    waited, slow, lost = lines(daemon, 3)
+    assert (waited["outcome"], waited["lease"], waited["server"], waited["endpoint"]) == (
+        "acquire_timeout", 0, 0, "-")
+    assert waited["wait_us"] >= 200_000 and waited["exchange_us"] == 0
+    assert lost["outcome"] == "upstream_closed" and lost["server"] > 0
+    assert lost["wait_us"] == 0, "that was another time"
+    assert slow["outcome"] == "request_timeout" and slow["exchange_us"] >= 500_000
+    assert lost["lease"] > slow["lease"] > 0
 
 
 def test_http_requests(carpool, origin):

@@ -17,6 +17,8 @@ from harness.base import LOOPBACK, SLOW, can_connect, free_port, wait_for
 from harness.carpool import PASSWORD
 from harness.pgwire import Wire
 
+pytestmark = pytest.mark.alone  # default ports
+
 
 @pytest.fixture
 def host():

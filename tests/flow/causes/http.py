@@ -17,7 +17,6 @@ TABLE = Table("http", "web", told, {
     "outcome_unknown": "said by the status: 502 for what may have been executed",
     "auth_failed": "HTTP doors have no logins",
     "no_route": "one pool behind one door",
-    "draining": "nobody is refused: answers carry `Connection: close`",
 })
 case = TABLE.case
 
@@ -197,4 +196,12 @@ def denied(world):
 def paused(world):
     daemon = world.web(size={"acquire_timeout": "200ms"})
     daemon.cli("pause", "web")
+    return daemon, client(world, daemon).get()
+
+
+@case("draining", 503)
+def draining(world):
+    """Who comes to a pool that drains; those who are there get an answer with `Connection: close`."""
+    daemon = world.web()
+    daemon.cli("drain", "web")
     return daemon, client(world, daemon).get()

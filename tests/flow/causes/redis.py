@@ -20,7 +20,6 @@ def told(said, cause, words):
 TABLE = Table("redis", "cache", told, {
     "idle_timeout": "a client that keeps a server by MULTI has `client_idle`",
     "outcome_unknown": "said in the words of upstream_closed and request_timeout",
-    "draining": "nobody is refused: clients are closed when they are idle",
     "no_route": "a client cannot name where it wants to go: SELECT is `unsupported`",
 })
 case = TABLE.case
@@ -219,3 +218,11 @@ def paused(world):
     daemon = world.cache(size={"acquire_timeout": "200ms"})
     daemon.cli("pause", "cache")
     return daemon, riders(world, daemon).cmd("GET", "x")
+
+
+@case("draining", True)
+def draining(world):
+    """Who comes to a pool that drains; those who are there are let go without a word."""
+    daemon = world.cache()
+    daemon.cli("drain", "cache")
+    return daemon, riders(world, daemon).read()
