@@ -26,7 +26,8 @@ struct dial_ops {
 
     /*
      * The attempt is over: let go of what libraries hold. A socket that the upstream may still
-     * count is left in d->sv->io (io_init() if need be), everything else goes.
+     * count is left in d->sv->io (io_init() if need be), everything else goes. It comes without
+     * start(), too: where the name is not found.
      */
     void (*stop)(struct dial *d);
 };

@@ -23,6 +23,7 @@ struct http_dial {
     CURLM *multi;
     CURL *easy;
     struct timer timer; /* libcurl's */
+    bool has_begun;     /* else the name is not known, and nothing above is there to be undone */
 };
 
 static struct http_dial *http_dial_of(struct dial *d)
@@ -33,6 +34,8 @@ static struct http_dial *http_dial_of(struct dial *d)
 static void end_curl(struct dial *d)
 {
     struct http_dial *hd = http_dial_of(d);
+    if (!hd->has_begun)
+        return;
     if (hd->multi && hd->easy)
         curl_multi_remove_handle(hd->multi, hd->easy);
     curl_easy_cleanup(hd->easy);
@@ -192,6 +195,7 @@ static void start(struct dial *d)
     const char *unix_path = d->sv->endpoint->unix_path;
     char url[sizeof d->host + 32];
     timer_init(&hd->timer, on_timer);
+    hd->has_begun = true;
     hd->multi = curl_multi_init();
     hd->easy = curl_easy_init();
     if (!hd->multi || !hd->easy) {

@@ -49,7 +49,7 @@ enum pg_state {
 };
 
 struct pg_login;      /* needed until logged in, then freed */
-#define PG_KEY_MAX 32 /* a cancel key of protocol 3.2; 4 bytes before */
+#define PG_KEY_MAX 16 /* a cancel key of protocol 3.2, which allows 256 bytes; 4 before */
 
 struct pg_session {
     struct session base;

@@ -67,6 +67,14 @@ def test_it_comes_up_later(web, raw):
         wait_for(lambda: c.get().status == 200, 20, "the upstream to be used again", 0.05)
 
 
+def test_a_name_that_is_not_found(web, workers):
+    daemon = web("http://no-such-host.invalid:80", workers=workers, breaker=NO_BREAKER)
+    with Http(daemon.port("web")) as c:
+        for _ in range(3):  # it goes on trying
+            assert refused(c.get(), 502, "dial_failed")
+    assert daemon.log_lines("no-such-host.invalid")
+
+
 def test_unix_socket_that_is_not_there(web):
     daemon = web("http+unix://%2Ftmp%2Fcarpool-no-such.sock")
     with Http(daemon.port("web")) as c:

@@ -17,6 +17,7 @@ import pytest
 from harness import pgwire
 from harness.base import clean_env, wait_for
 from harness.pgwire import query
+from harness.relays import TO_SERVER
 
 
 def sleeping(pg, n):
@@ -126,6 +127,79 @@ def test_cancel_with_a_wrong_key_does_nothing(orders, pg):
         wire.key = pid, secret
         wire.cancel()
         assert wire.results()[2].code == "57014"
+
+
+@pytest.fixture
+def one_behind_a_gate(orders, pg, gate):
+    """One server, reached through a relay; (daemon, relay)."""
+    relay = gate(pg.host, pg.port)
+    return orders(upstream=pg.url(host=relay.host, port=relay.port),
+                  size={"max": 1, "acquire_timeout": "30s"}, check={"timeout": "20s"}), relay
+
+
+def test_cancels_under_way_are_bounded(one_behind_a_gate, pg):
+    """A client that cancels and cancels does not flood the database with connections."""
+    daemon, relay = one_behind_a_gate
+    with daemon.wire() as wire:
+        wire.send(query("select 1, pg_sleep(60)"))
+        wait_for(lambda: sleeping(pg, 1), what="the query")
+        relay.pause()
+        for _ in range(30):
+            assert wire.cancel()
+        wait_for(lambda: relay.open > 1, what="a cancel to be on its way")
+        relay.resume()
+        assert wire.results()[2].code == "57014"
+        assert relay.accepted <= 1 + 4, relay.accepted
+        assert wire.run("select 2")[0] == [["2"]]
+
+
+@pytest.mark.parametrize("sslmode", ["require", "disable"])
+def test_cancel_is_encrypted_as_its_server_is(orders, pg, gate, sslmode):
+    """The key opens any query of the session: it is never sent in clear where the session is not."""
+    relay = gate(pg.host, pg.port)
+    daemon = orders(upstream=pg.url(host=relay.host, port=relay.port, sslmode=sslmode), size={"max": 1})
+    with daemon.wire() as wire:
+        wire.send(query("select 1, pg_sleep(60)"))
+        wait_for(lambda: sleeping(pg, 1), what="the query")
+        before = relay.carried[TO_SERVER]
+        wire.cancel()
+        assert wire.results()[2].code == "57014"
+        wait_for(lambda: relay.open == 1, what="the cancel's connection to be closed")
+        sent = relay.carried[TO_SERVER] - before
+        assert sent > 200 if sslmode == "require" else sent == 16, "a handshake, or a bare CancelRequest"
+
+
+def test_server_waits_for_a_cancel_that_is_under_way(one_behind_a_gate, pg):
+    """The query ends by itself while its cancel hangs in the network: nobody gets that server before it
+    is known where the cancel has gone."""
+    daemon, relay = one_behind_a_gate
+    with daemon.wire() as wire, daemon.wire() as other:
+        wire.run("select 1")
+        relay.hang()
+        wire.send(query("select 1, pg_sleep(1)"))
+        wait_for(lambda: pg.active("select 1, pg_sleep(1)%"), what="the query")
+        wire.cancel()
+        wait_for(lambda: relay.open == 2, what="the cancel to hang")
+        assert wire.results()[2] is None
+        other.send(query("select 'mine'"))
+        assert other.quiet(1) and relay.open == 2, "the server is held"
+        rows, _, error, _ = other.results()
+        assert (rows, error) == ([["mine"]], None) and relay.open == 1
+
+
+def test_cancel_before_the_query_has_begun(one_behind_a_gate):
+    """The server is still being set to the client's parameters: that is not for the client to stop."""
+    daemon, relay = one_behind_a_gate
+    with daemon.wire() as first, daemon.wire(application_name="second") as wire:
+        first.run("select 1")
+        relay.pause()
+        wire.send(query("select 1"))
+        wait_for(lambda: '"active"' in daemon.get("/clients").text, what="the settings to be sent")
+        assert wire.cancel()
+        relay.resume()
+        rows, _, error, _ = wire.results()
+        assert (rows, error) == ([["1"]], None)
+        assert relay.accepted == 1, "no cancel was sent"
 
 
 def test_secrets_differ(orders):

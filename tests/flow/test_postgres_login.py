@@ -175,8 +175,8 @@ def welcome(daemon, version, **more):
 def test_versions(orders):
     """3.2 gets its long key and no negotiation; newer ones are told 3.2."""
     daemon = orders()
-    for version, told, key in ((3 << 16, None, 4), (VERSION_3_2, None, 32),
-                               (3 << 16 | 9999, VERSION_3_2, 32)):
+    for version, told, key in ((3 << 16, None, 4), (VERSION_3_2, None, 16),
+                               (3 << 16 | 9999, VERSION_3_2, 16)):
         wire, negotiated = welcome(daemon, version)
         assert len(wire.key[1]) == key, hex(version)
         assert negotiated == (told and struct.pack("!II", told, 0))
@@ -206,7 +206,7 @@ def test_long_keys_cancel(orders, pg, workers):
     pid, key = wire.key
     wire.send(pgwire.query("select pg_sleep(60) /* long keys */"))
     wait_for(lambda: pg.active("%long keys%"), 10, "the query to run")
-    for wrong in (key[:4], key[:-1], key[:-1] + bytes([key[-1] ^ 1]), key + b"\0", bytes(32)):
+    for wrong in (key[:4], key[:-1], key[:-1] + bytes([key[-1] ^ 1]), key + b"\0", bytes(16)):
         wire.key = pid, wrong
         assert wire.cancel()
     assert wire.quiet(0.3), "a wrong key cancelled it"

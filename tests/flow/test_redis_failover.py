@@ -123,7 +123,7 @@ def test_a_client_that_leaves_in_a_pause(cache, client, fake):
 def test_a_demoted_primary_is_left(cache, client, servers, gate, key, workers):
     """The name moves to another server and the old primary lives on as its replica: one write fails,
     the next ones go to the new primary, whatever connections there were."""
-    old, new = servers.redis(), servers.redis()
+    old, new = servers.redis(local=True), servers.redis(local=True)
     new.admin().config_set("repl-diskless-sync-delay", 0)
     name = gate(old.host, old.port)
     daemon = cache(f"redis://{name.host}:{name.port}/0", workers=workers, size={"min": 3, "max": 4},
