@@ -93,7 +93,8 @@ static void fail_by_message(struct dial *d)
         d->sv->unfit = true; /* it starts up, or is a standby that takes no logins: may be soon */
     else if (strncmp(state, "28", 2) == 0 || strcmp(state, "3D000") == 0)
         cause = CAUSE_UPSTREAM_AUTH;
-    else if (strstr(words, "SSL SYSCALL error"))
+    else if (strstr(words, "SSL SYSCALL error") || strstr(words, "unexpected eof") ||
+             strstr(words, "closed unexpectedly"))
         cause = CAUSE_DIAL_FAILED; /* cut off: heals, as a wrong certificate does not */
     else if (strstr(words, "certificate") || strstr(words, "SSL"))
         cause = CAUSE_TLS_FAILED;

@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from harness.carpool import ROOT
 
 # Causes no client can be made to meet from outside, whatever it speaks.
-NOBODY = {"killed": "ends servers whose clients were closed before, with `draining`",
-          "internal": "out of memory and the like: unit tests"}
+NOBODY = {"killed": "ends dials when carpool stops; their clients were closed before, with `draining`",
+          "internal": "out of memory: test_nomem.py"}
 
 
 def all_causes():

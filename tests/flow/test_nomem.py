@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""The Nth allocation of a worker fails: some clients hear an error or are closed, nobody hears what is not his,
+nothing is left over, and who comes afterwards is served.
+
+(Pools and the Redis relay have the same test without a daemon, in tests/unit.)
+"""
+
+import contextlib
+import random
+import shutil
+
+import pytest
+from harness import pgwire
+from harness.base import wait_for
+from harness.carpool import postgres_pool
+from harness.http_fixtures import _origin, origin  # noqa: F401
+from harness.httpwire import Closed, Http, http_pool, request
+from harness.nginx import pattern
+from harness.nomem import NoMemory
+from harness.pgwire import SYNC, Eof, PgError, bind, execute, parse
+
+GONE = (Eof, PgError, Closed, EOFError, OSError)
+MOST = 400  # allocations; scenes ask for fewer
+
+
+def postgres(daemon):
+    """Logins, settings, named statements, a transaction, a big answer, a client that leaves."""
+    with contextlib.suppress(*GONE), daemon.wire(application_name="a") as a:
+        with daemon.wire() as b:
+            a.send(parse("select 7", "seven"), bind("seven"), execute(), SYNC)
+            rows, _, error, _ = a.results()
+            assert error or rows == [["7"]]
+            rows, _, error, _ = b.run("set work_mem = '5MB'; select 8")
+            assert error or rows == [["8"]]
+            a.send(bind("seven"), execute(), SYNC)
+            rows, _, error, _ = a.results()
+            assert error or rows == [["7"]]
+            b.run("begin")
+            rows, _, error, _ = b.run("select repeat('x', 300000)")
+            assert error or rows == [["x" * 300000]]
+            a.send(pgwire.query("select pg_sleep(20)"))
+            a.abort()
+
+
+def http(daemon):
+    """Bodies both ways, chunked and not, a pipeline, a client that leaves."""
+    with contextlib.suppress(*GONE), Http(daemon.port("web")) as a, Http(daemon.port("web")) as b:
+        said = a.get("/body/100000")
+        assert said.status >= 500 or said.body == pattern(100000)
+        said = b.ask("POST", "/echo", body=b"b" * 50000)
+        assert said.status >= 500 or b"b" * 50000 in said.body
+        a.send(request("GET", "/chunked/3000") + request("GET", "/body/10"))
+        for n in (3000, 10):
+            said = a.response()
+            assert said.status >= 500 or said.body == pattern(n)
+        b.send(request("GET", "/body/5000000"))
+        b.reset()
+
+
+# With the step from one N to the next, from a random one on: there are hundreds for Postgres.
+SCENES = {"postgres": ("orders", postgres, 5), "http": ("web", http, 1)}
+
+
+@pytest.mark.parametrize("kind", SCENES)
+def test_any_allocation_may_fail(carpool, tmp_path, request, kind):  # noqa: F811
+    pool, scene, step = SCENES[kind]
+    config = (postgres_pool(request.getfixturevalue("pg").url()) if kind == "postgres"
+              else http_pool(request.getfixturevalue("origin").url()))
+    if not shutil.which("gcc"):
+        pytest.skip("no compiler here for the library that lets allocations fail")
+    nomem = NoMemory(tmp_path)
+    daemon = carpool(config, env=nomem.env)
+
+    def at_rest():
+        figures = daemon.pools()[pool]
+        servers = daemon.stats()["pools"][0]["servers"]
+        return not (figures["clients"] or figures["waiting"] or figures["leases"]
+                    or servers["open"] - servers["idle"])
+    scene(daemon)
+    wait_for(at_rest, what="the first scene to be over")
+    n, failures = random.randint(1, step), 0
+    print(f"from {n} on, by {step}")
+    while n < MOST:
+        daemon.cli("recycle", pool)
+        nomem.fail(n)
+        scene(daemon)
+        wait_for(at_rest, what=f"everything to be given back after allocation {n} failed")
+        if not nomem.failed:
+            break
+        failures += 1
+        n += step
+    nomem.fail(0)
+    print(f"{failures} allocations")
+    assert failures > 5 and n < MOST
+    if step == 1:
+        assert daemon.saw("internal", pool), "the word for what is carpool's own trouble"
+    scene(daemon)
+    if kind == "postgres":
+        with daemon.connect() as conn:
+            assert conn.execute("select 1").fetchone() == (1,)
+    else:
+        with Http(daemon.port(pool)) as c:
+            assert c.get("/body/3").body == pattern(3)
