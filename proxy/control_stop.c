@@ -3,6 +3,9 @@
  * The end, in order: not ready -> (delay) -> listeners and sessions -> pools -> dialer -> threads.
  * "Stop" is the last message anybody gets, so that nothing is lost on the way.
  */
+#include <pthread.h>
+#include <signal.h>
+
 #include "proxy/control_private.h"
 
 static void post_all(struct control *c, size_t offset)
@@ -76,6 +79,13 @@ static void close_loop(struct control *c)
     if (!c->admin_closed || c->phase != CONTROL_GONE)
         return;
     loop_timer_stop(&c->loop, &c->drain_timer);
+    /* A signal behind these would end the process by its default: it ends well, and now. */
+    sigset_t late;
+    sigemptyset(&late);
+    sigaddset(&late, SIGHUP);
+    sigaddset(&late, SIGTERM);
+    sigaddset(&late, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &late, NULL);
     uv_close((uv_handle_t *)&c->hup, NULL);
     uv_close((uv_handle_t *)&c->term, NULL);
     uv_close((uv_handle_t *)&c->interrupt, NULL);

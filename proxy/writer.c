@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "proxy/writer.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -38,6 +39,8 @@ static bool flush(struct writer *w)
         if (!is_writable(w->fd))
             return false;
         ssize_t n = write(w->fd, w->batch, w->batch_n);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            return false;
         if (n <= 0 || (size_t)n >= w->batch_n) {
             w->batch_n = 0;
             return true;
@@ -63,19 +66,25 @@ static struct ring *oldest(struct writer *w)
     return best;
 }
 
+static bool has_room(const struct writer *w)
+{
+    return w->batch_n + LOG_LINE_MAX * 2 + 200 <= BATCH;
+}
+
+/* Until nothing is left, or the descriptor takes no more for now: then again in a moment. */
 static void drain(struct writer *w)
 {
-    for (;;) {
-        if (w->batch_n + LOG_LINE_MAX * 2 + 200 > BATCH && !flush(w))
-            break;
+    while (has_room(w) || flush(w)) {
         struct ring *r = oldest(w);
+        if (!r && flush(w))
+            return;
         if (!r)
             break;
         w->batch_n += log_render(log_ring_peek(r->log), r->log->thread, w->json,
                                  w->batch + w->batch_n, BATCH - w->batch_n);
         log_ring_pop(r->log);
     }
-    if (!flush(w) && !w->closed)
+    if (!w->closed)
         loop_timer_set(w->loop, &w->retry, RETRY_MS);
 }
 

@@ -225,7 +225,8 @@ def test_busy_comes_with_figures(orders, workers):
     assert error.code == "53300" and "acquire_timeout" in error.fields["M"]
     said = dict(pair.split("=") for pair in error.fields["D"].split())
     assert said["pool"] == "orders" and said["servers"] == "2/2" and said["busy"] == "2"
-    assert said["dialing"] == "0" and said["waiting"] == "3", said
+    # Those that gave up in the same moment may not count any more.
+    assert said["dialing"] == "0" and 1 <= int(said["waiting"]) <= 3, said
     assert 700 <= int(said["oldest_wait_ms"]) < 5000 * SLOW, said
     assert "size.max" in error.fields["H"]
     for wire in holders + waiters:
