@@ -185,6 +185,8 @@ enum pg_named {
     PG_NAMED_NO_MEMORY,
     PG_NAMED_OTHER
 };
+/* Ask first. False: not now, as PG_NAMED_FULL. */
+bool pg_rename_room(struct pg_session *s);
 /* A client's message begins, of a session that renames; what precedes it is in the outbox. */
 enum pg_named pg_rename(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o);
 /* Answers of carpool's own whose turn it is, into an outbox to the client; did it add any? Ask

@@ -148,6 +148,18 @@ static bool speaks_of_statements(uint8_t type)
     return type == 'P' || type == 'B' || type == 'D' || type == 'C' || type == 'Q';
 }
 
+/* What comes now hangs on what became of a COPY. Of an extended one the server would not say it
+ * before the Sync, which stands behind what is held here: it is asked to, once. */
+static enum step await_copy(struct pg_session *s, struct walk *w)
+{
+    static const uint8_t flush[] = {'H', 0, 0, 0, 4};
+    pg_outbox_add(&w->out, span_of(w->from.p, w->from.n - w->in.n));
+    w->from = w->in;
+    if (!s->held)
+        pg_outbox_add(&w->out, span_of(flush, sizeof flush));
+    return STEP_STOP;
+}
+
 /* One message or piece while LINKED. */
 static enum step linked_one(struct pg_session *s, struct walk *w, enum pg_step what,
                             const struct pg_msg *m)
@@ -159,7 +171,9 @@ static enum step linked_one(struct pg_session *s, struct walk *w, enum pg_step w
     if (m->type == 'X')
         return STEP_CLOSED;
     if (speaks_of_statements(m->type) && pg_flow_copy_ends(&s->server->flow))
-        return STEP_STOP;
+        return await_copy(s, w);
+    if (speaks_of_statements(m->type) && !pg_rename_room(s))
+        return STEP_STOP; /* before anything is noted of it: it comes again */
     if (m->type == 'Q' || m->type == 'P') {
         const char *why = trace(s, m);
         if (why)

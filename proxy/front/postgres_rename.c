@@ -414,16 +414,18 @@ static enum pg_named on_close(struct pg_session *s, const struct pg_msg *m, stru
     return told(s, m);
 }
 
+bool pg_rename_room(struct pg_session *s)
+{
+    return s->renaming < RENAMING_MAX && pg_flow_room(&s->server->flow);
+}
+
 enum pg_named pg_rename(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o)
 {
-    struct pg_flow *flow = &s->server->flow;
     struct pg_bind bind;
     struct span name;
     uint8_t kind;
-    if (pg_flow_discards(flow))
+    if (pg_flow_discards(&s->server->flow))
         return PG_NAMED_PASS;
-    if (s->renaming >= RENAMING_MAX || !pg_flow_room(flow))
-        return PG_NAMED_FULL;
     switch (m->type) {
     case 'P':
         return on_parse(s, m, o);

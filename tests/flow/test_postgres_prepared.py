@@ -10,7 +10,9 @@ import asyncio
 import asyncpg
 import pytest
 from harness.carpool import postgres_pool
-from harness.pgwire import (FLUSH, SYNC, bind, close, describe, execute, parse, query, row)
+from harness.pgwire import (FLUSH, SYNC, Wire, bind, close, describe, execute, message, parse, query,
+                            row)
+from harness.postgres import PASSWORD
 
 
 @pytest.fixture
@@ -278,6 +280,22 @@ def test_a_statement_used_in_a_failed_transaction(one):
     assert [answers(a) for _ in range(4)] == ["C Z", "E42601 Z", "E25P02 Z", "C Z"]
     a.send(bind("s"), execute(), SYNC)
     assert rows(a) == [["1"]]
+    daemon.stop()
+
+
+@pytest.mark.parametrize("end", ["c", "f"], ids=["done", "fail"])
+def test_a_batch_goes_on_behind_a_copy(one, pg, end):
+    """The server says what became of the COPY only at the Sync that ends the whole batch."""
+    daemon = one()
+    seen = []
+    for wire in (Wire(pg.host, pg.port, password=PASSWORD), daemon.wire()):
+        wire.run("create table if not exists behind_copy (a int)")
+        wire.send(parse("copy behind_copy from stdin"), bind(), execute(), FLUSH)
+        assert [kind for kind, _ in wire.until("G")] == ["1", "2", "G"]
+        wire.send(message("d", b"1\n"), message(end, b"" if end == "c" else b"no\0"),
+                  parse("select 5", "x"), bind("x"), execute(), SYNC)
+        seen.append(answers(wire))
+    assert seen[0] == seen[1] == ("C 1 2 D C Z" if end == "c" else "E57014 Z")
     daemon.stop()
 
 
