@@ -36,12 +36,13 @@ RUN apt-get update \
     && install -d -o carpool -g carpool -m 0755 /run/carpool \
     && install -d /etc/carpool
 COPY --from=build /src/carpool /usr/local/bin/carpool
+COPY deploy/entrypoint.sh /usr/local/bin/carpool-entrypoint
 # A library that is missing in this stage shows here, not at the first start.
 RUN ["carpool", "version"]
 
-# For pools made from URLs (CARPOOL_POOLS, or arguments); a configuration file says all this itself.
-# Ports are the addresses of a container, so clients of Postgres and Redis log in with the pool's
-# own user and password.
+# For pools made from URLs (CARPOOL_POOLS, or arguments); a configuration file says all this itself,
+# and the entrypoint takes them away. Ports are the addresses of a container, so clients of Postgres
+# and Redis log in with the pool's own user and password.
 ENV CARPOOL_LISTEN=0.0.0.0 \
     CARPOOL_ADMIN_HTTP=0.0.0.0:9601
 EXPOSE 6432 6380 8081 9601
@@ -52,5 +53,5 @@ USER 10001:10001
 # The default drain (8 s) ends within the ten seconds that `docker stop` grants.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=6s --start-period=15s --retries=3 CMD ["carpool", "health"]
-ENTRYPOINT ["carpool"]
+ENTRYPOINT ["carpool-entrypoint"]
 CMD ["run"]
