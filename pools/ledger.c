@@ -7,6 +7,7 @@
 #include "pools/ledger_private.h"
 #include "pools/pool_private.h"
 #include "pools/server.h"
+#include "proxy/core/crypto.h"
 
 /* ---- life ---- */
 
@@ -29,7 +30,7 @@ bool ledger_make_endpoints(struct ledger *l, const struct pool_conf *conf)
 
 struct ledger *ledger_new(const struct driver_ops *ops, const struct pool_conf *conf,
                           struct snapshot *snap, unsigned n_workers, struct dialer *dialer,
-                          uint64_t now)
+                          uint64_t now, struct group *group)
 {
     CHECK(n_workers >= 1 && n_workers <= LEDGER_WORKERS_MAX);
     struct ledger *l = calloc(1, sizeof *l);
@@ -40,16 +41,24 @@ struct ledger *ledger_new(const struct driver_ops *ops, const struct pool_conf *
     l->dialer = dialer;
     l->conf = conf;
     l->now_ms = now;
+    l->warmed = conf->size.min == 0;
     l->name = strdup(conf->name);
     l->workers = calloc(n_workers, sizeof *l->workers);
-    if (!l->name || !l->workers || !ledger_make_endpoints(l, conf)) {
+    uint8_t *key = malloc(conf->key.n + 1);
+    l->key = span_of(key, conf->key.n);
+    if (!l->name || !l->workers || !key || !ledger_make_endpoints(l, conf)) {
+        free(key);
         free(l->workers);
         free(l->name);
         free(l);
         return NULL;
     }
+    if (conf->key.n)
+        memcpy(key, conf->key.p, conf->key.n);
     l->snap = snapshot_take(snap);
     pthread_mutex_init(&l->mutex, NULL);
+    if (group)
+        group_join(&l->member, group);
     return l;
 }
 
@@ -62,12 +71,16 @@ void ledger_start(struct ledger *l, uint64_t now)
 
 void ledger_free(struct ledger *l)
 {
+    if (l->member.group)
+        group_leave(&l->member);
     CHECK(l->open == 0 && l->dialing == 0 && l->closing == 0 && l->pinned == 0);
     snapshot_drop(&l->snap);
     snapshot_drop(&l->memo);
     pthread_mutex_destroy(&l->mutex);
     free(l->endpoints);
     free(l->workers);
+    crypto_wipe((void *)(uintptr_t)l->key.p, l->key.n);
+    free((void *)(uintptr_t)l->key.p);
     free(l->name);
     free(l);
 }
@@ -78,6 +91,14 @@ void ledger_tend(struct ledger *l, uint64_t now)
 {
     ledger_lock(l, now);
     ledger_leave(l);
+}
+
+void ledger_hear(struct ledger *l, uint64_t now)
+{
+    ledger_tend(l, now);
+    for (unsigned i = 0; i < l->n_workers; i++)
+        if (atomic_load(&l->workers[i].idle))
+            pool_ask(l->workers[i].pool);
 }
 
 /* A dial that nobody answers says so only at its own timeout; who waits may have to know before. */
@@ -114,6 +135,11 @@ void ledger_look(struct ledger *l, unsigned worker, uint64_t now, struct ledger_
         enum breaker_state s = l->endpoints[i].door.state;
         if (s != BREAKER_OPEN && s != BREAKER_FORCED_OPEN)
             out->shut = false;
+    }
+    if (l->refused) {
+        struct group_view group;
+        group_view(l->member.group, &group);
+        out->group_max = group.max;
     }
     tell_unanswered(l, &out->unanswered);
     ledger_unlock(l);
@@ -206,7 +232,7 @@ void ledger_dialed(struct ledger *l, struct server *sv, const struct err *err, u
         return;
     }
     CHECK(l->open > 0);
-    l->open--;
+    ledger_free_slot(l);
     bool renewed = dial_failed(l, e, sv, err);
     if (sv->promised) {
         CHECK(l->workers[sv->home].promised > 0);
@@ -267,6 +293,8 @@ void ledger_closing(struct ledger *l)
 {
     ledger_lock(l, 0);
     l->closing++;
+    l->shedding -= l->shedding > 0;
+    ledger_tell_group(l, l->member.need.want);
     ledger_unlock(l);
 }
 
@@ -285,7 +313,7 @@ void ledger_freed(struct ledger *l, bool abandoned, uint64_t now)
 {
     ledger_lock(l, now);
     CHECK(l->open > 0 && l->closing > 0);
-    l->open--;
+    ledger_free_slot(l);
     l->closing--;
     if (abandoned)
         l->abandoned++;
@@ -316,6 +344,18 @@ bool ledger_above_max(struct ledger *l)
     bool above = l->open - l->closing > l->conf->size.max;
     ledger_unlock(l);
     return above;
+}
+
+bool ledger_sheds(struct ledger *l, uint64_t now)
+{
+    if (!atomic_load(&l->member.shed))
+        return false;
+    ledger_lock(l, now);
+    struct group_need need = ledger_need(l, l->member.need.want);
+    bool sheds = group_sheds(&l->member, &need, l->now_ms);
+    l->shedding += sheds;
+    ledger_unlock(l);
+    return sheds;
 }
 
 bool ledger_above_min(struct ledger *l)

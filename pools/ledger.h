@@ -22,6 +22,7 @@
 #include "health/backoff.h"
 #include "health/breaker.h"
 #include "pools/driver.h"
+#include "pools/group.h"
 #include "pools/pool_conf.h"
 #include "proxy/core/loop.h"
 #include "proxy/core/snapshot.h"
@@ -42,6 +43,7 @@ struct ledger_worker {
     _Atomic unsigned wholes; /* waiters that want a whole server, also where servers are shared */
     _Atomic unsigned fresh;  /* of them want a server used lately, or a new one */
     _Atomic uint64_t oldest_ms; /* arrival of its oldest waiter */
+    _Atomic unsigned stale; /* of the idle: unused for GROUP_REST_MS; while the group is tight */
     /* written under the mutex */
     _Atomic bool foreign;             /* somebody else waits for what it may give back */
     bool grow;                        /* it shares its servers thinner than it likes */
@@ -63,9 +65,14 @@ struct ledger_endpoint {
     uint64_t dialing_since; /* when the earliest of them began */
 };
 
+/* In `clients`: the pool is going, nobody may join it any more. */
+#define LEDGER_RETIRED (UINT32_C(1) << 31)
+
 struct ledger {
     /* fixed */
     char *name;
+    struct ledger *head; /* of several pools behind a listener, that of the whole; NULL: no such */
+    struct span key;     /* its own copy of the conf's */
     const struct driver_ops *ops;
     unsigned n_workers;
     struct dialer *dialer;
@@ -77,13 +84,16 @@ struct ledger {
     uint64_t now_ms; /* the latest time anybody brought: never goes back */
     unsigned open;   /* slots taken */
     unsigned dialing, closing;
-    unsigned pinned;       /* exclusive leases of servers that could be shared */
-    unsigned next_worker;  /* who gets the next server that nobody waits for */
-    unsigned busy_limit;   /* the upstream said "too many connections": not above this... */
-    uint64_t busy_until;   /* ... until then */
-    uint64_t next_warm_ms; /* `min` is not refilled faster than this allows */
-    uint64_t warm_gap_ms;  /* grows while servers close before anybody used them; 0: no wait */
-    uint64_t retry_ms;     /* blocked by time alone: match again then; 0: not blocked */
+    struct group_member member; /* of the group whose bound is above `max` */
+    unsigned shedding;          /* servers that are to close for its sake and do not yet */
+    bool refused;               /* in this match the group had no slot for a waiter */
+    unsigned pinned;            /* exclusive leases of servers that could be shared */
+    unsigned next_worker;       /* who gets the next server that nobody waits for */
+    unsigned busy_limit;        /* the upstream said "too many connections": not above this... */
+    uint64_t busy_until;        /* ... until then */
+    uint64_t next_warm_ms;      /* `min` is not refilled faster than this allows */
+    uint64_t warm_gap_ms;       /* grows while servers close before anybody used them; 0: no wait */
+    uint64_t retry_ms;          /* blocked by time alone: match again then; 0: not blocked */
     struct ledger_endpoint *endpoints;
     size_t n_endpoints;
     size_t primary; /* target primary: the endpoint it was found at last, plus 1; 0: nowhere */
@@ -101,14 +111,24 @@ struct ledger {
     _Atomic unsigned generation;
     _Atomic unsigned renewed; /* servers of generations before this take no lease at all */
     uint64_t renewed_ms;      /* when that was last moved */
-    _Atomic uint32_t clients; /* the front's: sessions that count against limits.clients */
+    _Atomic uint32_t clients; /* the front's: sessions that count against limits.clients; with a
+                                 head: those that are here */
     _Atomic uint32_t leases;  /* lease numbers, in the order of service */
 };
 
-/* Control's thread. The workers' loops and pools are registered by pool_new(). */
+/* Control's thread. The workers' loops and pools are registered by pool_new(). group: whose bound
+ * holds above that of the pool, or NULL. */
 struct ledger *ledger_new(const struct driver_ops *ops, const struct pool_conf *conf,
                           struct snapshot *snap, unsigned n_workers, struct dialer *dialer,
-                          uint64_t now);
+                          uint64_t now, struct group *group);
+/* Control's thread, before anybody knows of it: one of several pools behind a listener. What an
+ * operator has ordered for the whole holds for it too. */
+void ledger_behind(struct ledger *l, struct ledger *head);
+/* Control's thread. True: nobody is here and nobody can come any more. */
+bool ledger_retire(struct ledger *l);
+/* Any thread, with a head: one more client, or one less. False: it is going. */
+MUST_USE bool ledger_join(struct ledger *l);
+void ledger_part(struct ledger *l);
 /* Every worker's pool is registered: dialing may begin. */
 void ledger_start(struct ledger *l, uint64_t now);
 /* All slots must be free and all pools gone. */
@@ -118,6 +138,9 @@ void ledger_free(struct ledger *l);
 
 /* Somebody waits, or may go on: look for something to give. */
 void ledger_tend(struct ledger *l, uint64_t now);
+/* As ledger_tend(), by any thread, for the group: a slot may be had, or servers are to go. Not once
+ * ledger_stop() has returned. */
+void ledger_hear(struct ledger *l, uint64_t now);
 
 /* What a worker's waiters have to hope for. */
 struct ledger_outlook {
@@ -128,6 +151,7 @@ struct ledger_outlook {
     bool shut;              /* every door refuses */
     uint64_t retry_ms;      /* 0, or when the books should be matched again */
     uint64_t dial_failures; /* so far */
+    unsigned group_max;     /* waiters get nothing since the group's servers are taken, so many */
     struct err last_dial;
     struct err unanswered; /* nothing is live, no dial failed, but one is under way: its story; else
                               cause NONE */
@@ -170,6 +194,12 @@ void ledger_unpin(struct ledger *l, uint64_t now);
 /* Is one server to go because a reload lowered max? And may an idle one go (open > min)? */
 bool ledger_above_max(struct ledger *l);
 bool ledger_above_min(struct ledger *l);
+/* While that is so: is a server that is free now to go, for the sake of the group? It must. */
+static inline bool ledger_is_tight(const struct ledger *l)
+{
+    return group_is_tight(&l->member);
+}
+bool ledger_sheds(struct ledger *l, uint64_t now);
 
 /*
  * The service breaker, for exchanges. allows(): false with the time until it may answer otherwise,
@@ -213,6 +243,7 @@ struct ledger_view {
     uint64_t dial_causes[CAUSE_COUNT];
     struct err last_dial;
     bool paused, drained, warmed, stopping;
+    struct group_view group; /* all zero: none */
 };
 void ledger_view(struct ledger *l, struct ledger_view *out);
 

@@ -146,11 +146,50 @@ void ledger_reconf(struct ledger *l, const struct pool_conf *conf, struct snapsh
     snapshot_drop(&old);
 }
 
+void ledger_behind(struct ledger *l, struct ledger *head)
+{
+    l->head = head;
+    atomic_store(&l->paused, atomic_load(&head->paused));
+    atomic_store(&l->drained, atomic_load(&head->drained));
+    ledger_lock(head, 0);
+    enum breaker_state state = head->endpoints[0].door.state;
+    ledger_unlock(head);
+    if (state == BREAKER_FORCED_OPEN || state == BREAKER_FORCED_CLOSED)
+        ledger_force_breaker(
+            l, state == BREAKER_FORCED_OPEN ? BREAKER_FORCE_OPEN : BREAKER_FORCE_CLOSED, l->now_ms);
+}
+
+bool ledger_retire(struct ledger *l)
+{
+    uint32_t nobody = 0;
+    ledger_lock(l, 0);
+    bool empty = l->open == 0;
+    ledger_unlock(l);
+    return empty && atomic_compare_exchange_strong(&l->clients, &nobody, LEDGER_RETIRED);
+}
+
+bool ledger_join(struct ledger *l)
+{
+    uint32_t n = atomic_load(&l->clients);
+    do {
+        if (n & LEDGER_RETIRED)
+            return false;
+    } while (!atomic_compare_exchange_weak(&l->clients, &n, n + 1));
+    return true;
+}
+
+void ledger_part(struct ledger *l)
+{
+    atomic_fetch_sub(&l->clients, 1);
+}
+
 void ledger_stop(struct ledger *l)
 {
     ledger_lock(l, 0);
     l->stopping = true;
     ledger_unlock(l);
+    if (l->member.group)
+        group_deafen(&l->member);
 }
 
 static enum breaker_state worse(enum breaker_state a, enum breaker_state b)
@@ -187,6 +226,8 @@ void ledger_view(struct ledger *l, struct ledger_view *out)
         out->service = worse(out->service, l->endpoints[i].service.state);
     }
     ledger_unlock(l);
+    if (l->member.group)
+        group_view(l->member.group, &out->group);
 }
 
 const struct pool_conf *ledger_conf(struct ledger *l, struct snapshot **ref)

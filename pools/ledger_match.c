@@ -26,6 +26,7 @@ struct acts {
     const struct pool_conf *conf;
     struct snapshot *snap;
     unsigned generation;
+    uint64_t now_ms;
 };
 
 void ledger_lock(struct ledger *l, uint64_t now)
@@ -44,6 +45,33 @@ void ledger_unlock(struct ledger *l)
 unsigned ledger_live(const struct ledger *l)
 {
     return l->open - l->dialing - l->closing;
+}
+
+/* ---- the group ---- */
+
+void ledger_free_slot(struct ledger *l)
+{
+    l->open--;
+    if (l->member.group)
+        group_free(&l->member);
+}
+
+struct group_need ledger_need(const struct ledger *l, unsigned want)
+{
+    struct group_need need = {.leaving = l->closing + l->shedding, .want = want};
+    for (unsigned i = 0; i < l->n_workers; i++) {
+        need.promised += l->workers[i].promised;
+        need.asked += l->workers[i].asked;
+    }
+    return need;
+}
+
+void ledger_tell_group(struct ledger *l, unsigned want)
+{
+    if (!l->member.group)
+        return;
+    struct group_need need = ledger_need(l, want);
+    group_tell(&l->member, &need, l->now_ms);
 }
 
 /* ---- matching ---- */
@@ -116,6 +144,10 @@ unsigned ledger_stuck(const struct ledger *l, unsigned worker)
     unsigned bound = limit(l), room = 0, want = 0, mine = 0;
     if (!atomic_load(&l->paused) && bound > l->open)
         room = bound - l->open;
+    if (room && l->member.group) {
+        unsigned left = group_room(&l->member);
+        room = room < left ? room : left;
+    }
     for (unsigned i = 0; i < l->n_workers; i++) {
         const struct ledger_worker *w = &l->workers[i];
         unsigned waiters = atomic_load(&w->waiters), n = 0;
@@ -163,7 +195,31 @@ static int pick_endpoint(struct ledger *l)
     return -1;
 }
 
-static bool can_dial(struct ledger *l, int *endpoint)
+/* The servers it would dial now, one at least. */
+static unsigned servers_wanted(const struct ledger *l)
+{
+    unsigned n = 0, dials = LEDGER_DIALS_MAX - l->dialing, room = limit(l) - l->open;
+    for (unsigned i = 0; i < l->n_workers; i++)
+        n += unfulfilled(l, &l->workers[i]);
+    n = n < dials ? n : dials;
+    return n < room ? n : room;
+}
+
+/* The group's slot, too, which is taken then. */
+static bool claim(struct ledger *l, bool waits)
+{
+    if (!l->member.group)
+        return true;
+    unsigned want = waits || l->refused ? servers_wanted(l) : 0;
+    struct group_need need = ledger_need(l, want);
+    bool ok = group_claim(&l->member, &need, waits, l->now_ms);
+    if (!ok && waits)
+        l->refused = true;
+    return ok;
+}
+
+/* True: grant_dial() has to follow. waits: it is for a waiter. */
+static bool may_dial_one(struct ledger *l, bool waits, int *endpoint)
 {
     if (l->stopping || l->dialing >= LEDGER_DIALS_MAX)
         return false;
@@ -173,7 +229,7 @@ static bool can_dial(struct ledger *l, int *endpoint)
         return false;
     }
     *endpoint = pick_endpoint(l);
-    return *endpoint >= 0;
+    return *endpoint >= 0 && claim(l, waits);
 }
 
 static void grant_dial(struct ledger *l, struct acts *acts, unsigned worker, int endpoint,
@@ -199,7 +255,7 @@ static bool grant_to_waiter(struct ledger *l, struct acts *acts)
     /* Fresh ones are seldom idle elsewhere. */
     bool fresh = atomic_load(&l->workers[w].fresh) == atomic_load(&l->workers[w].waiters);
     int endpoint;
-    bool dial = fresh && can_dial(l, &endpoint);
+    bool dial = fresh && may_dial_one(l, true, &endpoint);
     int v = dial ? -1 : idle_elsewhere(l, (unsigned)w);
     if (v >= 0) {
         l->workers[v].owes[w]++;
@@ -208,7 +264,7 @@ static bool grant_to_waiter(struct ledger *l, struct acts *acts)
         acts->v[acts->n++] = (struct act){.worker = (unsigned)v};
         return true;
     }
-    if (!dial && !can_dial(l, &endpoint))
+    if (!dial && !may_dial_one(l, true, &endpoint))
         return false;
     grant_dial(l, acts, (unsigned)w, endpoint, true);
     return true;
@@ -221,7 +277,7 @@ static bool grant_unasked(struct ledger *l, struct acts *acts)
         struct ledger_worker *w = &l->workers[i];
         if (!w->grow)
             continue;
-        if (!can_dial(l, &endpoint))
+        if (!may_dial_one(l, false, &endpoint))
             return false;
         w->grow = false;
         grant_dial(l, acts, i, endpoint, false);
@@ -233,8 +289,10 @@ static bool grant_unasked(struct ledger *l, struct acts *acts)
         retry_at(l, l->next_warm_ms);
         return false;
     }
-    if (!can_dial(l, &endpoint))
+    if (!may_dial_one(l, false, &endpoint)) {
+        l->warmed = l->warmed || ledger_is_tight(l); /* it cannot be had */
         return false;
+    }
     if (l->warm_gap_ms)
         l->next_warm_ms = l->now_ms + l->warm_gap_ms;
     grant_dial(l, acts, l->next_worker++ % l->n_workers, endpoint, false);
@@ -244,6 +302,7 @@ static bool grant_unasked(struct ledger *l, struct acts *acts)
 static void match(struct ledger *l, struct acts *acts)
 {
     l->retry_ms = 0;
+    l->refused = false;
     if (ledger_live(l) >= l->conf->size.min)
         l->warmed = true;
     if (!l->started)
@@ -254,6 +313,7 @@ static void match(struct ledger *l, struct acts *acts)
     while (acts->n < ACTS_MAX && grant_unasked(l, acts))
         continue;
     ledger_raise_foreign(l);
+    ledger_tell_group(l, l->refused ? servers_wanted(l) : 0);
     if (acts->n) {
         acts->conf = l->conf;
         acts->snap = snapshot_take(l->snap);
@@ -281,12 +341,15 @@ static void perform(struct ledger *l, struct acts *acts)
 void ledger_leave(struct ledger *l)
 {
     for (;;) {
-        struct acts acts = {0};
+        struct acts acts = {.now_ms = l->now_ms};
         match(l, &acts);
         ledger_unlock(l);
         perform(l, &acts);
-        if (acts.n < ACTS_MAX)
+        if (acts.n < ACTS_MAX) {
+            if (l->member.group)
+                group_poke(l->member.group, acts.now_ms);
             return;
+        }
         ledger_lock(l, 0);
     }
 }
@@ -295,7 +358,7 @@ void ledger_leave(struct ledger *l)
 static void dial_unstarted(struct ledger *l, const struct act *act)
 {
     ledger_lock(l, 0);
-    l->open--;
+    ledger_free_slot(l);
     l->dialing--;
     if (act->promised)
         l->workers[act->worker].promised--;
@@ -305,5 +368,6 @@ static void dial_unstarted(struct ledger *l, const struct act *act)
         e->next_dial_ms = l->now_ms + DIAL_BACKOFF_MIN_MS;
     }
     err_set(&l->last_dial, CAUSE_INTERNAL, STAGE_CONNECT, 0, "out of memory");
+    ledger_tell_group(l, 0);
     ledger_unlock(l);
 }

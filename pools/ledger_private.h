@@ -17,6 +17,11 @@
 void ledger_lock(struct ledger *l, uint64_t now);
 void ledger_unlock(struct ledger *l);
 void ledger_leave(struct ledger *l);
+/* With the books locked. A slot is free again, here and in the group. */
+void ledger_free_slot(struct ledger *l);
+struct group_need ledger_need(const struct ledger *l, unsigned want);
+/* Tells the group, if there is one, how things stand. */
+void ledger_tell_group(struct ledger *l, unsigned want);
 /* Raises the flag of each worker that has something to give while somebody else waits. */
 void ledger_raise_foreign(struct ledger *l);
 /* The worker whose oldest waiter waits longest, of those not promised enough; -1: none. */

@@ -113,6 +113,7 @@ const struct pool_stats *pool_stats(const struct pool *p);
  */
 struct pool_crowd {
     unsigned open, max; /* slots taken, dialing and closing servers included; of so many */
+    unsigned group_open, group_max; /* the same of the group; group_max 0: no bound there */
     unsigned busy, dialing;
     unsigned waiting;   /* waiters in the queues */
     uint64_t oldest_ms; /* so long the oldest of them has waited; 0: nobody waits */

@@ -10,12 +10,14 @@
 #include <stdint.h>
 
 #include "health/health_conf.h"
+#include "proxy/core/span.h"
 
 struct size_conf {
     uint32_t min;        /* servers kept open, <= max */
     uint32_t max;        /* dialing + live + closing, over all workers; >= 1 */
     uint32_t waiters;    /* clients waiting for a server to be given back; 0: refuse them. Who waits
                             for a dial that `max` has room for is no such one */
+    uint32_t total;      /* over all pools of a group; 0: no bound but their own */
     uint32_t statements; /* Postgres: prepared statements that clients share, kept on each server;
                             0: they are not shared */
     uint64_t acquire_timeout_ms; /* longest wait for a server; >= 1 */
@@ -90,6 +92,7 @@ struct endpoint_conf {
 
 struct pool_conf {
     const char *name;
+    struct span key; /* of one pool of a group: what tells it from the others; else empty */
     const struct endpoint_conf *endpoints; /* by priority, ties as written */
     size_t n_endpoints;                    /* >= 1 */
     enum on_down on_down;

@@ -8,7 +8,11 @@ void pool_crowd(const struct pool *p, struct pool_crowd *out)
     uint64_t now = loop_now(p->loop);
     struct ledger_view view;
     ledger_view(p->ledger, &view);
-    *out = (struct pool_crowd){.open = view.open, .max = view.max, .dialing = view.dialing};
+    *out = (struct pool_crowd){.open = view.open,
+                               .max = view.max,
+                               .group_open = view.group.open,
+                               .group_max = view.group.max,
+                               .dialing = view.dialing};
     for (unsigned i = 0; i < l->n_workers; i++) {
         const struct ledger_worker *w = &l->workers[i];
         unsigned waiting = atomic_load(&w->waiters);

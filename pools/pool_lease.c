@@ -359,6 +359,12 @@ static void on_waiter_timeout(struct timer *t)
     } else if (look.down || look.unanswered.cause != CAUSE_NONE) {
         const struct err *dial = look.down ? &look.last_dial : &look.unanswered;
         err_set(&err, dial->cause, STAGE_WAIT, 0, "pool %s: %.120s", name, dial->note);
+    } else if (look.group_max) {
+        err_set(&err, CAUSE_ACQUIRE_TIMEOUT, STAGE_WAIT, 0,
+                "pool %s: no server within %llu ms: %u here, %u waiting, and all %u of the group "
+                "are taken (size.total)",
+                name, (unsigned long long)(now - w->since_ms), look.live, p->n_waiters,
+                look.group_max);
     } else {
         err_set(&err, CAUSE_ACQUIRE_TIMEOUT, STAGE_WAIT, 0,
                 "pool %s: no server free within %llu ms (%u of %u in use, %u waiting)", name,

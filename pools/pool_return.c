@@ -55,6 +55,8 @@ static enum outcome fit(struct pool *p, const struct server *sv)
         return OUTCOME_DROP_SURPLUS;
     if (io_unsent(&sv->io))
         return OUTCOME_DROP_DIRTY; /* it could not travel */
+    if (ledger_is_tight(p->ledger) && ledger_sheds(p->ledger, loop_now(p->loop)))
+        return OUTCOME_DROP_SURPLUS;
     return OUTCOME_KEEP;
 }
 
@@ -75,8 +77,11 @@ void pool_ready(struct pool *p, struct server *sv)
         if (p->n_fresh && !paused)
             pool_make_room(p);
         /* Someone elsewhere may have looked before this was counted as idle. */
-        if (atomic_load(&p->books->foreign))
+        bool tight = ledger_is_tight(p->ledger);
+        if (tight || atomic_load(&p->books->foreign))
             ledger_tend(p->ledger, loop_now(p->loop));
+        if (tight)
+            pool_rearm(p, GROUP_REST_MS);
         return;
     }
     pool_settle_waiter(w, sv, NULL);

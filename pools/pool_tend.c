@@ -24,7 +24,8 @@ void pool_rearm(struct pool *p, uint64_t in_ms)
 
 bool pool_is_refused(const struct err *dial)
 {
-    return dial->cause == CAUSE_UPSTREAM_AUTH || dial->cause == CAUSE_TLS_FAILED;
+    return dial->cause == CAUSE_UPSTREAM_AUTH || dial->cause == CAUSE_NO_ROUTE ||
+           dial->cause == CAUSE_TLS_FAILED;
 }
 
 void pool_outage_err(const struct waiter *w, uint64_t now, const struct ledger_outlook *look,
@@ -99,8 +100,33 @@ static enum outcome idle_verdict(struct pool *p, const struct server *sv, uint64
     return OUTCOME_KEEP;
 }
 
+static unsigned count_stale(const struct pool *p, uint64_t now)
+{
+    unsigned n = 0;
+    for (struct list *at = p->idle.prev; at != &p->idle; at = at->prev, n++)
+        if (elapsed_ms(now, OWNER(at, struct server, node)->idle_ms) < GROUP_REST_MS)
+            break;
+    return n;
+}
+
+/* Other pools of the group are short of servers: those idle longest go first. */
+static void shed_idle(struct pool *p, uint64_t now)
+{
+    if (!ledger_is_tight(p->ledger) || list_empty(&p->idle))
+        return;
+    atomic_store(&p->books->stale, count_stale(p, now));
+    ledger_tend(p->ledger, now);
+    while (!list_empty(&p->idle) && ledger_sheds(p->ledger, now)) {
+        struct server *sv = OWNER(p->idle.prev, struct server, node);
+        server_verdict(sv, PHASE_IDLE, OUTCOME_DROP_SURPLUS);
+        server_close(sv, OUTCOME_DROP_SURPLUS, false);
+    }
+    pool_rearm(p, GROUP_REST_MS);
+}
+
 static void tend_idle(struct pool *p, uint64_t now)
 {
+    shed_idle(p, now);
     LIST_EACH(n, &p->idle) {
         struct server *sv = OWNER(n, struct server, node);
         enum outcome o = idle_verdict(p, sv, now);
@@ -134,6 +160,8 @@ static void tend_shared(struct pool *p, uint64_t now)
         else if (sv->die_ms && now >= sv->die_ms)
             why = OUTCOME_DROP_LIFETIME;
         else if (!old && p->over_max && ledger_above_max(p->ledger))
+            why = OUTCOME_DROP_SURPLUS;
+        else if (!old && ledger_is_tight(p->ledger) && ledger_sheds(p->ledger, now))
             why = OUTCOME_DROP_SURPLUS;
         else
             continue;

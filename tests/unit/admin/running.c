@@ -82,7 +82,7 @@ static void make_pool(struct running *r)
                                  .endpoints = &r->endpoint,
                                  .n_endpoints = 1,
                                  .size = {.max = 3, .waiters = 10}};
-    r->ledger = ledger_new(&nobody, &r->conf, &r->snap, 1, NULL, 1);
+    r->ledger = ledger_new(&nobody, &r->conf, &r->snap, 1, NULL, 1, NULL);
     assert_non_null(r->ledger);
     r->pool = r->pools[0] = pool_new(r->ledger, 0, &r->loop);
     assert_non_null(r->pool);

@@ -46,7 +46,7 @@ static struct house *house_new(uint32_t min)
                                  .n_endpoints = 1,
                                  .size = {.min = min, .max = 20, .waiters = 10}};
     h->front = (struct front_conf){.kind = FRONT_POSTGRES, .mode = FRONT_SESSION};
-    h->ledger = ledger_new(&nobody, &h->conf, &h->snap, 2, NULL, 1000);
+    h->ledger = ledger_new(&nobody, &h->conf, &h->snap, 2, NULL, 1000, NULL);
     assert_non_null(h->ledger);
     for (unsigned i = 0; i < 2; i++) {
         h->pools[i] = pool_new(h->ledger, i, &h->loop);

@@ -133,7 +133,7 @@ void stage_open(void)
     dialer_init(&dialer, &dialer_loop);
     atomic_store(&config.refs, 1);
     config.free = config_free;
-    ledger = ledger_new(&driver, &stage_conf, &config, 1, &dialer, clock_ms);
+    ledger = ledger_new(&driver, &stage_conf, &config, 1, &dialer, clock_ms, NULL);
     pool = pool_new(ledger, 0, &worker);
     CHECK(ledger && pool);
     pool_start(pool);

@@ -72,7 +72,7 @@ void house_ask_all(struct house *h)
 void house_apply(struct house *h, struct house_snap *s)
 {
     struct snapshot *ref = &s->snap;
-    ledger_reconf(h->ledger, &s->conf, ref, loop_now(&h->dialer_loop));
+    ledger_reconf(h->ledger, &s->conf, ref, loop_now(h->pools[0]->loop));
     snapshot_drop(&ref);
     house_ask_all(h);
 }
@@ -100,7 +100,27 @@ static void open_loop(struct house *h, unsigned i, struct loop *loop, const char
     post_init(&h->threads[i].leave, on_leave, NULL);
 }
 
+static void make_pools(struct house *h, struct house *host, const struct pool_conf *conf,
+                       struct group *group)
+{
+    struct house_snap *s = house_prepare(conf);
+    struct snapshot *ref = &s->snap;
+    h->ledger = ledger_new(&fake_driver, &s->conf, ref, h->n, &host->dialer, house_now(), group);
+    CHECK(h->ledger != NULL);
+    snapshot_drop(&ref);
+    for (unsigned i = 0; i < h->n; i++) {
+        h->pools[i] = pool_new(h->ledger, i, &host->loops[i]);
+        CHECK(h->pools[i] != NULL);
+    }
+}
+
 void house_open(struct house *h, unsigned workers, const struct pool_conf *conf)
+{
+    house_open_in(h, workers, conf, NULL);
+}
+
+void house_open_in(struct house *h, unsigned workers, const struct pool_conf *conf,
+                   struct group *group)
 {
     *h = (struct house){.n = workers};
     pthread_mutex_init(&h->mutex, NULL);
@@ -110,17 +130,24 @@ void house_open(struct house *h, unsigned workers, const struct pool_conf *conf)
         open_loop(h, i, &h->loops[i], "worker");
     open_loop(h, workers, &h->dialer_loop, "dialer");
     dialer_init(&h->dialer, &h->dialer_loop);
-    struct house_snap *s = house_prepare(conf);
-    struct snapshot *ref = &s->snap;
-    h->ledger = ledger_new(&fake_driver, &s->conf, ref, workers, &h->dialer, house_now());
-    CHECK(h->ledger != NULL);
-    snapshot_drop(&ref);
-    for (unsigned i = 0; i < workers; i++) {
-        h->pools[i] = pool_new(h->ledger, i, &h->loops[i]);
-        CHECK(h->pools[i] != NULL);
+    make_pools(h, h, conf, group);
+    for (unsigned i = 0; i < workers; i++)
         pool_start(h->pools[i]);
-    }
     ledger_start(h->ledger, house_now());
+}
+
+void house_lodge(struct house *h, struct house *host, const struct pool_conf *conf,
+                 struct group *group)
+{
+    *h = (struct house){.n = host->n};
+    make_pools(h, host, conf, group);
+}
+
+void house_unlodge(struct house *h)
+{
+    for (unsigned i = 0; i < h->n; i++)
+        pool_free(h->pools[i]);
+    ledger_free(h->ledger);
 }
 
 static void on_quiet(struct pool *p, void *arg)
@@ -433,6 +460,7 @@ void house_join(struct house *h)
 /* ---- the audit ---- */
 
 struct census {
+    const struct ledger *ledger;
     unsigned by_state[SERVER_STATES];
     unsigned promised[HOUSE_WORKERS]; /* on their way, by home */
     unsigned pinned;
@@ -442,6 +470,8 @@ static void take_census(struct fake_server *fs, void *arg)
 {
     struct census *c = arg;
     const struct server *sv = &fs->base;
+    if (sv->ledger != c->ledger)
+        return;
     c->by_state[sv->state]++;
     if (sv->state == SERVER_TRAVELLING || (sv->state == SERVER_DIALING && sv->promised))
         c->promised[sv->home]++;
@@ -489,7 +519,7 @@ static void audit_pool(const struct pool *p, struct census *in_pools)
 
 void house_audit(struct house *h)
 {
-    struct census all = {0}, pools = {0};
+    struct census all = {.ledger = h->ledger}, pools = {0};
     struct ledger_view view;
     fake_each_server(take_census, &all);
     ledger_view(h->ledger, &view);

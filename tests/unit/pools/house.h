@@ -45,6 +45,15 @@ struct pool_conf house_conf(uint32_t max);
 
 /* Opens it; the world (fake_world_set) stands before. */
 void house_open(struct house *h, unsigned workers, const struct pool_conf *conf);
+/* As a member of a group. */
+void house_open_in(struct house *h, unsigned workers, const struct pool_conf *conf,
+                   struct group *group);
+/* One pool more, on the threads of another house: has a ledger and pools, but no loops of its own.
+ * pool_start() on each worker and ledger_start() have to follow; at the end, when all is quiet,
+ * house_unlodge(). */
+void house_lodge(struct house *h, struct house *host, const struct pool_conf *conf,
+                 struct group *group);
+void house_unlodge(struct house *h);
 /* Everybody is to end; without threads. Once; house_close() does it if nobody has. */
 void house_stop(struct house *h);
 /* Asserts that nothing is left: no slot, no connection, no lease. Without threads only. */

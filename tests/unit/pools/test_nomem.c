@@ -192,7 +192,7 @@ static void making_a_pool_fails_cleanly(void **state)
     unsigned nth = 1;
     for (; !l; nth++) {
         countdown = nth;
-        l = ledger_new(&fake_driver, &conf, snap, 1, &house.dialer, house_now());
+        l = ledger_new(&fake_driver, &conf, snap, 1, &house.dialer, house_now(), NULL);
         countdown = 0;
     }
     assert_true(nth > 3);
