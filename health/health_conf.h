@@ -14,6 +14,8 @@ enum check_return {
     CHECK_STATEMENT, /* the operator's own statement, then a round trip */
 };
 
+enum { CHECK_STATEMENT_MAX = 4096 }; /* bytes */
+
 struct check_conf {
     enum check_return on_return; /**/
     const char *statement;       /* with CHECK_STATEMENT, else NULL */

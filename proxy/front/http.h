@@ -5,7 +5,9 @@
  *
  *     http_relay.c     a client's life: TLS, idle, draining, the end
  *     http_clock.c     how long anything may take
- *     http_request.c   from the client: heads, leases, bodies to the server, second tries
+ *     http_work.c      what only a client with a request has; the stock of it
+ *     http_request.c   from the client: heads, bodies to the server
+ *     http_tries.c     getting a server, losing it, second tries
  *     http_response.c  from the server: heads, bodies to the client, the end of an exchange
  *     http_local.c     what carpool itself answers, and how a connection is closed after an answer
  *     http_access.c    an exchange's line of the access log
@@ -13,8 +15,9 @@
  *     http_batch.h     gathers pieces into one writev
  *
  *     TLS --> IDLE --> HEAD --> WAITING --> LINKED
- *              ^        |          |          |
- *              |        |          |<- retry -+
+ *              ^        |        ^ |          |
+ *              |        |        | |<- retry -+    at once, or after
+ *              |        |        +-|-- PAUSE <+    a pause
  *              +--------+----------+----------+    answered, and the connection goes on
  *              |        v          v          v
  *              +---- DISCARD <-----+----------+    answered here: the rest of the body is read away
@@ -36,6 +39,7 @@
 #define HR_LINGER_MS 2000                    /* from our end-of-file to the client's */
 #define HR_REFUSE_MS 1000 /* a refused client that says nothing is told so after this */
 #define HR_PSEUDONYM 16   /* "carpool-" and eight random letters */
+#define HR_TARGET_MAX 200 /* of a request's target, in the access log */
 
 enum hr_state {
     HR_TLS,     /* the handshake; also before anything else */
@@ -43,6 +47,7 @@ enum hr_state {
     HR_HEAD,    /* a head on its way, or being judged */
     HR_WAITING, /* wants a server */
     HR_LINKED,  /* has one */
+    HR_PAUSE,   /* lost it, and waits for a moment before it wants another (retry.backoff) */
     HR_DISCARD, /* answered by carpool, the rest of the request's body is read and forgotten */
     HR_LINGER, /* the last answer was given: end-of-file as soon as it is sent, then the client's */
     HR_STATES
@@ -53,22 +58,44 @@ enum hr_deadline {
     HR_DEADLINE_HEAD,    /* timeouts.client_login */
     HR_DEADLINE_IDLE,    /* timeouts.client_idle */
     HR_DEADLINE_REQUEST, /* timeouts.request, from the request's last byte to a head */
+    HR_DEADLINE_PAUSE,   /* the next try; it ends before timeouts.request does */
     HR_DEADLINE_STALL,   /* timeouts.write_stall: somebody takes nothing */
     HR_DEADLINE_SILENT,  /* timeouts.read_stall: the response does not go on */
     HR_DEADLINE_LINGER,
     HR_DEADLINE_REFUSE,
 };
 
+/*
+ * What a client has only while something of its is under way: most are idle most of the time, and
+ * an idle one is to cost little. Taken from the route's stock with the first byte of a request,
+ * returned when nothing is left to do. Every state has it but TLS, IDLE and LINGER, which may, and
+ * HEAD of a client that is turned away unheard.
+ */
+struct hr_work {
+    struct list node;           /* of the stock */
+    struct http_parser *parser; /* of requests */
+    struct waiter waiter;
+    uint64_t due_ms; /* PAUSE: when the request's time is up, 0: never */
+    /* The request, for the access log; only while that may want it. */
+    uint64_t asked_us; /* when the head was complete; 0: not noted */
+    const char *method;
+    uint16_t target_n; /* of these bytes, "..." at the end if there were more */
+    char target[HR_TARGET_MAX];
+};
+
+/* An idle client is this and an io's watch. */
 struct hr_session {
     struct session base;
     enum hr_state state;
-    uint8_t deadline;           /* enum hr_deadline */
-    struct http_parser *parser; /* of requests */
+    uint8_t deadline;     /* enum hr_deadline */
+    struct hr_work *work; /* NULL: nothing is under way */
     struct bufq carry;
     bool client_eof; /* end-of-file after a whole request is no abort */
     char client[46]; /* its address for X-Forwarded-For, empty for Unix sockets */
     /* Progress, for the clocks on peers that stand still. */
     uint64_t given;                   /* bytes the client was given */
+    uint64_t given_before;            /* ... of them, before this exchange */
+    uint64_t taken;                   /* bytes of the request */
     int64_t client_mark, server_mark; /* what each side had taken when STALL was set */
     uint64_t moved_ms;                /* latest byte of either body */
 
@@ -83,7 +110,6 @@ struct hr_session {
     uint32_t permit; /* of the service breaker */
 
     /* The try. */
-    struct waiter waiter;
     struct http_server *server; /* while LINKED */
     bool head_due;      /* the head (and what is kept of the body) must be sent to this server */
     bool reused;        /* the server had been idle: it may have been closing all along */
@@ -100,10 +126,13 @@ struct hr_session {
     bool deaf;  /* the server answered early and will close: the rest of the body is dropped */
     bool close; /* the client's connection ends with this response */
     bool server_keep;
-    bool logged; /* its line of the access log is written, or need not be */
+    bool logged;     /* its line of the access log is written, or need not be */
+    uint16_t status; /* that the client was given, 0: none */
     uint32_t keep_alive_s;
     enum http_body framing;
 };
+
+_Static_assert(sizeof(struct hr_session) <= 512, "idle clients are to cost little");
 
 extern const struct relay_ops http_relay;
 extern const struct holder_ops hr_holder_ops;
@@ -136,6 +165,20 @@ static inline const struct timeouts_conf *hr_timeouts(const struct hr_session *s
 /* Own name in Via: of the settings a client came in by. */
 struct span hr_pseudonym(const struct hr_session *s);
 
+static inline struct http_parser *hr_parser(const struct hr_session *s)
+{
+    return s->work->parser;
+}
+
+/* ---- http_work.c ---- */
+
+void *hr_stock_new(void);
+void hr_stock_free(void *stock);
+/* From now on s->work is there. False: out of memory. */
+MUST_USE bool hr_work_begin(struct hr_session *s);
+/* Returns it, if there is any. The waiter must not be waiting. */
+void hr_work_end(struct hr_session *s);
+
 /* ---- http_relay.c ---- */
 
 void hr_become(struct hr_session *s, enum hr_state to);
@@ -153,6 +196,12 @@ void hr_turn_away(struct hr_session *s);
 
 void hr_set_deadline(struct hr_session *s, enum hr_deadline kind, uint64_t ms);
 void hr_on_deadline(struct session *base);
+/* Is the request's time (timeouts.request) not up for more than so many milliseconds? */
+bool hr_has_time(const struct hr_session *s, uint64_t ms);
+/* PAUSE for so long. */
+void hr_pause(struct hr_session *s, uint64_t ms);
+/* It is over, or cut short: the request's own time goes on. */
+void hr_pause_over(struct hr_session *s);
 /* If no other deadline runs: bounds how long bytes may wait for a peer, or else how long the rest
    of a response may be waited for. */
 void hr_watch(struct hr_session *s);
@@ -163,7 +212,16 @@ void hr_watch(struct hr_session *s);
 bool hr_takes_input(const struct hr_session *s);
 /* Uses them (they lie in the loop's scratch memory); what is left is carried over. */
 void hr_walk(struct hr_session *s, struct span in);
+
+/* ---- http_tries.c ---- */
+
+/* Asks the service breaker; false: it has been answered. */
+MUST_USE bool hr_service_allows(struct hr_session *s);
+/* True: LINKED, and the head is due. False: WAITING, or answered. */
+MUST_USE bool hr_want_server(struct hr_session *s);
 void hr_on_lease(struct waiter *w);
+/* PAUSE is over, or cut short. */
+void hr_try_again(struct hr_session *s);
 /*
  * The server is lost, or not worth going on with: tries another one if nobody can have noticed, and
  * if that is allowed; false: then nothing was changed.
@@ -179,7 +237,10 @@ void hr_tell_service(struct hr_session *s, enum service_result result);
 
 /* ---- http_access.c ---- */
 
-/* The exchange ends, for the access log: before its server is let go. Later calls say nothing. */
+/* A request's head is there. */
+void hr_access_begin(struct hr_session *s, const struct http_head *head);
+/* The exchange ends, for the access log: before its server is let go, and after the last byte was
+ * given to the client. Later calls say nothing. */
 void hr_access(struct hr_session *s, enum cause cause);
 
 /* ---- http_describe.c ---- */
@@ -190,6 +251,10 @@ void hr_describe(const struct session *base, struct census_client *row);
 
 /* Answers with err instead of a server. Status 0: by its cause. wait_ms is for Retry-After. */
 void hr_refuse(struct hr_session *s, const struct err *err, unsigned status, uint64_t wait_ms);
+/* The same in two steps: says it, while the server may still be there; then hr_end(), unless the
+ * session is closed. Returns whether the connection is to end. */
+MUST_USE bool hr_say_refusal(struct hr_session *s, const struct err *err, unsigned status,
+                             uint64_t wait_ms);
 void hr_answer_options(struct hr_session *s);
 /* The exchange is over: the next request, or the end of the connection. */
 void hr_end(struct hr_session *s, bool close);

@@ -5,6 +5,7 @@
  *
  *     HEAD, DISCARD       the client's bytes                timeouts.client_login
  *     WAITING, LINKED     a server, then a response's head  timeouts.request
+ *     PAUSE               another try                       retry.backoff
  *     LINKED, answered    somebody who takes nothing        timeouts.write_stall
  *                         nothing that could be taken       timeouts.read_stall
  *     IDLE                another request                   timeouts.client_idle
@@ -15,6 +16,32 @@ void hr_set_deadline(struct hr_session *s, enum hr_deadline kind, uint64_t ms)
 {
     s->deadline = ms ? (uint8_t)kind : HR_DEADLINE_NONE;
     session_deadline(&s->base, ms);
+}
+
+/* When the request's time is up; 0: never. */
+static uint64_t request_due(const struct hr_session *s)
+{
+    return s->deadline == HR_DEADLINE_REQUEST ? s->base.timer.due : 0;
+}
+
+bool hr_has_time(const struct hr_session *s, uint64_t ms)
+{
+    uint64_t due = request_due(s);
+    return !due || loop_now(session_loop(&s->base)) + ms < due;
+}
+
+void hr_pause(struct hr_session *s, uint64_t ms)
+{
+    s->work->due_ms = request_due(s);
+    hr_become(s, HR_PAUSE);
+    hr_set_deadline(s, HR_DEADLINE_PAUSE, ms);
+}
+
+void hr_pause_over(struct hr_session *s)
+{
+    uint64_t due = s->work->due_ms, now = loop_now(session_loop(&s->base));
+    uint64_t left = due > now ? due - now : 1;
+    hr_set_deadline(s, HR_DEADLINE_REQUEST, due ? left : 0);
 }
 
 static bool is_server_behind(const struct hr_session *s)
@@ -79,7 +106,7 @@ static void on_silence(struct hr_session *s)
         return;
     }
     /* An upstream that waits for the rest of the request has nothing to reproach itself with. */
-    if (!http_parser_is_done(s->parser) && !s->deaf) {
+    if (!http_parser_is_done(hr_parser(s)) && !s->deaf) {
         err_set(&err, CAUSE_CLIENT_TIMEOUT, STAGE_CLIENT, 0,
                 "nothing of the request's body came for %llu ms (timeouts.read_stall)",
                 (unsigned long long)ms);
@@ -97,7 +124,7 @@ static void on_request_late(struct hr_session *s)
     unsigned long long ms = hr_timeouts(s)->request_ms;
     struct err err;
     if (s->state == HR_WAITING) {
-        pool_cancel(&s->waiter);
+        pool_cancel(&s->work->waiter);
         err_set(&err, CAUSE_REQUEST_TIMEOUT, STAGE_WAIT, 0,
                 "no server free within %llu ms (timeouts.request)", ms);
         hr_refuse(s, &err, 0, 0);
@@ -105,7 +132,7 @@ static void on_request_late(struct hr_session *s)
     }
     struct server *sv = &s->server->base;
     /* Who keeps whom waiting? A client that waits for 100 has nothing to reproach itself with. */
-    if (!http_parser_is_done(s->parser) && !io_unsent(&sv->io) && !(s->expects && !s->heard)) {
+    if (!http_parser_is_done(hr_parser(s)) && !io_unsent(&sv->io) && !(s->expects && !s->heard)) {
         err_set(&err, CAUSE_CLIENT_TIMEOUT, STAGE_CLIENT, 0,
                 "nothing of the request's body came for %llu ms (timeouts.request)", ms);
         s->client_keep = false;
@@ -155,6 +182,9 @@ void hr_on_deadline(struct session *base)
         break;
     case HR_DEADLINE_REQUEST:
         on_request_late(s);
+        break;
+    case HR_DEADLINE_PAUSE:
+        hr_try_again(s);
         break;
     case HR_DEADLINE_STALL:
         on_stall(s);

@@ -14,6 +14,7 @@ static const char *state_word(enum hr_state state)
     case HR_DISCARD:
         return "reading";
     case HR_WAITING:
+    case HR_PAUSE:
         return "waiting";
     case HR_LINKED:
         return "active";

@@ -20,7 +20,9 @@ static const struct sm_row rows[HR_STATES] = {
     [HR_IDLE] = {"idle", TO(HEAD) | TO(LINGER)},
     [HR_HEAD] = {"head", TO(IDLE) | TO(WAITING) | TO(LINKED) | TO(DISCARD) | TO(LINGER)},
     [HR_WAITING] = {"waiting", TO(WAITING) | TO(LINKED) | TO(IDLE) | TO(DISCARD) | TO(LINGER)},
-    [HR_LINKED] = {"linked", TO(LINKED) | TO(WAITING) | TO(IDLE) | TO(DISCARD) | TO(LINGER)},
+    [HR_LINKED] = {"linked",
+                   TO(LINKED) | TO(WAITING) | TO(PAUSE) | TO(IDLE) | TO(DISCARD) | TO(LINGER)},
+    [HR_PAUSE] = {"pause", TO(WAITING) | TO(LINKED) | TO(IDLE) | TO(DISCARD) | TO(LINGER)},
     [HR_DISCARD] = {"discard", TO(IDLE) | TO(LINGER)},
     [HR_LINGER] = {"linger", 0},
 #undef TO
@@ -30,7 +32,7 @@ void hr_become(struct hr_session *s, enum hr_state to)
 {
     CHECK(sm_allows(rows, s->state, to));
     s->state = to;
-    if (s->base.in_flight && to != HR_HEAD && to != HR_WAITING && to != HR_LINKED)
+    if (s->base.in_flight && to != HR_HEAD && to != HR_WAITING && to != HR_LINKED && to != HR_PAUSE)
         session_exchange_over(&s->base);
 }
 
@@ -112,11 +114,11 @@ static void starve(struct hr_session *s)
             session_close(&s->base, NULL);
         return;
     case HR_LINKED:
-        if (http_parser_is_done(s->parser))
+    case HR_WAITING:
+    case HR_PAUSE:
+        if (http_parser_is_done(hr_parser(s)))
             return;
         break;
-    case HR_WAITING:
-        return;
     case HR_TLS:
     case HR_HEAD:
     case HR_DISCARD:
@@ -124,6 +126,13 @@ static void starve(struct hr_session *s)
         break;
     }
     hr_client_gone(s, 0);
+}
+
+/* Nothing is under way: not a byte of a request has come, or none is wanted any more. */
+static bool is_at_rest(const struct hr_session *s)
+{
+    return s->work && !s->carry.len &&
+           (s->state == HR_LINGER || (s->state == HR_IDLE && http_parser_is_new(hr_parser(s))));
 }
 
 void hr_advance(struct hr_session *s)
@@ -140,6 +149,8 @@ void hr_advance(struct hr_session *s)
         starve(s);
     if (s->base.closed)
         return;
+    if (is_at_rest(s))
+        hr_work_end(s);
     if (s->client_eof || s->carry.len >= hr_carry_max(s))
         io_pause(&s->base.io);
     else
@@ -191,20 +202,12 @@ void hr_turn_away(struct hr_session *s)
 static void on_open(struct session *base)
 {
     struct hr_session *s = hr_session_of(base);
-    const struct http_limits limits = HTTP_LIMITS_REQUEST;
     struct err err;
-    s->waiter.exclusive = true;
-    s->waiter.holder_ops = &hr_holder_ops;
-    s->waiter.holder = s;
-    s->waiter.on_lease = hr_on_lease;
     note_address(s);
-    s->parser = http_parser_new(HTTP_KIND_REQUEST, &limits);
-    if (s->parser)
-        http_parser_lend(s->parser, &session_loop(base)->chunks);
     bool tls = base->gate->tls && base->peer;
-    if (s->parser && tls)
+    if (tls)
         base->io.tls = tls_accept(base->gate->tls, base->io.fd);
-    if (!s->parser || (tls && !base->io.tls)) {
+    if (tls && !base->io.tls) {
         err_set(&err, CAUSE_INTERNAL, STAGE_CLIENT, ENOMEM, "out of memory");
         session_close(base, &err);
         return;
@@ -315,6 +318,9 @@ static void on_drain(struct session *base)
         if (base->io.sent_fin)
             session_close(base, NULL);
         return;
+    case HR_PAUSE:
+        hr_try_again(s); /* the drain does not wait for what could be tried now */
+        break;
     case HR_HEAD:
     case HR_WAITING:
     case HR_LINKED:
@@ -329,17 +335,17 @@ static void on_fini(struct session *base, const struct err *err)
 {
     struct hr_session *s = hr_session_of(base);
     struct loop *loop = session_loop(base);
-    if (s->server || s->state == HR_WAITING)
+    if (s->server || s->state == HR_WAITING || s->state == HR_PAUSE)
         hr_access(s, err ? err->cause : CAUSE_CLIENT_GONE);
-    pool_cancel(&s->waiter);
+    if (s->work)
+        pool_cancel(&s->work->waiter);
     hr_tell_service(s, SERVICE_NEUTRAL);
     if (s->server) {
         struct server *sv = &s->server->base;
         s->server = NULL;
         pool_drop(&sv, OUTCOME_DROP_DIRTY);
     }
-    http_parser_free(s->parser);
-    s->parser = NULL;
+    hr_work_end(s);
     bufq_clear(&loop->chunks, &s->carry);
     bufq_clear(&loop->chunks, &s->replay);
 }
@@ -349,6 +355,8 @@ const struct relay_ops http_relay = {
     .session_size = sizeof(struct hr_session),
     .guard_new = guard_new,
     .guard_free = guard_free,
+    .state_new = hr_stock_new,
+    .state_free = hr_stock_free,
     .open = on_open,
     .on_readable = on_readable,
     .on_drained = on_drained,

@@ -1,17 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From the client to a server: heads are judged and rewritten, a server is leased, bodies follow as
- * they come.
- *
- * A request is tried again on another server only where nobody can tell:
- *
- *   A  the server took not a byte of it: any request
- *   B  the server had been idle and closed without a byte of response: it was closing when the
- *      request came. Idempotent requests of which everything sent so far is kept
- *      (hr_replay_max)
- *
- * The first such retry is free, later ones come out of the pool's budget; retry.attempts bounds
- * all. Whatever else is retried could be carried out twice, so it is not.
+ * From the client to a server: heads are judged and rewritten, bodies follow as they come. What
+ * may have to be said again to another server (http_tries.c) is kept, up to hr_replay_max().
  */
 #include <errno.h>
 #include <string.h>
@@ -19,21 +9,6 @@
 #include "proxy/front/http.h"
 #include "proxy/front/http_batch.h"
 #include "proxy/wire/http_forward.h"
-
-/* ---- the service breaker ---- */
-
-void hr_tell_service(struct hr_session *s, enum service_result result)
-{
-    struct pool *p = session_pool(&s->base);
-    struct server *sv = s->server ? &s->server->base : NULL;
-    uint32_t permit = s->permit;
-    s->permit = 0;
-    if (result != SERVICE_NEUTRAL)
-        pool_service_result(p, sv, result == SERVICE_WELL, permit);
-    else if (permit)
-        ledger_service_result(pool_ledger(p), sv, 0, SERVICE_NEUTRAL, permit,
-                              loop_now(session_loop(&s->base)));
-}
 
 /* ---- to the server ---- */
 
@@ -107,7 +82,7 @@ static enum http_verdict write_head(struct hr_session *s, struct http_out *out,
         .client_tls = s->base.io.tls != NULL,
         .authority = e->unix_path ? SPAN_LIT("localhost") : span_str(e->label),
     };
-    return http_forward_request(http_parser_head(s->parser), &hop, out, bad);
+    return http_forward_request(http_parser_head(hr_parser(s)), &hop, out, bad);
 }
 
 /* For a server that was granted later, or another one: the head again, and what is kept of the
@@ -129,75 +104,6 @@ static void put_again(struct hr_session *s, struct hr_batch *b)
         hr_batch_flush(b);
 }
 
-/* ---- getting a server ---- */
-
-/* A server that may be closing already is not good enough for what cannot be sent twice. */
-static bool is_fit(const struct hr_session *s, struct server *sv, enum outcome *why)
-{
-    *why = OUTCOME_DROP_EOF;
-    if (!s->reused || (s->idempotent && s->tries == 0))
-        return true;
-    enum io_peek peek = io_probe(&sv->io);
-    if (peek == IO_PEEK_BYTES)
-        *why = OUTCOME_DROP_UNREAD;
-    return peek == IO_PEEK_QUIET;
-}
-
-/* The waiter's server becomes the session's; false: it was not fit. */
-static bool link_up(struct hr_session *s)
-{
-    struct server *sv = s->waiter.server;
-    enum outcome why;
-    s->waiter.server = NULL;
-    s->reused = sv->uses > 1 || sv->leased_ms > sv->born_ms;
-    if (!is_fit(s, sv, &why)) {
-        pool_drop(&sv, why);
-        return false;
-    }
-    s->server = http_server_of(sv);
-    s->unsent = s->heard = s->interim = false;
-    s->sent = 0;
-    s->server_mark = INT64_MIN;
-    /* What is kept already is kept on; else it pays only where a second try would be allowed. */
-    s->storing = s->replay.len || (s->idempotent && s->reused && s->has_body &&
-                                   s->tries + 1u < pool_conf(sv->pool)->retry.attempts);
-    http_parser_lend(s->server->parser, &session_loop(&s->base)->chunks);
-    http_parser_expect(s->server->parser, (struct http_asked){.head = s->is_head});
-    hr_become(s, HR_LINKED);
-    return true;
-}
-
-/* True: LINKED, and the head is due. False: WAITING, or answered. */
-static bool want_server(struct hr_session *s)
-{
-    s->waiter.fresh = !s->idempotent || s->tries > 0;
-    for (;;) {
-        switch (pool_lease(session_pool(&s->base), &s->waiter)) {
-        case LEASE_GRANTED:
-            if (!link_up(s))
-                continue;
-            return true;
-        case LEASE_WAITING:
-            hr_become(s, HR_WAITING);
-            return false;
-        case LEASE_REFUSED:
-            hr_refuse(s, &s->waiter.err, 0, 0);
-            return false;
-        }
-    }
-}
-
-void hr_on_lease(struct waiter *w)
-{
-    struct hr_session *s = OWNER(w, struct hr_session, waiter);
-    CHECK(s->state == HR_WAITING);
-    if (!w->server)
-        hr_refuse(s, &w->err, 0, 0);
-    else
-        s->head_due = link_up(s) || want_server(s);
-    hr_advance(s);
-}
-
 /* limits.rate and limits.in_flight; over again in hr_become(). */
 static bool admit(struct hr_session *s)
 {
@@ -206,75 +112,6 @@ static bool admit(struct hr_session *s)
         return true;
     hr_refuse(s, &err, 0, 1000);
     return false;
-}
-
-static bool service_allows(struct hr_session *s)
-{
-    struct ledger *l = pool_ledger(session_pool(&s->base));
-    uint64_t wait_ms;
-    if (ledger_service_allows(l, loop_now(session_loop(&s->base)), &s->permit, &wait_ms))
-        return true;
-    struct err err;
-    err_set(&err, CAUSE_BREAKER_OPEN, STAGE_WAIT, 0,
-            "pool %s: too many of its last responses were failures", l->name);
-    hr_refuse(s, &err, 0, wait_ms);
-    return false;
-}
-
-/* ---- second tries ---- */
-
-/* Asking pays for it. */
-static bool may_retry(struct hr_session *s)
-{
-    struct pool *p = session_pool(&s->base);
-    bool closing = !s->heard && s->idempotent && s->reused && (s->storing || !s->has_body);
-    if (s->answered || s->replay_lost || !(s->unsent || closing) ||
-        s->tries + 1u >= pool_conf(p)->retry.attempts)
-        return false;
-    return (s->tries == 0 && s->reused) || pool_may_retry(p);
-}
-
-bool hr_retry(struct hr_session *s, enum outcome why)
-{
-    if (!may_retry(s))
-        return false;
-    struct server *sv = &s->server->base;
-    s->server = NULL;
-    s->tries++;
-    pool_count_retry(sv->pool);
-    pool_drop(&sv, why);
-    s->head_due = want_server(s);
-    return true;
-}
-
-void hr_fail(struct hr_session *s, const struct err *why, enum outcome outcome,
-             enum service_result result)
-{
-    struct server *sv = &s->server->base;
-    struct err err = *why;
-    /* Never guessed, always said. */
-    if (!s->answered && !s->idempotent && s->sent > 0)
-        err_set(&err, why->cause, why->stage, why->sys,
-                "%.110s; whether the request was carried out is unknown", why->note);
-    hr_tell_service(s, result);
-    hr_access(s, err.cause);
-    s->server = NULL;
-    pool_drop(&sv, outcome);
-    if (!s->answered) {
-        hr_refuse(s, &err, 0, 0);
-        return;
-    }
-    /* A response was torn. Where only end-of-file could end it, a reset shows that it did not. */
-    struct linger reset = {.l_onoff = 1};
-    if (s->framing == HTTP_BODY_CLOSE && s->base.peer)
-        setsockopt(s->base.io.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-    session_close(&s->base, &err);
-}
-
-void hr_lose_server(struct hr_session *s, const struct err *err, enum outcome why)
-{
-    if (!hr_retry(s, why))
-        hr_fail(s, err, why, SERVICE_FAILED);
 }
 
 /* ---- from the client ---- */
@@ -307,6 +144,7 @@ static void on_head(struct hr_session *s, struct hr_batch *b, const struct http_
     struct http_bad bad;
     struct http_out out = hr_batch_room(b);
     note_head(s, head);
+    hr_access_begin(s, head);
     if (s->state == HR_IDLE)
         hr_become(s, HR_HEAD);
     switch (write_head(s, &out, &bad)) {
@@ -326,7 +164,7 @@ static void on_head(struct hr_session *s, struct hr_batch *b, const struct http_
     }
     pool_request(session_pool(&s->base));
     hr_set_deadline(s, HR_DEADLINE_REQUEST, hr_timeouts(s)->request_ms);
-    if (!admit(s) || !service_allows(s) || !want_server(s))
+    if (!admit(s) || !hr_service_allows(s) || !hr_want_server(s))
         return;
     hr_batch_wrote(b, out.n);
     b->redo = out.n;
@@ -338,26 +176,30 @@ static void on_bad(struct hr_session *s, const struct http_bad *bad)
     struct err err;
     err_set(&err, bad->cause, STAGE_CLIENT, 0, "%s", bad->reason);
     s->client_keep = false;
+    if (s->state == HR_LINKED && s->answered) {
+        hr_fail(s, &err, OUTCOME_DROP_DIRTY, SERVICE_NEUTRAL);
+        return;
+    }
     if (s->state == HR_LINKED) {
         struct server *sv = &s->server->base;
         hr_tell_service(s, SERVICE_NEUTRAL);
+        bool close = hr_say_refusal(s, &err, bad->status, 0);
+        if (s->base.closed)
+            return;
         s->server->after = s->sent ? OUTCOME_DROP_DIRTY : OUTCOME_KEEP;
-        hr_access(s, err.cause);
         s->server = NULL;
         pool_give_back(&sv);
-        if (s->answered) {
-            session_close(&s->base, &err);
-            return;
-        }
-    } else if (s->state == HR_DISCARD) {
+        hr_end(s, close);
+        return;
+    }
+    if (s->state == HR_DISCARD) {
         session_error(&s->base, &err);
         hr_linger(s);
         return;
-    } else {
-        s->is_head = false; /* of the request before */
-        if (s->state == HR_IDLE)
-            hr_become(s, HR_HEAD);
     }
+    s->is_head = false; /* of the request before */
+    if (s->state == HR_IDLE)
+        hr_become(s, HR_HEAD);
     hr_refuse(s, &err, bad->status, 0);
 }
 
@@ -372,10 +214,11 @@ bool hr_takes_input(const struct hr_session *s)
     case HR_DISCARD:
         return true;
     case HR_LINKED:
-        return !http_parser_is_done(s->parser) &&
+        return !http_parser_is_done(hr_parser(s)) &&
                (s->deaf || io_unsent(&s->server->base.io) <= hr_high_water(s));
     case HR_TLS:
     case HR_WAITING:
+    case HR_PAUSE:
     case HR_LINGER:
     case HR_STATES:
         break;
@@ -410,7 +253,7 @@ static void take(struct hr_session *s, struct hr_batch *b, enum http_step step,
 
 static void after_walk(struct hr_session *s, bool progress)
 {
-    if (s->state == HR_IDLE && !http_parser_is_quiet(s->parser)) {
+    if (s->state == HR_IDLE && s->work && !http_parser_is_quiet(hr_parser(s))) {
         hr_become(s, HR_HEAD);
         /* A client's first head counts from the accept on. */
         if (s->deadline != HR_DEADLINE_HEAD)
@@ -430,15 +273,22 @@ void hr_walk(struct hr_session *s, struct span in)
 {
     struct loop *loop = session_loop(&s->base);
     struct hr_batch b;
+    struct err err;
     bool progress = false;
+    if (!hr_work_begin(s)) {
+        err_set(&err, CAUSE_INTERNAL, STAGE_CLIENT, ENOMEM, "out of memory");
+        session_close(&s->base, &err);
+        return;
+    }
     hr_batch_init(&b, s, loop, send_up);
     if (s->head_due)
         put_again(s, &b);
     while (hr_takes_input(s)) {
         size_t used;
         struct http_event ev;
-        enum http_step step = http_parser_feed(s->parser, in, &used, &ev);
+        enum http_step step = http_parser_feed(hr_parser(s), in, &used, &ev);
         in = span_skip(in, used);
+        s->taken += used;
         if (step == HTTP_STEP_MORE)
             break;
         progress = progress || step == HTTP_STEP_BODY;
@@ -448,7 +298,6 @@ void hr_walk(struct hr_session *s, struct span in)
     if (s->base.closed)
         return;
     bool kept = s->state == HR_LINGER || !in.n || bufq_append(&loop->chunks, &s->carry, in);
-    struct err err;
     if (!kept) {
         err_set(&err, CAUSE_INTERNAL, STAGE_CLIENT, ENOMEM, "out of memory");
         session_close(&s->base, &err);

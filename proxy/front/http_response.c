@@ -30,7 +30,7 @@ static enum http_verdict write_head(struct hr_session *s, struct hr_batch *b,
         .pseudonym = hr_pseudonym(s),
         .client_minor = s->minor,
         /* What is left of the request would be read as the next one. */
-        .close = !s->client_keep || s->base.draining || !http_parser_is_done(s->parser),
+        .close = !s->client_keep || s->base.draining || !http_parser_is_done(hr_parser(s)),
     };
     if (!head->interim && !http_find(head, HTTP_F_DATE))
         hop.date = http_date((int64_t)time(NULL), date);
@@ -57,6 +57,7 @@ static enum service_result judge(const struct http_head *head)
 static void note_answer(struct hr_session *s, const struct http_head *head)
 {
     s->answered = true;
+    s->status = head->status;
     s->server_keep = head->keep_alive;
     s->keep_alive_s = head->keep_alive_timeout;
     /* RFC 9112 section 9.3: it will not read the rest, and writing on could cost its last words. */
@@ -128,7 +129,7 @@ static enum outcome judge_server(const struct hr_session *s, size_t surplus)
 {
     if (surplus)
         return OUTCOME_DROP_UNREAD;
-    if (!http_parser_is_done(s->parser) || s->deaf || io_unsent(&s->server->base.io))
+    if (!http_parser_is_done(hr_parser(s)) || s->deaf || io_unsent(&s->server->base.io))
         return s->server_keep ? OUTCOME_DROP_DIRTY : OUTCOME_DROP_CLOSING;
     return OUTCOME_KEEP;
 }
@@ -161,7 +162,7 @@ static void after_walk(struct hr_session *s)
     /* Nothing of the heads is needed while a body streams. */
     if (s->answered) {
         http_parser_drop_head(s->server->parser);
-        http_parser_drop_head(s->parser);
+        http_parser_drop_head(hr_parser(s));
     }
     if (io_unsent(&s->base.io) > hr_high_water(s))
         io_pause(&s->server->base.io);

@@ -111,6 +111,11 @@ bool http_parser_is_quiet(const struct http_parser *p)
     return p->state == IN_HEAD && p->n == 0;
 }
 
+bool http_parser_is_new(const struct http_parser *p)
+{
+    return http_parser_is_quiet(p) && !p->skipped;
+}
+
 bool http_parser_is_done(const struct http_parser *p)
 {
     return p->state == OVER;

@@ -246,6 +246,9 @@ enum http_step http_parser_eof(struct http_parser *p, struct http_event *ev);
 /* No byte of the next message has been seen (a single empty line before a request aside). */
 bool http_parser_is_quiet(const struct http_parser *p);
 
+/* As after a reset: not even that empty line has been seen. */
+bool http_parser_is_new(const struct http_parser *p);
+
 /* The message is over: END has been reached and reset not called. */
 bool http_parser_is_done(const struct http_parser *p);
 

@@ -124,6 +124,7 @@ static const struct {
     [CAUSE_CLIENT_PROTOCOL]   = {400, "http_request_error"},
     [CAUSE_CLIENT_GONE]       = {400, "http_request_error"},
     [CAUSE_CLIENT_TIMEOUT]    = {408, "http_request_error"},
+    [CAUSE_CANCELLED]         = {400, "http_request_error"},
     [CAUSE_AUTH_FAILED]       = {403, "http_request_denied"},
     [CAUSE_TLS_FAILED]        = {502, "tls_protocol_error"},
     [CAUSE_TOO_MANY_CLIENTS]  = {503, "proxy_internal_response"},

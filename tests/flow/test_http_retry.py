@@ -13,30 +13,9 @@ import time
 import httpx
 import pytest
 from harness.base import LOOPBACK, SLOW, can_connect, wait_for
-from harness.http_fixtures import raw, web  # noqa: F401
+from harness.http_fixtures import raw, stale, web  # noqa: F401
 from harness.httpwire import Closed, Http, chunked, http_pool, refused, reply, request
 from harness.nginx import pattern
-
-
-@pytest.fixture
-def stale(web, raw):
-    """stale(n, **pool keys): carpool with n idle servers, all used before, and the origin's ends. It
-    promises to keep them for long, so that they count as fresh."""
-    def make(n=1, **over):
-        daemon = web(raw.url(), **{"size": {"min": 0, "max": max(n, 2)}, **over})
-        clients = [Http(daemon.port("web")) for _ in range(n)]
-        ends = []
-        for c in clients:
-            c.send(request("GET", "/warm"))
-            ends.append(raw.accept())
-            ends[-1].request()
-        for c, end in zip(clients, ends):
-            end.send(reply(b"warm", "Keep-Alive: timeout=600"))
-            assert c.response().body == b"warm"
-            c.close()
-        wait_for(lambda: daemon.servers("web", "idle") == n, what="idle servers")
-        return daemon, ends
-    return make
 
 
 def retries(daemon):

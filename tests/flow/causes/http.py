@@ -12,6 +12,7 @@ def told(said, cause, status):
 
 
 TABLE = Table("http", "web", told, {
+    "cancelled": "HTTP/1.1 has no word for it: a client that does not want to wait leaves",
     "upstream_auth": "an origin's 401 and 407 are its answers, not carpool's login",
     "upstream_busy": "an origin's 503 is its answer",
     "outcome_unknown": "said by the status: 502 for what may have been executed",

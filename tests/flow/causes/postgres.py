@@ -40,6 +40,15 @@ def acquire_timeout(world):
     return daemon, other.run("select 1")[2]
 
 
+@case("cancelled", "57014")
+def cancelled(world):
+    daemon, _, other = busy(world, size={"acquire_timeout": "20s"})
+    other.send(query("select 1"))
+    wait_for(lambda: daemon.waiting() == 1, what="the client to wait")
+    other.cancel()
+    return daemon, other.results()[2]
+
+
 @case("queue_full", "53300")
 def queue_full(world):
     daemon, _, other = busy(world, size={"min": 1, "max": 1, "waiters": 0})

@@ -18,6 +18,7 @@ def told(said, cause, words):
 
 
 TABLE = Table("redis", "cache", told, {
+    "cancelled": "Redis has no word for it: a client that does not want to wait leaves",
     "idle_timeout": "a client that keeps a server by MULTI has `client_idle`",
     "outcome_unknown": "said in the words of upstream_closed and request_timeout",
     "no_route": "a client cannot name where it wants to go: SELECT is `unsupported`",

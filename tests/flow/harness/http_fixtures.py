@@ -6,11 +6,14 @@
     origin     misbehaves by path (harness/origin.py), one for the whole run
     raw        a RawOrigin of the test's own
     web        web(upstream=..., workers=1, **pool keys): carpool with one pool `web`; default: origin
+    stale      stale(n, **pool keys): carpool with n idle servers of `raw`, and the origin's ends of them
 """
 
 import pytest
 
-from .httpwire import RawOrigin, http_pool
+from .base import wait_for
+from .httpwire import Http, RawOrigin, http_pool, reply
+from .httpwire import request as asked
 
 
 @pytest.fixture(scope="session")
@@ -47,4 +50,25 @@ def web(carpool, request):
         if upstream is None:
             upstream = request.getfixturevalue("origin").url()
         return carpool(http_pool(upstream, **over), workers=workers, env=env)
+    return make
+
+
+@pytest.fixture
+def stale(carpool, raw):
+    """They were used before; the origin promises to keep them for long, so that they count as fresh. `top`:
+    keys beside the pools."""
+    def make(n=1, top=None, **over):
+        daemon = carpool(http_pool(raw.url(), **{"size": {"min": 0, "max": max(n, 2)}, **over}), **top or {})
+        clients = [Http(daemon.port("web")) for _ in range(n)]
+        ends = []
+        for c in clients:
+            c.send(asked("GET", "/warm"))
+            ends.append(raw.accept())
+            ends[-1].request()
+        for c, end in zip(clients, ends):
+            end.send(reply(b"warm", "Keep-Alive: timeout=600"))
+            assert c.response().body == b"warm"
+            c.close()
+        wait_for(lambda: daemon.servers("web", "idle") == n, what="idle servers")
+        return daemon, ends
     return make
