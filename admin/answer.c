@@ -137,40 +137,6 @@ static void drain_pool(const struct admin_pool *pool, bool drain)
             route_mind(pool->routes[i]);
 }
 
-static bool drain_now(struct answer *out, const struct admin_pool *pool)
-{
-    char text[200];
-    drain_pool(pool, true);
-    snprintf(text, sizeof text,
-             "pool %s drains: new clients are refused, those there end with their exchanges",
-             pool->ledger->name);
-    return done(out, text);
-}
-
-static bool pause_pool(struct answer *out, const struct admin_pool *pool, bool pause, uint64_t now)
-{
-    char text[160];
-    ledger_pause(pool->ledger, pause, now);
-    if (!pause)
-        drain_pool(pool, false);
-    tell_workers(pool);
-    snprintf(text, sizeof text,
-             pause ? "pool %s is paused: exchanges under way may end, new ones wait"
-                   : "pool %s serves again",
-             pool->ledger->name);
-    return done(out, text);
-}
-
-static bool recycle_pool(struct answer *out, const struct admin_pool *pool)
-{
-    char text[160];
-    ledger_recycle(pool->ledger);
-    tell_workers(pool);
-    snprintf(text, sizeof text, "pool %s replaces its servers, each when it is free",
-             pool->ledger->name);
-    return done(out, text);
-}
-
 /* Where a breaker can be sent. */
 struct way {
     const char *word;
@@ -192,13 +158,40 @@ static const struct way *find_way(struct span word)
     return NULL;
 }
 
-static bool force_breaker(struct answer *out, const struct admin_pool *pool, const struct way *way,
-                          uint64_t now)
+struct order {
+    enum page_id page;
+    const struct way *way; /* of a breaker */
+    uint64_t now;
+};
+
+static void carry_out(const struct admin_pool *pool, const struct order *o)
 {
-    char text[160];
-    ledger_force_breaker(pool->ledger, way->force, now);
+    if (o->way)
+        ledger_force_breaker(pool->ledger, o->way->force, o->now);
+    else if (o->page == PAGE_RECYCLE)
+        ledger_recycle(pool->ledger);
+    else if (o->page == PAGE_PAUSE || o->page == PAGE_RESUME)
+        ledger_pause(pool->ledger, o->page == PAGE_PAUSE, o->now);
+    if (o->page == PAGE_DRAIN || o->page == PAGE_RESUME)
+        drain_pool(pool, o->page == PAGE_DRAIN);
     tell_workers(pool);
-    snprintf(text, sizeof text, "pool %s: its breaker is %s", pool->ledger->name, way->effect);
+}
+
+/* What has been done, for people. */
+static bool tell(struct answer *out, const char *name, const struct order *o)
+{
+    char text[200];
+    const char *what = "serves again";
+    if (o->page == PAGE_PAUSE)
+        what = "is paused: exchanges under way may end, new ones wait";
+    else if (o->page == PAGE_RECYCLE)
+        what = "replaces its servers, each when it is free";
+    else if (o->page == PAGE_DRAIN)
+        what = "drains: new clients are refused, those there end with their exchanges";
+    if (o->way)
+        snprintf(text, sizeof text, "pool %s: its breaker is %s", name, o->way->effect);
+    else
+        snprintf(text, sizeof text, "pool %s %s", name, what);
     return done(out, text);
 }
 
@@ -217,13 +210,12 @@ static bool on_pool(struct answer *out, const struct target *t, const struct ask
     log_write(asker->loop->log, LOG_INFO, "admin_action", "action=%s%s%s pool=%s from=%s",
               t->action, breaker ? " to=" : "", breaker ? way->word : "", pool->ledger->name,
               asker->from);
-    if (breaker)
-        return force_breaker(out, pool, way, now);
-    if (t->page == PAGE_RECYCLE)
-        return recycle_pool(out, pool);
-    if (t->page == PAGE_DRAIN)
-        return drain_now(out, pool);
-    return pause_pool(out, pool, t->page == PAGE_PAUSE, now);
+    const struct order order = {t->page, breaker ? way : NULL, now};
+    carry_out(pool, &order);
+    for (size_t i = 0; i < view->n_pools; i++) /* those behind its listener, too */
+        if (view->pools[i].ledger->head == pool->ledger)
+            carry_out(&view->pools[i], &order);
+    return tell(out, pool->ledger->name, &order);
 }
 
 /* ---- actions on the whole ---- */

@@ -28,6 +28,8 @@ static enum outcome settle(struct server *sv)
     struct pg_server *ps = pg_server_of(sv);
     if (sv->io.broken)
         return OUTCOME_DROP_EOF;
+    if (ps->asked && pg_flow_due(&ps->flow) == 1)
+        return OUTCOME_RESET; /* the session is over, what it was asked is not: stand behind that */
     if (!pg_at_boundary(&ps->framer) || ps->carry.len || pg_flow_is_busy(&ps->flow) ||
         pg_flow_is_doubtful(&ps->flow) || pg_flow_in_batch(&ps->flow) || sv->io.out.len)
         return OUTCOME_DROP_DIRTY;
@@ -39,7 +41,7 @@ static enum outcome settle(struct server *sv)
 /* A query of our own, told to the flow like anybody's. */
 static void ask(struct pg_server *ps, const char *text)
 {
-    uint8_t buf[8192];
+    uint8_t buf[CHECK_STATEMENT_MAX + PG_HEADER + 1];
     struct pg_out out = pg_out_of(buf, sizeof buf);
     pg_put_query(&out, text);
     ps->check_failed = false;
@@ -101,7 +103,9 @@ static void note_tag(struct pg_server *ps, struct span body)
 /* `last`: nothing follows what has been read; else somebody speaks out of turn. */
 static bool on_ready(struct pg_server *ps, bool last)
 {
-    if (ps->base.state != SERVER_CHECKING || !pg_flow_is_idle(&ps->flow))
+    ps->asked = false;
+    if (ps->base.state != SERVER_CHECKING || ps->base.check_step == OUTCOME_KEEP ||
+        !pg_flow_is_idle(&ps->flow))
         return true;
     if (ps->check_failed) {
         server_checked(&ps->base, false, OUTCOME_DROP_FAILED);
@@ -126,7 +130,7 @@ static bool on_message(struct pg_server *ps, const struct pg_msg *m, bool last, 
             ps->check_failed = true;
         if (m->type == 'S')
             note_parameter(ps, m->body);
-        if (m->type == 'D' && m->whole && ps->role_doubted)
+        if (m->type == 'D' && m->whole && ps->role_doubted && !ps->asked)
             pg_role_row(ps, m->body);
         if (m->type == 'C')
             note_tag(ps, m->body);

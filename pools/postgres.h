@@ -28,6 +28,7 @@ struct pg_server {
     struct pg_prepared_cache *prepared;
     /* Whose unnamed statement it has (a session's id; 0: nobody's), and which of that client's. */
     uint32_t unnamed_of, unnamed_id;
+    bool asked;        /* a query of carpool's own, sent while a session had it, is unanswered */
     bool reset_needed; /* a session used it: DISCARD ALL before anybody else */
     bool check_failed;
     bool role_doubted; /* it refused to write: is it the primary still? Asked when it comes back */

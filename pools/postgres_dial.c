@@ -91,7 +91,9 @@ static void fail_by_message(struct dial *d)
         cause = CAUSE_UPSTREAM_BUSY;
     else if (strcmp(state, "57P03") == 0 && d->sv->conf->target != TARGET_ANY)
         d->sv->unfit = true; /* it starts up, or is a standby that takes no logins: may be soon */
-    else if (strncmp(state, "28", 2) == 0 || strcmp(state, "3D000") == 0)
+    else if (strcmp(state, "3D000") == 0)
+        cause = CAUSE_NO_ROUTE;
+    else if (strncmp(state, "28", 2) == 0)
         cause = CAUSE_UPSTREAM_AUTH;
     else if (strstr(words, "SSL SYSCALL error") || strstr(words, "unexpected eof") ||
              strstr(words, "closed unexpectedly"))

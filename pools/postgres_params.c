@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "pools/postgres_params.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "proxy/core/crypto.h"
@@ -226,15 +227,89 @@ static bool same_encoding(struct span a, struct span b)
     }
 }
 
-bool pg_param_equivalent(struct span name, struct span given, struct span known)
+/* ---- DateStyle: a style and the order of day and month, in words ---- */
+
+struct date_word {
+    const char *begins; /* a word of this beginning ... */
+    bool ends;          /* ... and of no more */
+    uint8_t style, order;
+};
+
+static const char *const date_styles[] = {NULL, "ISO", "SQL", "Postgres", "German"};
+static const char *const date_orders[] = {NULL, "YMD", "DMY", "MDY"};
+enum { STYLE_GERMAN = 4, ORDER_DMY = 2 };
+
+/* As the server reads them (its variable.c). */
+static const struct date_word *date_word_of(struct span word)
 {
-    if (span_ieq(given, known))
-        return true;
+    static const struct date_word words[] = {
+        {"iso", true, 1, 0},
+        {"sql", false, 2, 0},
+        {"postgres", false, 3, 0},
+        {"german", false, STYLE_GERMAN, 0},
+        {"ymd", true, 0, 1},
+        {"dmy", true, 0, ORDER_DMY},
+        {"euro", false, 0, ORDER_DMY},
+        {"mdy", true, 0, 3},
+        {"us", true, 0, 3},
+        {"noneuro", false, 0, 3},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+        struct span begins = span_str(words[i].begins);
+        if (word.n >= begins.n && (word.n == begins.n || !words[i].ends) &&
+            span_ieq(span_of(word.p, begins.n), begins))
+            return &words[i];
+    }
+    return NULL;
+}
+
+struct date_style {
+    unsigned style, order; /* 0: not named */
+};
+
+static bool read_date_style(struct span text, struct date_style *d)
+{
+    *d = (struct date_style){0};
+    for (bool more = true; more;) {
+        const uint8_t *comma = memchr(text.p, ',', text.n);
+        struct span word = span_of(text.p, comma ? (size_t)(comma - text.p) : text.n);
+        text = span_skip(text, word.n + (comma != NULL));
+        more = comma != NULL;
+        while (word.n && *word.p == ' ')
+            word = span_skip(word, 1);
+        while (word.n && word.p[word.n - 1] == ' ')
+            word.n--;
+        const struct date_word *w = date_word_of(word);
+        if (!w || (w->style && d->style && d->style != w->style) ||
+            (w->order && d->order && d->order != w->order))
+            return false;
+        d->style = w->style ? w->style : d->style;
+        d->order = w->order ? w->order : d->order;
+    }
+    return d->style || d->order;
+}
+
+static struct span date_style(struct span given, struct span known, char buf[PG_PARAM_SPELLED])
+{
+    struct date_style d, now;
+    if (!read_date_style(given, &d) || !read_date_style(known, &now))
+        return given;
+    if (!d.order)
+        d.order = d.style == STYLE_GERMAN ? ORDER_DMY : now.order;
+    if (!d.style)
+        d.style = now.style;
+    if (!d.order || !d.style)
+        return given;
+    int n = snprintf(buf, PG_PARAM_SPELLED, "%s, %s", date_styles[d.style], date_orders[d.order]);
+    return span_of(buf, (size_t)n);
+}
+
+struct span pg_param_spelled(struct span name, struct span given, struct span known,
+                             char buf[PG_PARAM_SPELLED])
+{
     if (span_ieq(name, SPAN_LIT("client_encoding")))
-        return same_encoding(given, known);
-    /* A style alone leaves the order of day and month as it is. */
+        return same_encoding(given, known) ? known : given;
     if (span_ieq(name, SPAN_LIT("DateStyle")))
-        return known.n > given.n && known.p[given.n] == ',' &&
-               span_ieq(given, span_of(known.p, given.n));
-    return false;
+        return date_style(given, known, buf);
+    return span_ieq(given, known) ? known : given;
 }

@@ -41,6 +41,9 @@ uint64_t pg_params_planning(const struct pg_params *p);
 /* Parameters that a client cannot set, only the server reports. */
 bool pg_param_reported_only(struct span name);
 
-/* `given` spelled the way the server spells `known`, if both mean the same: "utf-8" for "UTF8",
- * "ISO" for "ISO, MDY". True: use known. */
-bool pg_param_equivalent(struct span name, struct span given, struct span known);
+/* `given` as the server will report it, as far as that is known: "UTF8" for "utf-8" and "ISO, DMY"
+ * for "european" where `known`, which it reports now, is "UTF8" and "ISO, MDY". It may be `given`,
+ * `known`, or be written to `buf`. */
+enum { PG_PARAM_SPELLED = 16 };
+struct span pg_param_spelled(struct span name, struct span given, struct span known,
+                             char buf[PG_PARAM_SPELLED]);

@@ -73,7 +73,7 @@ static void ask(struct redis_server *rs, const struct redis_out *out, uint32_t r
 
 void redis_verify(struct server *sv, const char *statement)
 {
-    uint8_t buf[8192];
+    uint8_t buf[4 * CHECK_STATEMENT_MAX]; /* a word of one letter becomes seven */
     struct redis_out out = redis_out_of(buf, sizeof buf);
     struct redis_cmd cmd;
     struct err err;

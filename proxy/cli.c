@@ -178,9 +178,12 @@ static int act(struct cli *cli, const char *path)
 
 static bool is_pool_name(const char *name)
 {
-    bool good = *name && !name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_-")];
+    /* What a configuration allows, and what names of databases and users become behind it. */
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:=";
+    bool good = *name && !name[strspn(name, plain)];
     if (!good)
-        fprintf(stderr, "carpool: \"%s\" is not the name of a pool (a-z, 0-9, _, -)\n", name);
+        fprintf(stderr, "carpool: \"%s\" is not the name of a pool (see carpool pools)\n", name);
     return good;
 }
 

@@ -118,7 +118,7 @@ static const struct admin_view *admin_see(void *arg)
     size_t n = 0;
     for (size_t i = 0; i < c->n_entries; i++) {
         struct entry *e = c->entries[i];
-        bound = bound && e->started;
+        bound = bound && (e->started || e->head);
         if (e->released || c->phase == CONTROL_GONE)
             continue; /* its routes are gone, or about to go */
         c->view_pools[n++] = (struct admin_pool){
@@ -220,8 +220,8 @@ static void init_threads(struct control *c, enum log_level level)
 static void fini(struct control *c)
 {
     loop_fini(&c->loop);
-    for (size_t i = 0; i < c->n_entries; i++)
-        entry_free(c, c->entries[i]);
+    while (c->n_entries) /* those behind others came later */
+        entry_free(c, c->entries[--c->n_entries]);
     free(c->entries);
     free(c->workers);
     free(c->fronts);
@@ -286,6 +286,7 @@ int control_run(const struct control_args *args)
     c->started_unix_ms = (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
     timer_init(&c->drain_timer, on_drain_timer);
     init_threads(c, level);
+    behind_init(c);
     writer_conf(c->writer, &loaded->config->log);
     log_write(c->loop.log, LOG_INFO, "starting", "version=%s workers=%u config=\"%s\"",
               CARPOOL_VERSION, c->n_workers, loaded->config->source);

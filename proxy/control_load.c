@@ -60,6 +60,10 @@ void entry_free(struct control *c, struct entry *e)
     gate_drop(&e->gate);
     if (e->ledger)
         ledger_free(e->ledger);
+    if (e->group)
+        group_drop(&e->group);
+    struct snapshot *settings = e->member ? &e->member->snap : NULL;
+    snapshot_drop(&settings);
     free(e->workers);
     free(e->pools);
     free(e->routes);
@@ -128,7 +132,7 @@ static struct post_msg *order_msg(struct worker_pool *wp)
     return &wp->release;
 }
 
-static void order(struct control *c, struct entry *e, enum worker_order what)
+void entry_order(struct control *c, struct entry *e, enum worker_order what)
 {
     e->pending += c->n_workers;
     for (unsigned i = 0; i < c->n_workers; i++) {
@@ -143,20 +147,17 @@ static void order(struct control *c, struct entry *e, enum worker_order what)
     }
 }
 
-static void add_entry(struct control *c, const struct conf_pool *cp, struct loaded *fresh,
-                      struct plan *plan)
+struct entry *entry_new(struct control *c, const struct kind *kind, const struct pool_conf *conf,
+                        struct snapshot *snap, struct group *group)
 {
     struct entry *e = calloc(1, sizeof *e);
     struct entry **grown = realloc(c->entries, (c->n_entries + 1) * sizeof *grown);
     CHECK(e && grown);
     c->entries = grown;
     c->entries[c->n_entries++] = e;
-    e->kind = kind_named(c, cp->front.kind_name);
-    e->gate = plan->gate;
-    e->doors = plan->doors;
-    e->n_doors = plan->n_doors;
-    e->ledger = ledger_new(e->kind->driver, &cp->pool, &fresh->snap, c->n_workers, &c->dialer,
-                           loop_now(&c->loop));
+    e->kind = kind;
+    e->ledger =
+        ledger_new(kind->driver, conf, snap, c->n_workers, &c->dialer, loop_now(&c->loop), group);
     e->workers = calloc(c->n_workers, sizeof *e->workers);
     e->pools = calloc(c->n_workers, sizeof(struct pool *));
     e->routes = calloc(c->n_workers, sizeof(struct route *));
@@ -166,7 +167,23 @@ static void add_entry(struct control *c, const struct conf_pool *cp, struct load
         CHECK(e->pools[i] != NULL);
         worker_pool_init(&e->workers[i], &c->workers[i], e->pools[i]);
     }
-    order(c, e, WORKER_ATTACH);
+    return e;
+}
+
+static struct entry *add_entry(struct control *c, const struct conf_pool *cp, struct loaded *fresh,
+                               struct plan *plan)
+{
+    /* Also where nothing is behind it: a reload may change that. */
+    struct group *group = group_new(cp->pool.size.total);
+    CHECK(group != NULL);
+    struct entry *e =
+        entry_new(c, kind_named(c, cp->front.kind_name), &cp->pool, &fresh->snap, group);
+    e->group = group;
+    e->gate = plan->gate;
+    e->doors = plan->doors;
+    e->n_doors = plan->n_doors;
+    entry_order(c, e, WORKER_ATTACH);
+    return e;
 }
 
 static void change_entry(struct control *c, const struct conf_pool *cp, struct loaded *fresh,
@@ -179,8 +196,9 @@ static void change_entry(struct control *c, const struct conf_pool *cp, struct l
     e->n_old_doors = e->n_doors;
     e->doors = plan->doors;
     e->n_doors = plan->n_doors;
+    group_reconf(e->group, cp->pool.size.total);
     ledger_reconf(e->ledger, &cp->pool, &fresh->snap, loop_now(&c->loop));
-    order(c, e, WORKER_APPLY);
+    entry_order(c, e, WORKER_APPLY);
 }
 
 static bool is_among(const struct door_socket *doors, size_t n, const char *label)
@@ -209,14 +227,14 @@ static void say_hello(struct control *c, const struct conf_pool *cp, const struc
                       e->doors[i].conf->label);
 }
 
-static void detach_entry(struct control *c, struct entry *e)
+void entry_detach(struct control *c, struct entry *e)
 {
     for (size_t i = 0; i < e->n_doors; i++)
         log_write(c->loop.log, LOG_INFO, "unlistened", "pool=%s address=%s", e->ledger->name,
                   e->doors[i].conf->label);
     e->removed = true;
     entry_unlisten(e);
-    order(c, e, WORKER_DETACH);
+    entry_order(c, e, WORKER_DETACH);
 }
 
 /* True: every pool of it can be had. All that cannot is reported. */
@@ -250,8 +268,9 @@ bool control_apply(struct control *c, struct loaded *fresh, struct report *repor
     if (!ok)
         return false;
     for (size_t i = 0; i < c->n_entries; i++)
-        if (!c->entries[i]->removed && !conf_pool_named(config, c->entries[i]->ledger->name))
-            detach_entry(c, c->entries[i]);
+        if (!c->entries[i]->removed && !c->entries[i]->head &&
+            !conf_pool_named(config, c->entries[i]->ledger->name))
+            entry_detach(c, c->entries[i]);
     writer_conf(c->writer, &config->log);
     if (c->admin)
         (void)admin_retoken(c->admin, config->admin.token);
@@ -260,15 +279,31 @@ bool control_apply(struct control *c, struct loaded *fresh, struct report *repor
         snapshot_drop(&old);
     }
     c->loaded = fresh;
+    for (size_t i = 0; i < c->n_entries; i++) /* it may grow, by entries behind others */
+        if (!c->entries[i]->head)
+            behind_load(c, c->entries[i]);
+    behind_answer(c);
     return true;
+}
+
+/* Nobody on any worker knows of it any more. */
+static void release(struct control *c, struct entry *e)
+{
+    e->waits = behind_is_any(c, e);
+    if (e->waits)
+        return;
+    e->released = true;
+    entry_order(c, e, WORKER_RELEASE);
 }
 
 static void forget_entry(struct control *c, size_t at)
 {
-    struct entry *e = c->entries[at];
+    struct entry *e = c->entries[at], *head = e->head;
     c->n_entries--;
     memmove(&c->entries[at], &c->entries[at + 1], (c->n_entries - at) * sizeof(struct entry *));
     entry_free(c, e);
+    if (head && head->waits && !behind_is_any(c, head))
+        release(c, head);
 }
 
 void control_on_attached(struct worker_pool *wp)
@@ -288,13 +323,13 @@ void control_on_attached(struct worker_pool *wp)
         if (c->phase != CONTROL_SERVING)
             return; /* everything goes now: the end frees it */
         if (wp->last == WORKER_DETACH) {
-            e->released = true;
-            order(c, e, WORKER_RELEASE);
+            release(c, e);
             return;
         }
         if (wp->last == WORKER_RELEASE) {
             log_write(c->loop.log, LOG_INFO, "pool_removed", "pool=%s", e->ledger->name);
             forget_entry(c, i);
+            behind_answer(c);
             return;
         }
         doors_close(e->old_doors, e->n_old_doors, false);
@@ -303,6 +338,8 @@ void control_on_attached(struct worker_pool *wp)
         if (!e->started)
             ledger_start(e->ledger, loop_now(&c->loop));
         e->started = true;
+        if (e->head)
+            behind_done(c, e);
         return;
     }
 }
@@ -349,7 +386,7 @@ static size_t report_changes(struct control *c, const struct loaded *fresh, stru
 static bool is_busy(const struct control *c)
 {
     for (size_t i = 0; i < c->n_entries; i++)
-        if (c->entries[i]->pending && !c->entries[i]->removed)
+        if (c->entries[i]->pending && !c->entries[i]->removed && !c->entries[i]->head)
             return true;
     return false;
 }

@@ -3,7 +3,9 @@
 /* What control.c, control_load.c and control_stop.c share. For this folder only. */
 #include "admin/admin.h"
 #include "pools/dialer.h"
+#include "pools/group.h"
 #include "proxy/control.h"
+#include "proxy/front/wish.h"
 #include "proxy/worker.h"
 #include "proxy/writer.h"
 
@@ -23,7 +25,13 @@ struct entry {
     struct worker_pool *workers; /* one per worker */
     struct pool **pools;         /* the same by kind, for admin */
     struct route **routes;
-    unsigned pending; /* workers that have not answered the last order */
+    unsigned pending;    /* workers that have not answered the last order */
+    struct entry *head;  /* one of several pools behind that one's listener; NULL: it has its own */
+    struct group *group; /* without a head: the bound over it and those behind it */
+    struct conf_member *member; /* with a head: its settings, a reference */
+    unsigned unused;            /* looks in a row at which nobody was there */
+    bool stale;                 /* a load came while an order to its workers was under way */
+    bool waits;                 /* of a head that was removed: for the pools behind it to be gone */
     bool started;
     bool released;                 /* its workers let go of its memory: nobody may look any more */
     bool removed;                  /* by a reload; goes when its last session and server are gone */
@@ -62,6 +70,8 @@ struct control {
 
     struct entry **entries;
     size_t n_entries;
+    struct list wishes;  /* for pools that are being made, or that go and have to come again */
+    struct timer behind; /* looks for pools that nobody wants any more */
 
     struct admin *admin;
     bool admin_closed;
@@ -100,6 +110,24 @@ bool control_reload(struct control *c, char *text, size_t cap);
 void entry_free(struct control *c, struct entry *e);
 /* No more clients, once the workers' own descriptors are closed too. */
 void entry_unlisten(struct entry *e);
+
+/* What an entry is asked of its workers, each; answered by control_on_attached(). */
+void entry_order(struct control *c, struct entry *e, enum worker_order what);
+void entry_detach(struct control *c, struct entry *e);
+/* Appended; the caller fills in what is left, then orders it attached. */
+struct entry *entry_new(struct control *c, const struct kind *kind, const struct pool_conf *conf,
+                        struct snapshot *snap, struct group *group);
+
+/* behind: several pools behind the listener of one entry */
+void behind_init(struct control *c);
+void behind_fini(struct control *c);
+/* What a configuration says of them is in force; `head` is already as it says, or removed. */
+void behind_load(struct control *c, struct entry *head);
+/* An order of one of them is done, or one of them is gone. */
+void behind_done(struct control *c, struct entry *e);
+bool behind_is_any(const struct control *c, const struct entry *head);
+/* Answers those wishes that can be answered now; all of them once carpool stops. */
+void behind_answer(struct control *c);
 
 /* stop */
 void control_shutdown(struct control *c);

@@ -23,6 +23,7 @@ static void drain_now(struct control *c)
     loop_timer_set(&c->loop, &c->drain_timer, ms ? ms : 1);
     for (size_t i = 0; i < c->n_entries; i++)
         entry_unlisten(c->entries[i]);
+    behind_answer(c);
     post_all(c, offsetof(struct worker, drain));
 }
 
@@ -79,6 +80,7 @@ static void close_loop(struct control *c)
     if (!c->admin_closed || c->phase != CONTROL_GONE)
         return;
     loop_timer_stop(&c->loop, &c->drain_timer);
+    behind_fini(c);
     /* A signal behind these would end the process by its default: it ends well, and now. */
     sigset_t late;
     sigemptyset(&late);

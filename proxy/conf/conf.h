@@ -17,6 +17,7 @@
 #include "proxy/core/admin_conf.h"
 #include "proxy/core/log_conf.h"
 #include "proxy/core/schema.h"
+#include "proxy/core/snapshot.h"
 #include "proxy/core/span.h"
 #include "proxy/front/front_conf.h"
 
@@ -103,6 +104,21 @@ MUST_USE struct config *conf_load_urls(const char *const *urls, size_t n,
 void conf_free(struct config **config);
 
 const struct conf_pool *conf_pool_named(const struct config *config, const char *name);
+
+/* ---- pools of one listener ------------------------------------------------------------------- */
+
+/* The settings of one such pool: complete, counted, wiped at the end. */
+struct conf_member {
+    struct snapshot snap;
+    struct snapshot *config; /* of the whole */
+    struct pool_conf pool;   /* its name is made of the whole's, the database's and the user's */
+    struct pool_identity id; /* its own copy */
+    size_t size;
+};
+
+/* `config` is what owns `whole`. NULL: out of memory. front_database() knows the database. */
+struct conf_member *conf_member_new(const struct conf_pool *whole, struct snapshot *config,
+                                    const struct pool_identity *id);
 
 /* ---- showing --------------------------------------------------------------------------------- */
 

@@ -68,6 +68,13 @@ static bool own_user(struct conf_build *b, struct conf_place at, const struct li
     const struct endpoint_conf *e = pool->pool.endpoints;
     if (pool->pool.n_endpoints == 0)
         return false; /* has been said */
+    if (pool->front.login_as == FRONT_LOGIN_CLIENT && l->auth == AUTH_PASSWORD)
+        return true; /* the server knows them */
+    if (pool->front.login_as == FRONT_LOGIN_CLIENT)
+        return conf_error(b, at,
+                          "clients on %s must log in, and with login_as: client nobody is named: "
+                          "write auth.users_file, or auth.method: password",
+                          l->label);
     if (!e->password && l->auth != AUTH_PEER && l->auth != AUTH_CERT)
         return conf_error(b, at,
                           "clients on %s must log in, but the upstream has no password to ask for: "

@@ -27,9 +27,33 @@ static bool check_tcp(struct conf_build *b, const struct conf_node *map, const s
 static bool check_return(struct conf_build *b, const struct conf_node *map,
                          const struct conf_pool *pool)
 {
-    return pool->front.kind != FRONT_HTTP || pool->pool.check.on_return == CHECK_FAST ||
-           conf_error(b, conf_at(map, "check", "on_return"),
-                      "on_return: http has no session to verify: write fast");
+    const struct check_conf *check = &pool->pool.check;
+    struct conf_place at = conf_at(map, "check", "on_return");
+    if (pool->front.kind == FRONT_HTTP && check->on_return != CHECK_FAST)
+        return conf_error(b, at, "on_return: http has no session to verify: write fast");
+    if (check->on_return == CHECK_STATEMENT && strlen(check->statement) > CHECK_STATEMENT_MAX)
+        return conf_error(b, at,
+                          "on_return: a statement of %zu bytes, where %d are allowed: "
+                          "write a function, and call it",
+                          strlen(check->statement), CHECK_STATEMENT_MAX);
+    return true;
+}
+
+/* Somebody has to log in to the servers. */
+bool conf_check_logins(struct conf_build *b, const struct conf_node *map,
+                       const struct conf_pool *pool)
+{
+    const struct front_conf *f = &pool->front;
+    if (f->kind != FRONT_POSTGRES || pool->pool.n_endpoints == 0)
+        return true;
+    const struct endpoint_conf *e = pool->pool.endpoints;
+    if (e->user || (f->login_as == FRONT_LOGIN_CLIENT && !f->auth.query))
+        return true;
+    if (f->auth.query)
+        return conf_error(b, conf_at(map, "auth", "query"),
+                          "auth.query needs a user of its own: write it in the upstream's URL");
+    return conf_error(b, (struct conf_place){e->line, e->column},
+                      "the URL has no user: write postgres://user@host/database");
 }
 
 /*
@@ -69,6 +93,7 @@ bool conf_check_pool(struct conf_build *b, const struct conf_node *map,
     bool good = check_size(b, map, &pool->pool.size);
     good = check_tcp(b, map, &pool->pool.tcp) && good;
     good = check_return(b, map, pool) && good;
+    good = conf_check_logins(b, map, pool) && good;
     return check_tls(b, map, &pool->front) && good;
 }
 

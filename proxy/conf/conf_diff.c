@@ -161,6 +161,38 @@ static void diff_lists(struct changes *c, const struct conf_pool *a, const struc
         note(c, SCHEMA_NEW_CONNECTIONS, from, to, "pools.%s.auth.map", a->name);
 }
 
+static const struct database_conf *database_named(const struct front_conf *f, const char *name)
+{
+    for (size_t i = 0; i < f->n_databases; i++)
+        if (strcmp(f->databases[i].name, name) == 0)
+            return &f->databases[i];
+    return NULL;
+}
+
+static void diff_databases(struct changes *c, const struct conf_pool *a, const struct conf_pool *b)
+{
+    char path[192];
+    for (size_t i = 0; i < a->front.n_databases; i++) {
+        const struct database_conf *x = &a->front.databases[i];
+        const struct database_conf *y = database_named(&b->front, x->name);
+        snprintf(path, sizeof path, "pools.%s.databases.%s.", a->name, x->name);
+        if (!y) {
+            note(c, SCHEMA_RELOADS, x->name, "", "pools.%s.databases.%s", a->name, x->name);
+            continue;
+        }
+        if (!same_text(x->upstream, y->upstream))
+            note(c, SCHEMA_NEW_CONNECTIONS, x->upstream ? x->upstream : x->name,
+                 y->upstream ? y->upstream : y->name, "%sdatabase", path);
+        diff_tables(c, path, conf_database_tables, conf_n_database_tables, conf_database_base(x),
+                    conf_database_base(y));
+    }
+    for (size_t i = 0; i < b->front.n_databases; i++) {
+        const char *name = b->front.databases[i].name;
+        if (!database_named(&a->front, name))
+            note(c, SCHEMA_RELOADS, "", name, "pools.%s.databases.%s", a->name, name);
+    }
+}
+
 static void diff_pool(struct changes *c, const struct conf_pool *a, const struct conf_pool *b)
 {
     char path[96];
@@ -170,6 +202,7 @@ static void diff_pool(struct changes *c, const struct conf_pool *a, const struct
         return; /* another pool by the same name: the rest says nothing */
     }
     diff_lists(c, a, b);
+    diff_databases(c, a, b);
     diff_tables(c, path, conf_pool_tables, conf_n_pool_tables, a, b);
 }
 

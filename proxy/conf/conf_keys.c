@@ -255,6 +255,37 @@ static const char intro[] =
     "\n"
     "    auth: { query: \"select * from lookup.carpool($1)\" }\n"
     "\n"
+    "## Several databases\n"
+    "\n"
+    "A Postgres listener can serve more than the upstream's own database:\n"
+    "\n"
+    "    - name: main\n"
+    "      listen: 127.0.0.1:6432\n"
+    "      upstream: postgres://app:${PASSWORD}@db/postgres\n"
+    "      databases: { orders: { size: { max: 30 } }, reports: { database: reports_v2 }, \"*\": "
+    "}\n"
+    "      size: { max: 10, total: 60 }\n"
+    "\n"
+    "or, without settings of their own, `databases: [orders, reports]`. `\"*\"` is every database "
+    "that is\n"
+    "not named. Each has a pool of its own, called `main:orders`, within its own `size.max`; "
+    "`size.total`\n"
+    "bounds all of them together, and when it is reached those that want more get equal shares. "
+    "Pools of\n"
+    "databases that are named are there from the beginning; those of `\"*\"` come with their "
+    "first client,\n"
+    "keep no `size.min`, and go away when they have neither clients nor servers. `carpool pause "
+    "main` (and\n"
+    "so on) means all of them, `carpool pause main:orders` one.\n"
+    "\n"
+    "With `login_as: client` servers are logged in to as each client's own user, with a pool for "
+    "each\n"
+    "database and user (`main:orders:alice`): what the server grants, limits and logs is theirs. "
+    "The\n"
+    "password is what the client sent (`auth.method: password`; without a `users_file` the server "
+    "alone\n"
+    "judges it) or the one in the `users_file`; where there is none, the server is asked without.\n"
+    "\n"
     "## Keys\n";
 
 void conf_keys_print(FILE *out, enum conf_keys_format format)
@@ -265,6 +296,9 @@ void conf_keys_print(FILE *out, enum conf_keys_format format)
         print_table(out, "", &conf_top_tables[i], format);
     for (size_t i = 0; i < conf_n_pool_tables; i++)
         print_table(out, "pools[].", &conf_pool_tables[i], format);
+    struct schema_table database = conf_database_tables[0];
+    database.key = "databases[]";
+    print_table(out, "pools[].", &database, format);
     print_table(out, "pools[].", &conf_listen_table, format);
     print_table(out, "pools[].", &conf_upstream_table, format);
 }

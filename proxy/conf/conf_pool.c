@@ -253,5 +253,6 @@ bool conf_read_pool(struct conf_build *b, const struct conf_node *map, struct co
     else
         good = read_upstream(b, upstream->value, pool) && good;
     good = (!listen || conf_listens(b, listen->value, pool)) && good;
+    good = (pool->pool.n_endpoints == 0 || conf_databases(b, map, pool)) && good;
     return filled && conf_check_pool(b, map, pool) && good;
 }

@@ -157,7 +157,7 @@ static bool has_rows(const struct schema_table *table, unsigned variant, const v
 static void print_table(FILE *out, const struct schema_table *table, unsigned variant,
                         const void *base, const char *indent)
 {
-    char inner[16];
+    char inner[32];
     const void *at = (const char *)base + table->offset;
     if (!has_rows(table, variant, at))
         return;
@@ -216,6 +216,26 @@ static void print_command(FILE *out, const struct endpoint_conf *e)
     fprintf(out, ", password_command_ttl: %llums", (unsigned long long)e->password_command_ttl_ms);
 }
 
+static void print_databases(FILE *out, const struct front_conf *f)
+{
+    if (f->n_databases)
+        fputs("    databases:\n", out);
+    for (size_t i = 0; i < f->n_databases; i++) {
+        const struct database_conf *db = &f->databases[i];
+        fputs("      ", out);
+        put_quoted(out, db->name);
+        fputs(":\n", out);
+        if (db->upstream) {
+            fputs("        database: ", out);
+            put_quoted(out, db->upstream);
+            fputc('\n', out);
+        }
+        for (size_t j = 0; j < conf_n_database_tables; j++)
+            print_table(out, &conf_database_tables[j], FRONT_POSTGRES, conf_database_base(db),
+                        "        ");
+    }
+}
+
 static void print_pool(FILE *out, const struct conf_pool *pool)
 {
     const struct front_conf *f = &pool->front;
@@ -236,6 +256,7 @@ static void print_pool(FILE *out, const struct conf_pool *pool)
         if (table->key && strcmp(table->key, "auth") == 0)
             print_map(out, &f->auth);
     }
+    print_databases(out, f);
 }
 
 void conf_print(const struct config *config, FILE *out)

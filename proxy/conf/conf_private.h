@@ -124,6 +124,9 @@ extern const struct schema_table conf_top_tables[];
 extern const size_t conf_n_top_tables;
 extern const struct schema_table conf_pool_tables[];
 extern const size_t conf_n_pool_tables;
+/* Of an entry of `databases`, offsets as in a struct conf_pool. */
+extern const struct schema_table conf_database_tables[];
+extern const size_t conf_n_database_tables;
 /* Items of `listen` and `upstream` written as mappings. */
 extern const struct schema_table conf_listen_table;
 extern const struct schema_table conf_upstream_table;
@@ -222,6 +225,14 @@ bool conf_address(struct conf_build *b, struct conf_place at, struct span text,
                   struct conf_address *out);
 bool conf_is_loopback(const char *literal);
 
+/* `databases:` of a pool that is filled otherwise. map: the pool's. */
+bool conf_databases(struct conf_build *b, const struct conf_node *map, struct conf_pool *pool);
+/* The rows of a database, by conf_database_tables. */
+static inline const struct conf_pool *conf_database_base(const struct database_conf *db)
+{
+    return OWNER(db->pool, struct conf_pool, pool);
+}
+
 /* users_file into the pool's users. */
 bool conf_users(struct conf_build *b, struct conf_place at, const char *path, enum front_kind kind,
                 struct auth_conf *auth);
@@ -241,6 +252,9 @@ bool conf_read_pool(struct conf_build *b, const struct conf_node *map, struct co
 /* What no row can say alone. map: the pool's, or NULL. */
 bool conf_check_pool(struct conf_build *b, const struct conf_node *map,
                      const struct conf_pool *pool);
+/* Somebody has to log in to the servers of Postgres. */
+bool conf_check_logins(struct conf_build *b, const struct conf_node *map,
+                       const struct conf_pool *pool);
 /* Addresses that two pools, or a pool and the admin API, want. */
 bool conf_check_all(struct conf_build *b);
 /* The admin section's own forms: its address, its token's file. map: the document, or NULL. */

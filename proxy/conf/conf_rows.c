@@ -25,6 +25,7 @@ static const char *const on_down_words[] = {"wait", "fail", NULL};
 static const char *const target_words[] = {"any", "primary", "replica", NULL};
 static const char *const auth_words[] = {"auto", "trust", "scram", "password",
                                          "md5",  "peer",  "cert",  NULL};
+static const char *const login_words[] = {"pool", "client", NULL};
 static const char *const return_words[] = {"fast", "verified", "clean", NULL};
 const char *const conf_kind_words[] = {"postgres", "redis", "http", NULL};
 
@@ -70,6 +71,12 @@ static const struct schema_row pool_rows[] = {
              "one address or a list of them; see Addresses"),
     ROW_OWN("upstream", LIST, "required", NEW_CONNECTIONS,
              "one URL, or a list of URLs and mappings; see Upstreams"),
+    ROW_OWN("databases", LIST, "the upstream's", NEW_CONNECTIONS,
+            "several databases behind one listener, a pool for each; see Several databases",
+            .only = ONLY_POSTGRES),
+    ROW_ENUM(conf_pool, front.login_as, "login_as", login_words, "pool", NEW_CONNECTIONS,
+             "as whom servers are logged in to: the upstream's user, or each client's own, with a "
+             "pool for each; see Several databases", .only = ONLY_POSTGRES),
     ROW_ENUM(conf_pool, front.mode, "mode", mode_words, "transaction", NEW_CONNECTIONS,
              "how long a client keeps a server", .only = ONLY_POSTGRES),
     ROW_ENUM(conf_pool, front.session_state, "session_state", state_words, "pin", NEW_CONNECTIONS,
@@ -124,6 +131,10 @@ static const struct schema_row size_rows[] = {
     ROW(size_conf, min, "min", COUNT, "1", 0, 100000, RELOADS, "servers kept open"),
     ROW(size_conf, max, "max", COUNT, "20", 1, 100000, RELOADS,
         "upper bound of servers, dialing and closing ones included, over all workers"),
+    ROW(size_conf, total, "total", COUNT, "0", 0, 100000, RELOADS,
+        "upper bound of servers over all databases and users behind the listener, shared fairly "
+        "among those that want more; 0 no bound but max for each",
+        .only = ONLY_POSTGRES),
     ROW(size_conf, waiters, "waiters", COUNT, "1024", 0, 1000000, RELOADS,
         "clients that may wait while all servers are taken; 0 refuses them. Who waits for a server "
         "that is being opened within max does not count"),
@@ -189,8 +200,8 @@ static const struct schema_row retry_rows[] = {
         "tries in all where trying again is safe; 1 never tries again"),
     ROW_RANGE(retry_conf, backoff_min_ms, backoff_max_ms, "backoff", "25ms..250ms", 1, MINUTE,
               RELOADS,
-              "longest pause before a second try, doubled up to the second value; http: without "
-              "effect yet"),
+              "longest pause before a second try, doubled up to the second value; http: not before "
+              "the first one after an idle connection that was closing"),
     ROW(retry_conf, budget, "budget", PERCENT, "20%", 0, 100, RELOADS,
         "share of requests that may be second tries"),
 };
@@ -217,6 +228,9 @@ static const struct schema_row limits_rows[] = {
         "prepared statements of one client, where clients share them", .only = ONLY_POSTGRES),
     ROW(limits_conf, statement_bytes, "statement_bytes", SIZE, "16MiB", 64 * KIB, 1024 * MIB,
         NEW_CONNECTIONS, "their names and texts together", .only = ONLY_POSTGRES),
+    ROW(limits_conf, pools, "pools", COUNT, "200", 1, 100000, RELOADS,
+        "pools for databases and users behind the listener at once; idle ones go away",
+        .only = ONLY_POSTGRES),
     ROW(limits_conf, buffer, "buffer", SIZE, "256KiB", 16 * KIB, 64 * MIB, NEW_CONNECTIONS,
         "bytes held for a slow peer before the other side is paused; HTTP: also the bound, up to "
         "64KiB, of what is kept of a body for a second try, and of what a client sends ahead"),
@@ -234,6 +248,12 @@ static const struct schema_row tcp_rows[] = {
         "silence before TCP probes the peer, in whole seconds; 0 off", .zero_ok = true),
     ROW(tcp_conf, user_timeout_ms, "user_timeout", DURATION, "30s", 10, HOUR, NEW_CONNECTIONS,
         "unacknowledged bytes end the connection after so long; 0 the system's", .zero_ok = true),
+};
+
+static const struct schema_row database_rows[] = {
+    ROW_OWN("database", STRING, "the same name", NEW_CONNECTIONS,
+            "what the server calls it; beside it, everything of size, check, timeouts, retry, "
+            "breaker and log but size.total"),
 };
 
 static const struct schema_row listen_rows[] = {
@@ -294,6 +314,18 @@ const struct schema_table conf_pool_tables[] = {
     TABLE("tcp", tcp_rows, POOL(tcp), "Options of TCP sockets, on both sides"),
 };
 const size_t conf_n_pool_tables = ARRAY_LEN(conf_pool_tables);
+
+/* What a database may say differently. */
+const struct schema_table conf_database_tables[] = {
+    TABLE(NULL, database_rows, 0, "One of several databases"),
+    TABLE("size", size_rows, POOL(size), ""),
+    TABLE("check", check_rows, POOL(check), ""),
+    TABLE("timeouts", timeouts_rows, POOL(timeouts), ""),
+    TABLE("retry", retry_rows, POOL(retry), ""),
+    TABLE("breaker", breaker_rows, POOL(breaker), ""),
+    TABLE("log", pool_log_rows, POOL(log), ""),
+};
+const size_t conf_n_database_tables = ARRAY_LEN(conf_database_tables);
 
 const struct schema_table conf_listen_table =
     TABLE("listen[]", listen_rows, 0, "An address written as a mapping");

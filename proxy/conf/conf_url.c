@@ -300,8 +300,8 @@ static bool postgres_url(struct url *u)
     e->database = first(first(name, conf_query_value(&u->q, "dbname")), e->user);
     if (!host)
         return conf_error(u->b, u->at, "the URL has no host: write postgres://user@host/database");
-    if (!e->user)
-        return conf_error(u->b, u->at, "the URL has no user: write postgres://user@host/database");
+    if (!e->database)
+        e->database = "postgres"; /* nobody said anything */
     return set_host(u, host);
 }
 

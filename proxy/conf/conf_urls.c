@@ -81,7 +81,8 @@ static bool read_url(struct conf_build *b, struct conf_place at, struct span url
     pool->pool.name = pool->name;
     pool->pool.endpoints = e;
     pool->pool.n_endpoints = 1;
-    bool good = conf_url(b, at, url, false, scheme.kind, pool->front.kind_name, e);
+    bool good = conf_url(b, at, url, false, scheme.kind, pool->front.kind_name, e) &&
+                conf_check_logins(b, NULL, pool);
     return listens_from_environment(b, at, pool) && good && conf_decide_auth(b, NULL, pool);
 }
 

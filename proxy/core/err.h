@@ -15,7 +15,8 @@
     X(WRITE_STALL, "write_stall") X(UPSTREAM_CLOSED, "upstream_closed")                            \
     X(UPSTREAM_PROTOCOL, "upstream_protocol") X(OUTCOME_UNKNOWN, "outcome_unknown")                \
     X(CLIENT_PROTOCOL, "client_protocol") X(CLIENT_GONE, "client_gone")                            \
-    X(CLIENT_TIMEOUT, "client_timeout") X(AUTH_FAILED, "auth_failed")                              \
+    X(CLIENT_TIMEOUT, "client_timeout") X(CANCELLED, "cancelled")                                  \
+    X(AUTH_FAILED, "auth_failed")                                                                  \
     X(TLS_FAILED, "tls_failed") X(TOO_MANY_CLIENTS, "too_many_clients")                            \
     X(RATE_LIMITED, "rate_limited") X(OVERLOADED, "overloaded") X(TOO_LARGE, "too_large")          \
     X(NO_ROUTE, "no_route") X(UNSUPPORTED, "unsupported") X(DENIED, "denied")                      \

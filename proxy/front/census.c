@@ -112,13 +112,20 @@ static void note_clients(struct census_part *p, const struct route *r)
     p->left_out += r->n_sessions - seen;
 }
 
+/* By its own name, or that of the listener it is behind. */
+static bool is_called(const struct route *r, const char *name)
+{
+    const struct ledger *l = pool_ledger(r->pool);
+    return strcmp(name, l->name) == 0 || (l->head && strcmp(name, l->head->name) == 0);
+}
+
 static void on_ask(struct post_msg *msg)
 {
     struct census_part *p = OWNER(msg, struct census_part, ask);
     const char *only = p->census->pool;
     LIST_EACH(n, &p->front->routes) {
         struct route *r = OWNER(n, struct route, node);
-        if (*only && strcmp(only, pool_ledger(r->pool)->name) != 0)
+        if (*only && !is_called(r, only))
             continue;
         if (p->census->what == CENSUS_CLIENTS)
             note_clients(p, r);

@@ -179,11 +179,6 @@ static void session_start(struct session *s)
     }
 }
 
-static void on_handed_over(struct post_msg *msg)
-{
-    session_start(OWNER(msg, struct session, msg));
-}
-
 static void on_discarded(struct post_msg *msg)
 {
     struct session *s = OWNER(msg, struct session, msg);
@@ -191,14 +186,40 @@ static void on_discarded(struct post_msg *msg)
     session_after_nothing(s);
 }
 
+/* A route that closes may have said already that nobody is left there. */
+static void on_handed_over(struct post_msg *msg)
+{
+    struct session *s = OWNER(msg, struct session, msg);
+    struct front *f = s->route->front;
+    if (!s->route->closing) {
+        session_start(s);
+        return;
+    }
+    on_discarded(msg);
+    front_maybe_quiet(f);
+}
+
 /* ---- doors ---- */
 
 struct route *route_on(const struct route *like, unsigned worker)
 {
     struct front *f = like->front->peers[worker];
+    struct route *found = NULL;
+    pthread_mutex_lock(&f->mutex);
     LIST_EACH(n, &f->routes) {
         struct route *r = OWNER(n, struct route, node);
         if (pool_ledger(r->pool) == pool_ledger(like->pool))
+            found = r;
+    }
+    pthread_mutex_unlock(&f->mutex);
+    return found;
+}
+
+struct route *route_behind(const struct route *head, struct span key)
+{
+    LIST_EACH(n, &head->front->routes) {
+        struct route *r = OWNER(n, struct route, node);
+        if (r->head == head && span_eq(pool_ledger(r->pool)->key, key))
             return r;
     }
     return NULL;
@@ -398,7 +419,14 @@ struct route *route_new(struct front *f, struct pool *pool, struct gate *gate)
             return NULL;
         }
     }
+    LIST_EACH(n, &f->routes) {
+        struct route *other = OWNER(n, struct route, node);
+        if (pool_ledger(other->pool) == pool_ledger(pool)->head)
+            r->head = other;
+    }
+    pthread_mutex_lock(&f->mutex);
     list_push_back(&f->routes, &r->node);
+    pthread_mutex_unlock(&f->mutex);
     return r;
 }
 
@@ -425,7 +453,9 @@ void route_free(struct route *r)
     if (r->gate->ops->state_free)
         r->gate->ops->state_free(r->state);
     gate_drop(&r->gate);
+    pthread_mutex_lock(&r->front->mutex);
     list_remove(&r->node);
+    pthread_mutex_unlock(&r->front->mutex);
     free(r);
 }
 
@@ -437,7 +467,9 @@ void front_init(struct front *f, struct loop *loop, unsigned worker, unsigned n_
                 struct front **peers)
 {
     *f = (struct front){.loop = loop, .worker = worker, .n_workers = n_workers, .peers = peers};
+    pthread_mutex_init(&f->mutex, NULL);
     list_init(&f->routes);
+    list_init(&f->wishes);
     deferred_init(&f->quiet, on_quiet);
 }
 

@@ -20,6 +20,7 @@
 
 struct front;
 struct route;
+struct wish;
 
 struct gate {
     struct snapshot snap; /* of the gate itself */
@@ -47,8 +48,13 @@ struct front {
     unsigned worker, n_workers;
     struct front **peers; /* all workers' fronts, for handing clients over */
     _Atomic unsigned clients;
-    uint32_t accepted; /* here: makes the sessions' numbers, unique over workers */
-    struct list routes;
+    uint32_t accepted;     /* here: makes the sessions' numbers, unique over workers */
+    struct list routes;    /* changed by this worker alone... */
+    pthread_mutex_t mutex; /* ... with this held: others look for theirs here, in route_on() */
+    struct list wishes;    /* for pools that control is to make; wish.h */
+    struct loop *control;
+    void (*on_wish)(struct wish *w, void *arg); /* on control's thread; ends in wish_answer() */
+    void *wish_arg;
     bool draining;
     void (*on_quiet)(struct front *f, void *arg);
     void *quiet_arg;
@@ -58,8 +64,9 @@ struct front {
 struct route {
     struct front *front;
     struct pool *pool;
-    struct gate *gate; /* in force */
-    void *state;       /* the relay's own */
+    struct route *head; /* of several pools behind a listener, that of the whole; NULL: no such */
+    struct gate *gate;  /* in force */
+    void *state;        /* the relay's own */
     struct list node;
     struct list sessions, doors;
     unsigned n_sessions;
@@ -83,6 +90,14 @@ struct route *route_new(struct front *f, struct pool *pool, struct gate *gate);
 /* The worker's thread: sessions from now on come in by this gate. */
 void route_regate(struct route *r, struct gate *gate);
 void route_free(struct route *r);
+
+/* Of several pools behind the listener of `head`, the one with this key; NULL: not here yet. */
+struct route *route_behind(const struct route *head, struct span key);
+/* Where clients come in. */
+static inline struct route *route_door(struct route *r)
+{
+    return r->head ? r->head : r;
+}
 
 /* The same pool's route on another worker: for messages to it. */
 struct route *route_on(const struct route *r, unsigned worker);

@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "proxy/core/span.h"
+
 /* The protocol. Its number is also the column of defaults in the schema. FRONT_OTHER: a protocol
  * registered from outside, told by its name. */
 enum front_kind { FRONT_POSTGRES, FRONT_REDIS, FRONT_HTTP, FRONT_OTHER };
@@ -31,6 +33,28 @@ enum front_state {
     FRONT_STATE_PIN,    /* the client keeps the server */
     FRONT_STATE_REFUSE, /* it is not done, and the client is told so */
     FRONT_STATE_ALLOW   /* it is left there, for whoever comes next */
+};
+
+/* As whom servers are logged in to. */
+enum front_login {
+    FRONT_LOGIN_POOL,  /* the upstream's own user: one pool per database */
+    FRONT_LOGIN_CLIENT /* the client's user and password: one pool per database and user */
+};
+
+/* One of several databases behind a listener. */
+struct database_conf {
+    const char *name;             /* what clients call it; "*": every one that is not named */
+    const char *upstream;         /* the server's name for it; NULL: the same */
+    const struct pool_conf *pool; /* its bounds and deadlines; the name and the endpoints are those
+                                     of the whole */
+};
+
+/* Which pool of several behind a listener: all that a client can say of it. Borrowed. */
+struct pool_identity {
+    struct span database; /* as clients call it */
+    struct span user;     /* with FRONT_LOGIN_CLIENT; else empty */
+    struct span password; /* the same; p NULL: none is known */
+    struct span key;      /* what tells it from the others */
 };
 
 /* Who may log in. */
@@ -94,6 +118,7 @@ struct limits_conf {
     uint32_t rate;            /* exchanges a second; 0: no limit */
     uint32_t statements;      /* Postgres: prepared statements of one client; >= 1 */
     uint64_t statement_bytes; /* and their names and texts */
+    uint32_t pools;           /* Postgres: made for databases and users at once; >= 1 */
     uint64_t buffer; /* bytes a client or server may have buffered before its peer is paused */
 };
 
@@ -102,10 +127,18 @@ struct front_conf {
     const char *kind_name; /* "postgres", ... */
     enum front_mode mode;
     enum front_state session_state;
-    bool add_host; /* Postgres: a client's address is put behind its application_name */
+    enum front_login login_as; /* Postgres */
+    bool add_host;             /* Postgres: a client's address is put behind its application_name */
+    const struct database_conf *databases;
+    size_t n_databases; /* 0 with FRONT_LOGIN_POOL: the upstream's alone, in a pool of its own */
     const struct listen_conf *listens;
     size_t n_listens; /* >= 1 */
     struct auth_conf auth;
     struct tls_conf tls;
     struct limits_conf limits;
 };
+
+/* The entry for what clients call a database: its own, else that of "*"; NULL: it is not served. */
+const struct database_conf *front_database(const struct front_conf *front, struct span name);
+/* Is its pool there from the beginning, for as long as the configuration names it? */
+bool front_is_listed(const struct front_conf *front, struct span database);

@@ -20,12 +20,12 @@
  *     postgres_describe.c  what operators see
  *     postgres_keys.c    cancel keys: from the key a client shows to its session
  *
- *     STARTUP -> (TLS) -> STARTUP -> (LOGIN) -> (WELCOME) -> IDLE
+ *     STARTUP -> (TLS) -> STARTUP -> (LOGIN) -> (PLACING) -> (WELCOME) -> IDLE
  *
  *            message                granted                  parameters fit
  *     IDLE ---------> WAITING ---------------> (SETTING) ---------------------> LINKED
- *      ^                 | refused: swallowed up to Sync                          | |
- *      +-----------------+                                                        | |
+ *      ^                 | refused                                                | |
+ *      +-- Sync -- SWALLOWING <-------- server lost in the middle of a batch -----+ |
  *      +------------------- server said 'I', owes nothing ------------------------+ |
  *      +-- ROLLBACK -- FAILED <------- server lost inside a transaction ------------+
  */
@@ -36,16 +36,25 @@
 #include "proxy/wire/postgres_write.h"
 
 enum pg_state {
-    PG_STARTUP, /* untyped packets */
-    PG_TLS,     /* the handshake */
-    PG_LOGIN,   /* the client proves who it is */
-    PG_WELCOME, /* waits for a first server: nobody knows the parameters yet */
-    PG_IDLE,    /* no server */
-    PG_WAITING, /* wants one */
-    PG_SETTING, /* has one that must be set to the client's parameters first */
-    PG_LINKED,  /* bytes flow */
-    PG_FAILED,  /* its transaction died with its server; only ROLLBACK helps */
+    PG_STARTUP,    /* untyped packets */
+    PG_TLS,        /* the handshake */
+    PG_LOGIN,      /* the client proves who it is */
+    PG_PLACING,    /* waits for its pool, of several behind the listener, to be made */
+    PG_WELCOME,    /* waits for a first server: nobody knows the parameters yet */
+    PG_IDLE,       /* no server */
+    PG_WAITING,    /* wants one */
+    PG_SETTING,    /* has one that must be set to the client's parameters first */
+    PG_LINKED,     /* bytes flow */
+    PG_SWALLOWING, /* no server, or none any more: answered by carpool up to Sync */
+    PG_FAILED,     /* its transaction died with its server; only ROLLBACK helps */
     PG_STATES
+};
+
+/* What carpool's own query on a client's server is for. */
+enum pg_errand {
+    PG_ERRAND_LINK,  /* to set it to what the client wants, before a byte of the client's */
+    PG_ERRAND_AGAIN, /* the same between its messages, in a transaction or a session */
+    PG_ERRAND_ASK    /* what its last words have set, when they are done */
 };
 
 struct pg_login;      /* needed until logged in, then freed */
@@ -67,12 +76,10 @@ struct pg_session {
     const char *pinned;  /* why it keeps its server, where state of its own lives; NULL: not */
     const char *refused; /* what a statement would have left behind; it was made to fail */
     struct pg_login *login;
-    struct pg_swallow swallow; /* with refusal: answered by carpool up to Sync */
-    bool swallowing;
-    bool held;           /* a message of the client's waits for answers of the server */
-    bool asking;         /* SETTING: not for this client's next words, but what the last ones set */
-    bool within;         /* SETTING: between its own messages, in a transaction or a session */
-    bool encoded;        /* SETTING: its encoding; what it says in that follows */
+    struct pg_swallow swallow; /* SWALLOWING, FAILED */
+    enum pg_errand errand;     /* SETTING */
+    bool encoded;              /* SETTING: its encoding; what it says in that follows */
+    bool held;                 /* a message of the client's waits for answers of the server */
     bool resetting;      /* RESET or DISCARD ALL was done: reported values are the server's own */
     bool admitted;       /* counted as an exchange */
     bool renames;        /* prepared statements are shared, under names of ours */
@@ -105,7 +112,7 @@ enum pg_deadline {
 
 /* A pool on one worker. */
 struct pg_route {
-    void *keys;
+    void *keys; /* of all clients that came in here; NULL until there is one */
     struct pg_statements *statements;
     struct pg_failures *failures; /* of logins; NULL until there is one */
     struct pg_lookups *lookups;   /* of users; NULL until there is one */
@@ -164,6 +171,9 @@ bool pg_keeps_server(const struct pg_session *s);
 bool pg_may_release(const struct pg_session *s);
 /* Leases a server, waits for one, or swallows up to Sync. */
 void pg_want_server(struct pg_session *s);
+/* A CancelRequest: if no server has heard of what the client asks, it hears now that it is not
+ * done. False: a server may be at it. */
+bool pg_cancel_wait(struct pg_session *s);
 /* The server owes nothing and is in no transaction. */
 void pg_transaction_end(struct pg_session *s);
 /* `cause`: how its exchange ended, for the access log. */

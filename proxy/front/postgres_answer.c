@@ -23,6 +23,7 @@ const char *pg_sqlstate(enum cause cause, bool commit)
     case CAUSE_TLS_FAILED:
         return "08001"; /* sqlclient_unable_to_establish_sqlconnection */
     case CAUSE_REQUEST_TIMEOUT:
+    case CAUSE_CANCELLED:
         return "57014"; /* query_canceled */
     case CAUSE_IDLE_TIMEOUT:
     case CAUSE_CLIENT_TIMEOUT:
@@ -92,6 +93,9 @@ static void put_crowd(const struct pg_session *s, enum cause cause, char *text, 
     snprintf(text, cap, " servers=%u/%u busy=%u dialing=%u waiting=%u oldest_wait_ms=%llu",
              crowd.open, crowd.max, crowd.busy, crowd.dialing, crowd.waiting + waited,
              (unsigned long long)(own > crowd.oldest_ms ? own : crowd.oldest_ms));
+    size_t n = strlen(text);
+    if (crowd.group_max)
+        snprintf(text + n, cap - n, " group=%u/%u", crowd.group_open, crowd.group_max);
 }
 
 static bool is_about_a_crowd(enum cause cause)

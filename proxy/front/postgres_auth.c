@@ -2,6 +2,8 @@
 /* Chooses the method for a user and carries the exchange on. Plain calls; no thread of its own. */
 #include "proxy/front/postgres_auth.h"
 
+#include <stdlib.h>
+
 /* A door that asks for md5 asks by SCRAM where that is what the user has, as PostgreSQL does. */
 static const struct pg_auth_method *method_for(enum auth_method asked, const struct pg_user *user)
 {
@@ -112,5 +114,8 @@ void pg_auth_fini(struct pg_auth *a)
     if (a->waiting)
         pg_asker_drop(&a->asker);
     scram_fini(&a->scram);
+    if (a->password)
+        crypto_wipe(a->password, a->password_n);
+    free(a->password);
     crypto_wipe(a, sizeof *a);
 }

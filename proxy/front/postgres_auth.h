@@ -55,6 +55,8 @@ bool pg_guard_serves(const struct pg_guard *g, struct span database);
 const char *pg_guard_database(const struct pg_guard *g);
 /* The user of that name; else NULL. */
 const struct pg_user *pg_guard_user(const struct pg_guard *g, struct span name);
+/* The password the configuration names for a user; p NULL: none, or only a verifier. */
+struct span pg_guard_password(const struct pg_guard *g, struct span name);
 /* One that cannot log in and looks like the others; false: the library failed. */
 MUST_USE bool pg_guard_mock(const struct pg_guard *g, struct span name, struct pg_user *out);
 /* A user the guard does not know, from what auth.query gave. A plain password serves md5 alone:
@@ -94,6 +96,8 @@ struct pg_auth {
     const struct tls_ctx *tls;  /* what io.tls was made of */
     bool near_by;               /* the client is on this machine: nobody listens in between */
     struct span name;           /* whom it says it is */
+    bool keeps_password;        /* what the client sent as one is wanted afterwards */
+    bool server_judges;         /* method password: nobody here knows what is right */
     struct loop *helper;        /* for arithmetic that would hold up a worker: the dialer's */
     struct pg_lookups *lookups; /* NULL: the guard knows all there are */
     void (*on_answer)(struct pg_auth *a, enum pg_auth_step step, const struct pg_out *out,
@@ -107,6 +111,8 @@ struct pg_auth {
     struct pg_user stranger;
     struct pg_auth_job *job; /* a comparison under way */
     bool heard_first;
+    uint8_t *password; /* as sent, with keeps_password; NULL: none was */
+    size_t password_n;
     uint8_t salt[4];
     uint8_t cbind[SCRAM_CBIND_MAX];
     struct scram scram;

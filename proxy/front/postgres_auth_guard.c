@@ -144,6 +144,14 @@ const struct pg_user *pg_guard_user(const struct pg_guard *g, struct span name)
     return NULL;
 }
 
+struct span pg_guard_password(const struct pg_guard *g, struct span name)
+{
+    const struct pg_user *u = pg_guard_user(g, name);
+    if (!u || u->secret != PG_SECRET_PLAIN)
+        return span_of(NULL, 0);
+    return span_str(g->auth->users[u - g->users].secret);
+}
+
 bool pg_guard_mock(const struct pg_guard *g, struct span name, struct pg_user *out)
 {
     uint8_t inner[CRYPTO_SHA256];

@@ -138,6 +138,17 @@ static enum pg_auth_step start_password(struct pg_auth *a, struct pg_out *out, s
     return PG_AUTH_GO_ON;
 }
 
+static bool keep(struct pg_auth *a, struct span password)
+{
+    CHECK(!a->password);
+    a->password = malloc(password.n);
+    if (!a->password)
+        return false;
+    memcpy(a->password, password.p, password.n);
+    a->password_n = password.n;
+    return true;
+}
+
 static enum pg_auth_step hear_password(struct pg_auth *a, struct span body, struct pg_out *out,
                                        struct err *err)
 {
@@ -145,7 +156,11 @@ static enum pg_auth_step hear_password(struct pg_auth *a, struct span body, stru
     struct span password;
     if (!read_password(body, &password, err))
         return PG_AUTH_BAD;
-    return compare(a, password, err);
+    if (a->keeps_password && !keep(a, password)) {
+        err_set(err, CAUSE_INTERNAL, STAGE_CLIENT, 0, "out of memory");
+        return PG_AUTH_BAD;
+    }
+    return a->server_judges ? PG_AUTH_PROVEN : compare(a, password, err);
 }
 
 const struct pg_auth_method pg_auth_password = {

@@ -201,7 +201,7 @@ static bool needs_no_server(struct pg_session *s, const struct pg_msg *m)
 static enum step unlinked_one(struct pg_session *s, struct walk *w, enum pg_step what,
                               const struct pg_msg *m)
 {
-    if (what == PG_BODY || s->state == PG_FAILED || s->swallowing) {
+    if (what == PG_BODY || s->state == PG_FAILED || s->state == PG_SWALLOWING) {
         if (what == PG_MESSAGE && s->state == PG_FAILED)
             pg_failed_one(s, m);
         else if (what == PG_MESSAGE)

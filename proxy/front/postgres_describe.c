@@ -19,9 +19,11 @@ static const char *state_word(const struct pg_session *s)
     case PG_STARTUP:
     case PG_TLS:
     case PG_LOGIN:
+    case PG_PLACING:
     case PG_WELCOME:
         return "login";
     case PG_IDLE:
+    case PG_SWALLOWING:
         return "idle";
     case PG_WAITING:
         return "waiting";

@@ -35,11 +35,6 @@ struct pg_follow {
     struct name unnamed_name;
 };
 
-static bool may_stay(const struct pg_session *s)
-{
-    return s->pinned || s->base.gate->conf->mode == FRONT_SESSION;
-}
-
 static struct pg_follow *have_follow(struct pg_session *s)
 {
     if (!s->follow)
@@ -126,7 +121,7 @@ static const char *note_reset_sent(struct pg_session *s, struct span name)
     struct span value;
     f->resets = set_name(&f->reset, name);
     f->all = name.n == 0;
-    bool ask = name.n && !may_stay(s) && !is_reported(s, name) &&
+    bool ask = name.n && !pg_keeps_server(s) && !is_reported(s, name) &&
                !(s->startup && pg_params_get(s->startup, name, &value));
     return ask && !remember(f, name) ? reason_of(PG_LEAVES_SETTING) : NULL;
 }
@@ -144,7 +139,7 @@ static const char *note_trace(struct pg_session *s, const struct pg_trace *t, bo
     f->seen += t->set && runs;
     if (t->leaves == PG_LEAVES_RESET)
         return note_reset_sent(s, t->name);
-    if (may_stay(s))
+    if (pg_keeps_server(s))
         return NULL;
     if (t->leaves == PG_LEAVES_NOTHING || reported ||
         (t->leaves == PG_LEAVES_SETTING && remember(f, t->name)) ||
@@ -265,7 +260,7 @@ void pg_follow_tag(struct pg_session *s, struct span body, struct pg_outbox *o)
     if (!s->renames &&
         (span_eq(tag, SPAN_LIT("DISCARD ALL")) || span_eq(tag, SPAN_LIT("DEALLOCATE ALL"))))
         pg_prepared_forget(s->server->prepared); /* of sessions from before a reload */
-    if (!may_stay(s))
+    if (!pg_keeps_server(s))
         note_state(s, tag);
     if (span_eq(tag, SPAN_LIT("RESET")) || span_eq(tag, SPAN_LIT("SET"))) {
         note_reset(s, o);
@@ -304,7 +299,7 @@ bool pg_follow_ask(struct pg_session *s)
     }
     if (!pg_settings_send(s, &o))
         return false;
-    s->asking = true;
+    s->errand = PG_ERRAND_ASK;
     return true;
 }
 
@@ -336,7 +331,6 @@ void pg_follow_row(struct pg_session *s, struct span body)
 
 void pg_follow_asked(struct pg_session *s)
 {
-    s->asking = false;
     if (s->follow->n == 0)
         return;
     /* Not answered (a timeout or a cancel that came late), or too much to be carried about. */

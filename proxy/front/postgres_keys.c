@@ -3,7 +3,8 @@
  * Cancel keys. The "process id" carpool tells a client holds the number of its worker and a
  * counter; the secret is random. A CancelRequest may come in on any worker: it is posted to the one
  * the id names, found there by hash in constant time, compared in constant time, and forwarded to
- * the server that the session has now. Of unknown keys nothing is said, as PostgreSQL does.
+ * the server that the session has now, or ends its wait for one. Of unknown keys nothing is said,
+ * as PostgreSQL does.
  */
 #include <stdlib.h>
 
@@ -46,11 +47,19 @@ uint8_t pg_keys_size(uint32_t version)
     return version >= PG_PROTOCOL_3_2 ? PG_KEY_MAX : 4;
 }
 
+static struct keys *keys_of(const struct route *r)
+{
+    struct pg_route *state = r->state;
+    if (!state->keys)
+        state->keys = pg_keys_new();
+    return state->keys;
+}
+
 bool pg_keys_add(struct pg_session *s)
 {
-    struct route *r = s->base.route;
-    struct keys *k = ((struct pg_route *)r->state)->keys;
-    if (!crypto_random(s->key, s->key_n))
+    struct route *r = route_door(s->base.route); /* where cancels come in */
+    struct keys *k = keys_of(r);
+    if (!k || !crypto_random(s->key, s->key_n))
         return false;
     uint32_t n = ++k->next & ((UINT32_C(1) << WORKER_SHIFT) - 1);
     s->key_pid = r->front->worker << WORKER_SHIFT | n;
@@ -65,14 +74,16 @@ void pg_keys_remove(struct pg_session *s)
 
 static void cancel_here(struct route *r, uint32_t pid, struct span key)
 {
-    struct keys *k = ((struct pg_route *)r->state)->keys;
+    const struct keys *k = ((struct pg_route *)r->state)->keys;
+    if (!k)
+        return;
     uint32_t n = pid & ((UINT32_C(1) << WORKER_SHIFT) - 1);
     LIST_EACH(node, &k->buckets[n % KEY_BUCKETS]) {
         struct pg_session *s = OWNER(node, struct pg_session, key_node);
         if (s->key_pid != pid || !crypto_equal(span_of(s->key, s->key_n), key))
             continue;
-        /* Only its own statement may be hit: not our SET before it. */
-        if (s->state == PG_LINKED && pg_flow_is_busy(&s->server->flow))
+        /* Only its own statement may be hit: not our SET before it, or what we ask behind it. */
+        if (!pg_cancel_wait(s) && s->state == PG_LINKED && pg_flow_is_busy(&s->server->flow))
             (void)pg_cancel(s->server);
         return;
     }

@@ -15,13 +15,17 @@ enum { TLS_HANDSHAKE = 0x16 }; /* content type of a ClientHello's record */
 bool pg_login_new(struct pg_session *s)
 {
     s->login = calloc(1, sizeof *s->login);
-    return s->login != NULL;
+    if (!s->login)
+        return false;
+    list_init(&s->login->seat.node);
+    return true;
 }
 
 void pg_login_free(struct pg_session *s)
 {
     if (!s->login)
         return;
+    list_remove(&s->login->seat.node);
     pg_params_drop(&s->login->wants);
     pg_auth_fini(&s->login->auth);
     crypto_wipe(s->login, sizeof *s->login);
@@ -39,8 +43,14 @@ static uint32_t failures_limit(const struct pg_session *s)
 
 static struct pg_failures **failures_of(const struct pg_session *s)
 {
-    struct pg_route *r = s->base.route->state;
+    struct pg_route *r = route_door(s->base.route)->state;
     return &r->failures;
+}
+
+void pg_login_failed(struct pg_session *s)
+{
+    pg_failures_note(failures_of(s), &s->login->origin, failures_limit(s),
+                     loop_now(session_loop(&s->base)));
 }
 
 static void after_step(struct pg_session *s, enum pg_auth_step step, const struct pg_out *out,
@@ -54,11 +64,10 @@ static void after_step(struct pg_session *s, enum pg_auth_step step, const struc
     case PG_AUTH_WAIT:
         return;
     case PG_AUTH_PROVEN:
-        pg_login_welcome(s, pg_out_span(out));
+        pg_login_place(s, pg_out_span(out));
         return;
     case PG_AUTH_DENIED:
-        pg_failures_note(failures_of(s), &lg->origin, failures_limit(s),
-                         loop_now(session_loop(&s->base)));
+        pg_login_failed(s);
         pg_refuse(s, err, lg->auth.method->sqlstate);
         return;
     case PG_AUTH_BAD:
@@ -101,6 +110,7 @@ static void ask_for_proof(struct pg_session *s)
 {
     struct pg_login *lg = s->login;
     struct session *b = &s->base;
+    const struct front_conf *conf = b->gate->conf;
     uint8_t buf[PG_AUTH_OUT];
     struct pg_out out = pg_out_of(buf, sizeof buf);
     struct err err;
@@ -111,6 +121,9 @@ static void ask_for_proof(struct pg_session *s)
         .tls = b->gate->tls,
         .near_by = pg_origin_is_near(b->peer),
         .name = span_of(lg->user, lg->user_n),
+        .keeps_password = conf->login_as == FRONT_LOGIN_CLIENT,
+        .server_judges =
+            conf->login_as == FRONT_LOGIN_CLIENT && conf->auth.n_users == 0 && !conf->auth.query,
         .lookups = lookups_of(s),
         .helper = pool_ledger(session_pool(b))->dialer->loop,
         .on_answer = on_answer,
@@ -156,7 +169,7 @@ static void on_session(struct pg_session *s, const struct pg_startup *st)
     }
     negotiate(s, st);
     if (s->base.door->auth == AUTH_TRUST)
-        pg_login_welcome(s, span_of(NULL, 0));
+        pg_login_place(s, span_of(NULL, 0));
     else
         ask_for_proof(s);
 }
@@ -326,7 +339,9 @@ void pg_login_readable(struct pg_session *s)
         on_login_bytes(s, in);
         return;
     }
-    if ((s->state == PG_STARTUP || s->state == PG_WELCOME || s->state == PG_IDLE) && !keep(s, in))
+    if ((s->state == PG_STARTUP || s->state == PG_PLACING || s->state == PG_WELCOME ||
+         s->state == PG_IDLE) &&
+        !keep(s, in))
         return;
     if (s->state == PG_IDLE && s->carry.len)
         pg_relay_input(s);

@@ -83,6 +83,7 @@ bool pg_login_read(struct pg_session *s, const struct pg_startup *st, struct err
 {
     const struct pg_guard *g = s->base.gate->guard;
     struct pg_login *lg = s->login;
+    const struct front_conf *f = s->base.gate->conf;
     *sqlstate = NULL;
     if (s->base.refusal) {
         *err = *s->base.refusal;
@@ -95,7 +96,12 @@ bool pg_login_read(struct pg_session *s, const struct pg_startup *st, struct err
     if (st->replication != PG_REPLICATION_NO)
         return err_set(err, CAUSE_UNSUPPORTED, STAGE_CLIENT, 0,
                        "replication connections cannot be pooled: connect to the server itself");
-    if (!pg_guard_serves(g, st->database))
+    if (f->n_databases && !front_database(f, st->database))
+        return err_set(err, CAUSE_NO_ROUTE, STAGE_CLIENT, 0,
+                       "database \"%.*s\" is not served here (pools[].databases)",
+                       (int)(st->database.n > 63 ? 63 : st->database.n),
+                       (const char *)st->database.p);
+    if (!f->n_databases && !pg_guard_serves(g, st->database))
         return err_set(err, CAUSE_NO_ROUTE, STAGE_CLIENT, 0,
                        "database \"%.*s\" is not served here, only \"%s\"",
                        (int)(st->database.n > 63 ? 63 : st->database.n),
@@ -103,7 +109,13 @@ bool pg_login_read(struct pg_session *s, const struct pg_startup *st, struct err
     if (!read_wants(lg, st))
         return err_set(err, CAUSE_CLIENT_PROTOCOL, STAGE_CLIENT, 0,
                        "startup options that cannot be understood");
-    lg->user_n = st->user.n < sizeof lg->user ? st->user.n : sizeof lg->user - 1;
+    if (st->user.n > sizeof lg->user || st->database.n > sizeof lg->database)
+        return err_set(err, CAUSE_TOO_LARGE, STAGE_CLIENT, 0,
+                       "a name of a user or database longer than %d bytes", PG_NAME_MAX);
+    lg->user_n = st->user.n;
     memcpy(lg->user, st->user.p, lg->user_n);
+    lg->database_n = st->database.n;
+    if (lg->database_n)
+        memcpy(lg->database, st->database.p, lg->database_n);
     return true;
 }

@@ -15,11 +15,12 @@ static bool make_params(struct pg_session *s, struct pg_params *welcome)
     s->params = pg_params_take(welcome);
     for (size_t i = 0; i < pg_params_count(wants); i++) {
         struct span name, value, known;
+        char buf[PG_PARAM_SPELLED];
         pg_params_at(wants, i, &name, &value);
         if (pg_param_reported_only(name))
             continue;
-        if (pg_params_get(welcome, name, &known) && pg_param_equivalent(name, value, known))
-            continue;
+        if (pg_params_get(welcome, name, &known))
+            value = pg_param_spelled(name, value, known, buf);
         if (!pg_params_set(&s->params, name, value))
             return false;
     }
@@ -73,7 +74,7 @@ static void welcome(struct pg_session *s, struct pg_params *known, struct span s
         return;
     pg_framer_init(&s->framer, PG_SIDE_CLIENT);
     pg_become(s, PG_IDLE);
-    if (s->base.draining) {
+    if (s->base.draining && !s->carry.len) { /* else what it has asked already is answered first */
         s->base.gate->ops->drain(&s->base);
         return;
     }
@@ -112,6 +113,12 @@ void pg_login_lease(struct pg_session *s)
 {
     if (!s->waiter.server) {
         struct err err = s->waiter.err;
+        /* With login_as: client the server has judged the client's own password. */
+        if (err.cause == CAUSE_UPSTREAM_AUTH &&
+            s->base.gate->conf->login_as == FRONT_LOGIN_CLIENT) {
+            err.cause = CAUSE_AUTH_FAILED;
+            pg_login_failed(s);
+        }
         pg_refuse(s, &err, NULL);
         return;
     }

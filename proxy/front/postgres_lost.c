@@ -11,6 +11,53 @@
 #include "proxy/wire/postgres_read.h"
 #include "proxy/wire/postgres_text.h"
 
+struct loss {
+    struct err err;
+    bool commit; /* one was under way: nobody knows */
+    bool in_tx;
+    bool torn; /* what was begun towards the client cannot be finished: it cannot be kept */
+};
+
+static struct loss loss_of(const struct pg_session *s, const struct err *why)
+{
+    const struct pg_server *ps = s->server;
+    struct loss loss = {.err = *why,
+                        .commit = pg_flow_commit_in_flight(&ps->flow),
+                        .in_tx = ps->flow.tx != PG_TX_IDLE,
+                        .torn = !pg_at_boundary(&ps->framer) || ps->flow.copy == PG_COPY_BOTH ||
+                                s->dropping_body};
+    if (!loss.commit)
+        return loss;
+    err_set(&loss.err, CAUSE_OUTCOME_UNKNOWN, STAGE_EXCHANGE, why->sys,
+            "the server was lost during COMMIT, whose outcome is unknown: %.90s", why->note);
+    loss.in_tx = false;
+    return loss;
+}
+
+/* Every request that is due gets its answer. */
+static void answer_due(struct pg_session *s, struct pg_flow *flow, struct loss *loss)
+{
+    enum pg_swallow_step step;
+    while (!loss->torn && pg_flow_abandon(flow, &s->swallow, &step)) {
+        s->loss_untold = false;
+        loss->torn = step == PG_SWALLOW_END; /* what is due cannot be known any more */
+        if (step == PG_SWALLOW_ERROR || step == PG_SWALLOW_ERROR_READY)
+            pg_say_error(s, &loss->err, "ERROR", pg_sqlstate(loss->err.cause, loss->commit));
+        if (step == PG_SWALLOW_READY || step == PG_SWALLOW_ERROR_READY)
+            pg_say_ready(s, loss->in_tx ? PG_TX_FAILED : PG_TX_IDLE);
+    }
+}
+
+/* Not a byte of the client's has reached it: another server will do. */
+static void try_another(struct pg_session *s, enum outcome outcome)
+{
+    struct server *sv = &s->server->base;
+    s->server = NULL;
+    pool_drop(&sv, outcome);
+    pg_become(s, PG_IDLE);
+    pg_relay_input(s);
+}
+
 /*
  * The server is gone in the middle of things. Every request gets its answer; inside a transaction
  * the client is told 'E' and only ROLLBACK helps: 'I' would commit the second half on another
@@ -23,55 +70,32 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
     pg_tell_service(s, outcome != OUTCOME_DROP_PROTOCOL && outcome != OUTCOME_DROP_TIMEOUT);
     pg_exchange_over(s);
     bool own = s->state == PG_SETTING; /* what is due is ours alone */
-    if (own && !s->within && !s->asking) {
-        /* Not a byte of the client's has reached it: another server will do. */
-        s->server = NULL;
-        pool_drop(&sv, outcome);
-        pg_become(s, PG_IDLE);
-        pg_relay_input(s);
+    if (own && s->errand == PG_ERRAND_LINK) {
+        try_another(s, outcome);
         return;
     }
-    bool commit = pg_flow_commit_in_flight(&ps->flow);
-    bool in_tx = ps->flow.tx != PG_TX_IDLE;
-    struct err err = *why;
-    if (commit) {
-        err_set(&err, CAUSE_OUTCOME_UNKNOWN, STAGE_EXCHANGE, why->sys,
-                "the server was lost during COMMIT, whose outcome is unknown: %.90s", why->note);
-        in_tx = false;
-    }
-    session_error(&s->base, &err);
-    pg_note_access(s, err.cause);
-    /* What was begun towards the client cannot be finished: then it cannot be kept. */
-    bool torn = !pg_at_boundary(&ps->framer) || ps->flow.copy == PG_COPY_BOTH || s->dropping_body;
-    struct pg_swallow swallow = {0};
-    enum pg_swallow_step step;
+    struct loss loss = loss_of(s, why);
+    session_error(&s->base, &loss.err);
+    pg_note_access(s, loss.err.cause);
     pg_rename_unlink(s);
     s->server = NULL;
     s->loss_untold = true;
-    while (!torn && !own && pg_flow_abandon(&ps->flow, &swallow, &step)) {
-        s->loss_untold = false;
-        torn = step == PG_SWALLOW_END; /* what is due cannot be known any more */
-        if (step == PG_SWALLOW_ERROR || step == PG_SWALLOW_ERROR_READY)
-            pg_say_error(s, &err, "ERROR", pg_sqlstate(err.cause, commit));
-        if (step == PG_SWALLOW_READY || step == PG_SWALLOW_ERROR_READY)
-            pg_say_ready(s, in_tx ? PG_TX_FAILED : PG_TX_IDLE);
-    }
+    s->swallow = (struct pg_swallow){0};
+    if (!own)
+        answer_due(s, &ps->flow, &loss);
     pool_drop(&sv, outcome);
     s->cancelled = false;
-    bool asking = s->asking;
-    s->asking = s->within = false;
-    if (torn || asking || s->base.draining || pg_keeps_server(s)) {
+    bool asked = own && s->errand == PG_ERRAND_ASK;
+    if (loss.torn || asked || s->base.draining || pg_keeps_server(s)) {
         /* What the session had on that server is gone for good. */
-        pg_say_error(s, &err, "FATAL", pg_sqlstate(err.cause, commit));
-        session_close(&s->base, &err);
+        pg_say_error(s, &loss.err, "FATAL", pg_sqlstate(loss.err.cause, loss.commit));
+        session_close(&s->base, &loss.err);
         return;
     }
     io_resume(&s->base.io);
     pg_framer_init(&s->framer, PG_SIDE_CLIENT);
-    s->swallow = swallow;
-    s->waiter.err = err;
-    s->swallowing = !in_tx && swallow.till_sync;
-    pg_become(s, in_tx ? PG_FAILED : PG_IDLE);
+    s->waiter.err = loss.err;
+    pg_become(s, loss.in_tx ? PG_FAILED : s->swallow.till_sync ? PG_SWALLOWING : PG_IDLE);
     pg_relay_input(s);
 }
 
@@ -99,7 +123,8 @@ void pg_swallow_one(struct pg_session *s, const struct pg_msg *m)
         session_close(&s->base, NULL);
         return;
     }
-    s->swallowing = s->swallow.till_sync;
+    if (!s->swallow.till_sync)
+        pg_become(s, PG_IDLE);
 }
 
 enum ending { ENDING_NONE, ENDING_ROLLBACK, ENDING_LOST_COMMIT };
@@ -183,7 +208,7 @@ static bool note_prepared(struct pg_session *s, const struct pg_msg *m)
     struct pg_parse parse;
     if (!pg_read_parse(m->body, &parse) || !parse.name.n || !s->renames)
         return true;
-    struct pg_client_statements *c = rename_statements(s);
+    struct pg_client_statements *c = pg_rename_statements(s);
     const struct limits_conf *limits = &s->base.gate->conf->limits;
     struct span body = span_skip(m->body, parse.name.n + 1);
     if (!c || pg_names_get(c->names, parse.name) ||

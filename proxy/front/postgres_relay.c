@@ -14,14 +14,16 @@
 
 static const struct sm_row rows[PG_STATES] = {
 #define TO(s) SM_TO(PG_##s)
-    [PG_STARTUP] = {"startup", TO(TLS) | TO(LOGIN) | TO(WELCOME) | TO(IDLE)},
+    [PG_STARTUP] = {"startup", TO(TLS) | TO(LOGIN) | TO(PLACING) | TO(WELCOME) | TO(IDLE)},
     [PG_TLS] = {"tls", TO(STARTUP)},
-    [PG_LOGIN] = {"login", TO(WELCOME) | TO(IDLE)},
+    [PG_LOGIN] = {"login", TO(PLACING) | TO(WELCOME) | TO(IDLE)},
+    [PG_PLACING] = {"placing", TO(WELCOME) | TO(IDLE)},
     [PG_WELCOME] = {"welcome", TO(IDLE)},
-    [PG_IDLE] = {"idle", TO(WAITING) | TO(SETTING) | TO(LINKED)},
-    [PG_WAITING] = {"waiting", TO(SETTING) | TO(LINKED) | TO(IDLE)},
-    [PG_SETTING] = {"setting", TO(SETTING) | TO(LINKED) | TO(IDLE) | TO(FAILED)},
-    [PG_LINKED] = {"linked", TO(IDLE) | TO(FAILED) | TO(SETTING)},
+    [PG_IDLE] = {"idle", TO(WAITING) | TO(SETTING) | TO(LINKED) | TO(SWALLOWING)},
+    [PG_WAITING] = {"waiting", TO(SETTING) | TO(LINKED) | TO(SWALLOWING)},
+    [PG_SETTING] = {"setting", TO(SETTING) | TO(LINKED) | TO(IDLE) | TO(FAILED) | TO(SWALLOWING)},
+    [PG_LINKED] = {"linked", TO(IDLE) | TO(FAILED) | TO(SETTING) | TO(SWALLOWING)},
+    [PG_SWALLOWING] = {"swallowing", TO(IDLE)},
     [PG_FAILED] = {"failed", TO(IDLE)},
 #undef TO
 };
@@ -38,11 +40,11 @@ void pg_become(struct pg_session *s, enum pg_state to)
     if (to != PG_LINKED && to != PG_SETTING)
         s->transaction_due_ms = 0;
     const struct timeouts_conf *t = &pool_conf(session_pool(&s->base))->timeouts;
-    if (to == PG_IDLE)
+    if (to == PG_IDLE || to == PG_SWALLOWING)
         pg_set_deadline(s, PG_DEADLINE_IDLE, t->client_idle_ms);
     else if (to == PG_LINKED && t->request_ms)
         pg_set_deadline(s, PG_DEADLINE_REQUEST, t->request_ms);
-    else if (to != PG_TLS && to != PG_STARTUP && to != PG_LOGIN && s->deadline)
+    else if (to != PG_TLS && to != PG_STARTUP && to != PG_LOGIN && to != PG_PLACING && s->deadline)
         pg_set_deadline(s, PG_DEADLINE_NONE, 0);
 }
 
@@ -112,8 +114,9 @@ void pg_give_back(struct pg_session *s, enum cause cause)
     struct server *sv = &ps->base;
     pg_rename_unlink(s);
     s->server = NULL;
-    if (pg_keeps_server(s) || pg_follow_owes(s))
+    if (pg_keeps_server(s) || pg_follow_owes(s) || ps->asked)
         ps->reset_needed = true;
+    s->cancelled = false;
     if (pg_at_boundary(&s->framer))
         pool_give_back(&sv);
     else
@@ -147,8 +150,6 @@ void pg_transaction_end(struct pg_session *s)
 
 /* ---- getting a server ---- */
 
-void pg_link_up(struct pg_session *s);
-
 /* No server for what the client asks: told with the first message, then swallowed up to Sync. */
 static void refuse_exchange(struct pg_session *s, const struct err *err, bool waited)
 {
@@ -158,7 +159,7 @@ static void refuse_exchange(struct pg_session *s, const struct err *err, bool wa
     pg_exchange_over(s);
     session_error(&s->base, &s->waiter.err);
     s->swallow = (struct pg_swallow){0};
-    s->swallowing = true;
+    pg_become(s, PG_SWALLOWING);
 }
 
 static void on_lease(struct waiter *w)
@@ -175,8 +176,23 @@ static void on_lease(struct waiter *w)
         return;
     }
     refuse_exchange(s, &w->err, true);
-    pg_become(s, PG_IDLE);
     pg_relay_input(s);
+}
+
+bool pg_cancel_wait(struct pg_session *s)
+{
+    bool has = s->state == PG_SETTING && s->errand == PG_ERRAND_LINK;
+    struct err err;
+    if (s->state != PG_WAITING && !has)
+        return false;
+    err_set(&err, CAUSE_CANCELLED, STAGE_WAIT, 0,
+            "cancelled by the client while it waited for a server");
+    pool_cancel(&s->waiter);
+    if (has)
+        pg_give_back(s, CAUSE_CANCELLED);
+    refuse_exchange(s, &err, !has);
+    pg_relay_input(s);
+    return true;
 }
 
 /* The session has a server now, or waits for one, or swallows up to Sync. */
@@ -254,7 +270,8 @@ static void on_drain(struct session *base)
     struct pg_session *s = pg_session_of(base);
     struct err err;
     err_set(&err, CAUSE_DRAINING, STAGE_CLIENT, 0, "this pool is being drained");
-    if (s->state == PG_IDLE && !s->carry.len && pg_at_boundary(&s->framer))
+    if ((s->state == PG_IDLE || s->state == PG_SWALLOWING) && !s->carry.len &&
+        pg_at_boundary(&s->framer))
         pg_refuse(s, &err, NULL);
     else if (s->state < PG_WELCOME)
         session_close(base, &err);
@@ -295,9 +312,8 @@ static void *pool_state_new(void)
     struct pg_route *r = calloc(1, sizeof *r);
     if (!r)
         return NULL;
-    r->keys = pg_keys_new();
     r->statements = pg_statements_new();
-    if (r->keys && r->statements)
+    if (r->statements)
         return r;
     pool_state_free(r);
     return NULL;

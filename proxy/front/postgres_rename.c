@@ -23,7 +23,7 @@
 #include "proxy/wire/postgres_read.h"
 #include "proxy/wire/postgres_text.h"
 
-struct pg_client_statements *rename_statements(struct pg_session *s)
+struct pg_client_statements *pg_rename_statements(struct pg_session *s)
 {
     if (s->statements)
         return s->statements;
@@ -36,7 +36,7 @@ struct pg_client_statements *rename_statements(struct pg_session *s)
     return c;
 }
 
-void rename_pending_free(struct pg_session *s, struct pending *p)
+void pg_rename_pending_free(struct pg_session *s, struct pg_pending *p)
 {
     s->renaming--;
     s->statements->pending_bytes -= p->bytes;
@@ -45,16 +45,16 @@ void rename_pending_free(struct pg_session *s, struct pending *p)
     free(p);
 }
 
-struct pending *rename_pending_first(const struct list *l)
+struct pg_pending *pg_rename_pending_first(const struct list *l)
 {
     struct list *node = list_first(l);
-    return node ? OWNER(node, struct pending, node) : NULL;
+    return node ? OWNER(node, struct pg_pending, node) : NULL;
 }
 
-static struct pending *enlist(struct pg_session *s, struct list *l, enum pg_token token,
-                              uint32_t number, struct span name, struct pg_statement *st)
+static struct pg_pending *enlist(struct pg_session *s, struct list *l, enum pg_token token,
+                                 uint32_t number, struct span name, struct pg_statement *st)
 {
-    struct pending *p = calloc(1, sizeof *p + name.n);
+    struct pg_pending *p = calloc(1, sizeof *p + name.n);
     if (!p)
         return NULL;
     list_init(&p->node);
@@ -73,16 +73,16 @@ static struct pending *enlist(struct pg_session *s, struct list *l, enum pg_toke
     return p;
 }
 
-struct pending *rename_pending_add(struct pg_session *s, enum pg_token token, uint32_t number,
-                                   struct span name, struct pg_statement *st)
+struct pg_pending *pg_rename_pending_add(struct pg_session *s, enum pg_token token, uint32_t number,
+                                         struct span name, struct pg_statement *st)
 {
     return enlist(s, &s->statements->pending, token, number, name, st);
 }
 
-const struct pending *rename_speaks_of(const struct list *l, struct span name)
+const struct pg_pending *pg_rename_speaks_of(const struct list *l, struct span name)
 {
     for (const struct list *at = l->prev; at != l; at = at->prev) {
-        const struct pending *p = OWNER(at, const struct pending, node);
+        const struct pg_pending *p = OWNER(at, const struct pg_pending, node);
         bool own = p->token == PG_TOKEN_PARSE_OWN || p->token == PG_TOKEN_CLOSE_OWN;
         if (!own && span_eq(span_of(p->name, p->n), name))
             return p;
@@ -103,8 +103,8 @@ static bool meaning(const struct pg_session *s, struct span name, struct pg_stat
     *st = pg_names_get(c->names, name);
     if (s->renaming == 0)
         return true;
-    const struct pending *p = rename_speaks_of(&c->pending, name),
-                         *d = rename_speaks_of(&c->deallocs, name);
+    const struct pg_pending *p = pg_rename_speaks_of(&c->pending, name),
+                            *d = pg_rename_speaks_of(&c->deallocs, name);
     if (d && (!p || d->nth > p->nth))
         p = d;
     if (!p)
@@ -115,30 +115,23 @@ static bool meaning(const struct pg_session *s, struct span name, struct pg_stat
 
 /* ---- what is sent ---- */
 
-static void put_be32(uint8_t *p, uint32_t v)
-{
-    for (int i = 0; i < 4; i++)
-        p[i] = (uint8_t)(v >> (24 - 8 * i));
-}
-
-uint8_t *rename_put_head(struct pg_outbox *o, uint8_t type, size_t n, size_t head)
+uint8_t *pg_rename_put_head(struct pg_outbox *o, uint8_t type, size_t n, size_t head)
 {
     uint8_t *p = pg_outbox_own(o, PG_HEADER + head);
-    p[0] = type;
-    put_be32(p + 1, (uint32_t)n + 4);
+    pg_store_head(p, type, n);
     return p + PG_HEADER;
 }
 
-void rename_put_parse(struct pg_outbox *o, const char *name, size_t name_n, struct span body)
+void pg_rename_put_parse(struct pg_outbox *o, const char *name, size_t name_n, struct span body)
 {
-    uint8_t *p = rename_put_head(o, 'P', name_n + 1 + body.n, name_n + 1);
+    uint8_t *p = pg_rename_put_head(o, 'P', name_n + 1 + body.n, name_n + 1);
     memcpy(p, name, name_n + 1);
     pg_outbox_add(o, body);
 }
 
 static void put_close(struct pg_outbox *o, const char *name, size_t name_n)
 {
-    uint8_t *p = rename_put_head(o, 'C', name_n + 2, name_n + 2);
+    uint8_t *p = pg_rename_put_head(o, 'C', name_n + 2, name_n + 2);
     p[0] = 'S';
     memcpy(p + 1, name, name_n + 1);
 }
@@ -151,7 +144,7 @@ static void put_renamed(struct pg_outbox *o, const struct pg_msg *m, struct span
                         const char *name, size_t name_n)
 {
     size_t head = (size_t)(at.p - m->body.p);
-    (void)rename_put_head(o, m->type, m->len - at.n + name_n, 0);
+    (void)pg_rename_put_head(o, m->type, m->len - at.n + name_n, 0);
     pg_outbox_add(o, span_of(m->body.p, head));
     memcpy(pg_outbox_own(o, name_n + 1), name, name_n + 1);
     pg_outbox_add(o, span_skip(m->body, head + at.n + 1));
@@ -182,7 +175,7 @@ static bool shed(struct pg_session *s, struct pg_outbox *o)
     if (!p)
         return true;
     char name[PG_PREPARED_NAME];
-    if (!rename_pending_add(s, PG_TOKEN_CLOSE_OWN, p->number, span_of(NULL, 0), NULL)) {
+    if (!pg_rename_pending_add(s, PG_TOKEN_CLOSE_OWN, p->number, span_of(NULL, 0), NULL)) {
         pg_prepared_settle(ps->prepared, p->number, false);
         return false;
     }
@@ -202,7 +195,8 @@ static struct pg_prepared *place(struct pg_session *s, struct pg_outbox *o, enum
     struct pg_prepared *p = pg_prepared_add(&ps->prepared, &key, ps->flow.ends_sent);
     if (!p)
         return NULL;
-    if (!rename_pending_add(s, token, p->number, name, token == PG_TOKEN_PARSE_OWN ? NULL : st)) {
+    if (!pg_rename_pending_add(s, token, p->number, name,
+                               token == PG_TOKEN_PARSE_OWN ? NULL : st)) {
         pg_prepared_settle(ps->prepared, p->number, false);
         return NULL;
     }
@@ -222,7 +216,7 @@ static struct pg_prepared *ensure(struct pg_session *s, struct pg_outbox *o,
     if (!p)
         return NULL;
     char name[PG_PREPARED_NAME];
-    rename_put_parse(o, name, pg_prepared_name(p->number, name), span_of(st->body, st->n));
+    pg_rename_put_parse(o, name, pg_prepared_name(p->number, name), span_of(st->body, st->n));
     pg_outbox_flush(o); /* the text may go before the walk ends */
     pg_flow_renamed(&ps->flow, PG_TOKEN_PARSE_OWN);
     return p;
@@ -256,34 +250,34 @@ static enum pg_named deallocate(struct pg_session *s, const struct pg_msg *m, st
     if (!p)
         return PG_NAMED_NO_MEMORY;
     pg_prepared_stale(ps->prepared, p->number);
-    struct pending *d = enlist(s, &s->statements->deallocs, PG_TOKEN_NONE, 0, name, NULL);
-    if (!d || !rename_pending_add(s, PG_TOKEN_PARSE_OWN, p->number, span_of(NULL, 0), NULL))
+    struct pg_pending *d = enlist(s, &s->statements->deallocs, PG_TOKEN_NONE, 0, name, NULL);
+    if (!d || !pg_rename_pending_add(s, PG_TOKEN_PARSE_OWN, p->number, span_of(NULL, 0), NULL))
         return PG_NAMED_NO_MEMORY;
     char to[PG_PREPARED_NAME];
     size_t n = pg_prepared_name(p->number, to), verb_n = sizeof verb - 1;
-    rename_put_parse(o, to, n, span_of(nothing, sizeof nothing));
+    pg_rename_put_parse(o, to, n, span_of(nothing, sizeof nothing));
     pg_flow_renamed(&ps->flow, PG_TOKEN_PARSE_OWN);
     bool parse = m->type == 'P'; /* with an empty name in front and no types behind */
     uint8_t *b =
-        rename_put_head(o, m->type, verb_n + n + 1 + 3 * parse, verb_n + n + 1 + 3 * parse);
+        pg_rename_put_head(o, m->type, verb_n + n + 1 + 3 * parse, verb_n + n + 1 + 3 * parse);
     if (parse)
         *b++ = 0;
     memcpy(b, verb, verb_n);
     memcpy(b + verb_n, to, n + 1);
     if (parse) {
         memset(b + verb_n + n + 1, 0, 2);
-        unnamed_note(s, false, ++s->statements->nth);
+        pg_unnamed_note(s, false, ++s->statements->nth);
     }
     return told(s, m);
 }
 
-bool rename_deallocated(struct pg_session *s)
+bool pg_rename_deallocated(struct pg_session *s)
 {
-    struct pending *d = s->statements ? rename_pending_first(&s->statements->deallocs) : NULL;
+    struct pg_pending *d = s->statements ? pg_rename_pending_first(&s->statements->deallocs) : NULL;
     if (!d)
         return false;
     pg_names_remove(s->statements->names, span_of(d->name, d->n));
-    rename_pending_free(s, d);
+    pg_rename_pending_free(s, d);
     return true;
 }
 
@@ -293,7 +287,7 @@ static enum pg_named parse_named(struct pg_session *s, const struct pg_msg *m, s
                                  struct span body, struct pg_outbox *o)
 {
     struct pg_server *ps = s->server;
-    struct pg_client_statements *c = rename_statements(s);
+    struct pg_client_statements *c = pg_rename_statements(s);
     const struct limits_conf *limits = &s->base.gate->conf->limits;
     struct pg_statement *st;
     char to[PG_PREPARED_NAME];
@@ -303,8 +297,8 @@ static enum pg_named parse_named(struct pg_session *s, const struct pg_msg *m, s
         return PG_NAMED_FULL;
     if (st) { /* the server says that there is one of that name already */
         struct pg_prepared *p = ensure(s, o, st);
-        struct pending *wait =
-            p ? rename_pending_add(s, PG_TOKEN_NAMED, p->number, name, st) : NULL;
+        struct pg_pending *wait =
+            p ? pg_rename_pending_add(s, PG_TOKEN_NAMED, p->number, name, st) : NULL;
         if (!wait)
             return PG_NAMED_NO_MEMORY;
         wait->again = true;
@@ -323,7 +317,7 @@ static enum pg_named parse_named(struct pg_session *s, const struct pg_msg *m, s
     struct pg_statement_key key = key_of(s, st);
     bool works = ps->flow.tx != PG_TX_FAILED && pg_flow_is_settled(&ps->flow);
     if (works && pg_prepared_find(ps->prepared, &key, ps->flow.ends_sent)) {
-        if (rename_pending_add(s, PG_TOKEN_PARSE_LOCAL, 0, name, st)) {
+        if (pg_rename_pending_add(s, PG_TOKEN_PARSE_LOCAL, 0, name, st)) {
             pg_flow_renamed(&ps->flow, PG_TOKEN_PARSE_LOCAL);
             done = PG_NAMED_SENT;
         }
@@ -344,7 +338,7 @@ static enum pg_named on_parse(struct pg_session *s, const struct pg_msg *m, stru
     struct pg_parse parse;
     if (m->body.n && m->body.p[0] == 0) {
         enum pg_named done = deallocate(s, m, span_skip(m->body, 1), o);
-        return done == PG_NAMED_PASS ? unnamed_parse(s, m, o) : done;
+        return done == PG_NAMED_PASS ? pg_unnamed_parse(s, m, o) : done;
     }
     if (!m->whole) { /* too long to be kept: it lives on this server, under the client's name */
         pg_pin(s, "a prepared statement longer than 64 KiB");
@@ -361,12 +355,12 @@ static enum pg_named on_use(struct pg_session *s, const struct pg_msg *m, struct
 {
     char to[PG_PREPARED_NAME];
     if (name.n == 0) {
-        enum pg_named done = unnamed_ensure(s, o);
+        enum pg_named done = pg_unnamed_ensure(s, o);
         if (done == PG_NAMED_PASS && m->type == 'B')
             pg_follow_bind(s, NULL);
         if (done != PG_NAMED_OTHER)
             return done;
-        put_renamed(o, m, name, NOWHERE, sizeof NOWHERE - 1);
+        put_renamed(o, m, name, PG_NOWHERE, sizeof PG_NOWHERE - 1);
         return told(s, m);
     }
     struct pg_statement *st;
@@ -375,7 +369,7 @@ static enum pg_named on_use(struct pg_session *s, const struct pg_msg *m, struct
     if (!st) {
         if (!span_starts(name, SPAN_LIT("cp_")))
             return PG_NAMED_PASS; /* perhaps prepared in SQL */
-        put_renamed(o, m, name, NOWHERE, sizeof NOWHERE - 1);
+        put_renamed(o, m, name, PG_NOWHERE, sizeof PG_NOWHERE - 1);
         return told(s, m);
     }
     struct pg_prepared *p = ensure(s, o, st);
@@ -394,29 +388,29 @@ static enum pg_named on_close(struct pg_session *s, const struct pg_msg *m, stru
                               struct pg_outbox *o)
 {
     if (name.n == 0 && s->statements && pg_flow_in_batch(&s->server->flow))
-        return unnamed_change(s, m, o);
+        return pg_unnamed_change(s, m, o);
     if (name.n == 0) {
-        unnamed_forget(s);
+        pg_unnamed_forget(s);
         return PG_NAMED_PASS;
     }
     struct pg_statement *st;
     if (!meaning(s, name, &st))
         return PG_NAMED_FULL;
     if (st) {
-        if (!rename_pending_add(s, PG_TOKEN_CLOSE_LOCAL, 0, name, NULL))
+        if (!pg_rename_pending_add(s, PG_TOKEN_CLOSE_LOCAL, 0, name, NULL))
             return PG_NAMED_NO_MEMORY;
         pg_flow_renamed(&s->server->flow, PG_TOKEN_CLOSE_LOCAL);
         return PG_NAMED_SENT;
     }
     if (!span_starts(name, SPAN_LIT("cp_")))
         return PG_NAMED_PASS;
-    put_renamed(o, m, name, NOWHERE, sizeof NOWHERE - 1);
+    put_renamed(o, m, name, PG_NOWHERE, sizeof PG_NOWHERE - 1);
     return told(s, m);
 }
 
 bool pg_rename_room(struct pg_session *s)
 {
-    return s->renaming < RENAMING_MAX && pg_flow_room(&s->server->flow);
+    return s->renaming < PG_RENAMING_MAX && pg_flow_room(&s->server->flow);
 }
 
 enum pg_named pg_rename(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o)
@@ -444,7 +438,7 @@ enum pg_named pg_rename(struct pg_session *s, const struct pg_msg *m, struct pg_
     case 'Q': {
         enum pg_named done = deallocate(s, m, m->body, o);
         if (done != PG_NAMED_FULL)
-            unnamed_query(s);
+            pg_unnamed_query(s);
         return done;
     }
     default:

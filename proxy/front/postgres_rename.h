@@ -14,12 +14,12 @@
 /* Messages whose ends are waited for: looked through for each message, so there is a bound. A
  * server keeps back 8 KiB of answers at most, which are less than this: waiting for some of them
  * ends without a Sync or Flush, too. */
-enum { RENAMING_MAX = 4096 };
+enum { PG_RENAMING_MAX = 4096 };
 
 /* Refers to nothing on any server. */
-#define NOWHERE "cp_0"
+#define PG_NOWHERE "cp_0"
 
-struct pending {
+struct pg_pending {
     struct list node;
     enum pg_token token;
     uint32_t number;         /* of the server's statement; 0: none */
@@ -33,7 +33,7 @@ struct pending {
 };
 
 /* The unnamed statement. */
-struct unnamed {
+struct pg_unnamed {
     uint8_t *body; /* of the Parse behind its name */
     uint32_t n, cap;
     uint32_t id;    /* which one a server has */
@@ -48,7 +48,7 @@ struct pg_client_statements {
     struct list pending;  /* in the order of pg_flow's renamed tokens */
     size_t pending_bytes; /* of names and texts that are waited for */
     struct list deallocs; /* DEALLOCATE "name" under way */
-    struct unnamed now;
+    struct pg_unnamed now;
     uint32_t before_of;   /* what the server at hand had before a Query that may be discarded */
     bool before;          /* so did the client */
     uint32_t unnamed_ids; /* given out */
@@ -56,35 +56,35 @@ struct pg_client_statements {
 };
 
 /* The session's; made if need be. NULL: no memory. */
-struct pg_client_statements *rename_statements(struct pg_session *s);
+struct pg_client_statements *pg_rename_statements(struct pg_session *s);
 
 /* A renamed token goes into the flow next. NULL: no memory. */
-struct pending *rename_pending_add(struct pg_session *s, enum pg_token token, uint32_t number,
-                                   struct span name, struct pg_statement *st);
-void rename_pending_free(struct pg_session *s, struct pending *p);
-struct pending *rename_pending_first(const struct list *l);
+struct pg_pending *pg_rename_pending_add(struct pg_session *s, enum pg_token token, uint32_t number,
+                                         struct span name, struct pg_statement *st);
+void pg_rename_pending_free(struct pg_session *s, struct pg_pending *p);
+struct pg_pending *pg_rename_pending_first(const struct list *l);
 /* The latest of a list that speaks of the name. */
-const struct pending *rename_speaks_of(const struct list *l, struct span name);
+const struct pg_pending *pg_rename_speaks_of(const struct list *l, struct span name);
 
 /* A message of n body bytes begins, with `head` of them here; the rest follows from elsewhere. */
-uint8_t *rename_put_head(struct pg_outbox *o, uint8_t type, size_t n, size_t head);
-void rename_put_parse(struct pg_outbox *o, const char *name, size_t name_n, struct span body);
+uint8_t *pg_rename_put_head(struct pg_outbox *o, uint8_t type, size_t n, size_t head);
+void pg_rename_put_parse(struct pg_outbox *o, const char *name, size_t name_n, struct span body);
 /* DEALLOCATE was done. False: of something that was sent as it is. */
-bool rename_deallocated(struct pg_session *s);
+bool pg_rename_deallocated(struct pg_session *s);
 
 /* ---- unnamed ---- */
 
 /* A Parse of it. PASS: the message goes out as it is. */
-enum pg_named unnamed_parse(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o);
+enum pg_named pg_unnamed_parse(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o);
 /* It is used: PASS: this server has it, or is given it; OTHER: it must be told that there is none,
  * whatever another client left there; FULL: who knows, wait. */
-enum pg_named unnamed_ensure(struct pg_session *s, struct pg_outbox *o);
+enum pg_named pg_unnamed_ensure(struct pg_session *s, struct pg_outbox *o);
 /* A Parse or Close of it that may be discarded: sent, and the end is waited for. */
-enum pg_named unnamed_change(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o);
+enum pg_named pg_unnamed_change(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o);
 /* That end: answered, failed, or (neither) discarded. */
-void unnamed_settle(struct pg_session *s, const struct pending *p, bool well, bool failed);
+void pg_unnamed_settle(struct pg_session *s, const struct pg_pending *p, bool well, bool failed);
 /* The server at hand has it, and no other. */
-void unnamed_note(struct pg_session *s, bool kept, uint32_t nth);
+void pg_unnamed_note(struct pg_session *s, bool kept, uint32_t nth);
 /* A simple query ends it, unless it is discarded. */
-void unnamed_query(struct pg_session *s);
-void unnamed_forget(struct pg_session *s);
+void pg_unnamed_query(struct pg_session *s);
+void pg_unnamed_forget(struct pg_session *s);

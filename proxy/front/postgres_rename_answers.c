@@ -13,12 +13,12 @@
 static void settle(struct pg_session *s, bool well, bool failed)
 {
     struct pg_client_statements *c = s->statements;
-    struct pending *p = rename_pending_first(&c->pending);
+    struct pg_pending *p = pg_rename_pending_first(&c->pending);
     CHECK(p);
     struct span name = span_of(p->name, p->n);
     if (p->token == PG_TOKEN_NAMED && name.n == 0) {
-        unnamed_settle(s, p, well, failed);
-        rename_pending_free(s, p);
+        pg_unnamed_settle(s, p, well, failed);
+        pg_rename_pending_free(s, p);
         return;
     }
     if (p->again && well) /* somebody had taken it away; now it is not what others think it is */
@@ -31,7 +31,7 @@ static void settle(struct pg_session *s, bool well, bool failed)
         pg_names_remove(c->names, name);
     if (!well && p->token == PG_TOKEN_PARSE_OWN && !p->number)
         s->server->unnamed_of = 0;
-    rename_pending_free(s, p);
+    pg_rename_pending_free(s, p);
 }
 
 bool pg_rename_local(struct pg_session *s, struct pg_outbox *o)
@@ -39,7 +39,7 @@ bool pg_rename_local(struct pg_session *s, struct pg_outbox *o)
     bool any = false;
     enum pg_token token;
     while ((token = pg_flow_local(&s->server->flow)) != PG_TOKEN_NONE) {
-        (void)rename_put_head(o, token == PG_TOKEN_PARSE_LOCAL ? '1' : '3', 0, 0);
+        (void)pg_rename_put_head(o, token == PG_TOKEN_PARSE_LOCAL ? '1' : '3', 0, 0);
         settle(s, true, false);
         any = true;
     }
@@ -52,7 +52,7 @@ static void note_tag(struct pg_session *s, struct span body)
     if (body.n < 9 || (body.p[0] != 'D' && body.p[0] != 'd') || !pg_read_complete(body, &tag))
         return;
     if (span_eq(tag, SPAN_LIT("DEALLOCATE"))) {
-        if (!rename_deallocated(s)) /* of what it prepared in SQL, or of "cp_7" */
+        if (!pg_rename_deallocated(s)) /* of what it prepared in SQL, or of "cp_7" */
             pg_prepared_stale_all(s->server->prepared);
     } else if (span_eq(tag, SPAN_LIT("DEALLOCATE ALL")) || span_eq(tag, SPAN_LIT("DISCARD ALL"))) {
         pg_prepared_forget(s->server->prepared);
@@ -71,7 +71,7 @@ bool pg_rename_told(struct pg_session *s, const struct pg_msg *m)
         return false;
     struct pg_client_statements *c = s->statements;
     if (flow->parse_failed && c->now.batch == flow->ends_seen)
-        unnamed_forget(s);
+        pg_unnamed_forget(s);
     if (flow->query_skipped && c->before) {
         c->now.there = true;
         ps->unnamed_of = c->before_of;
@@ -84,9 +84,10 @@ bool pg_rename_told(struct pg_session *s, const struct pg_msg *m)
     if (flow->renamed_done)
         settle(s, true, false);
     if (m->type == 'Z')
-        for (struct pending *d; (d = rename_pending_first(&s->statements->deallocs)) != NULL &&
-                                (int32_t)(flow->ends_seen - d->batch) > 0;)
-            rename_pending_free(s, d);
+        for (struct pg_pending *d;
+             (d = pg_rename_pending_first(&s->statements->deallocs)) != NULL &&
+             (int32_t)(flow->ends_seen - d->batch) > 0;)
+            pg_rename_pending_free(s, d);
     return own;
 }
 
@@ -154,14 +155,14 @@ bool pg_rename_error(struct pg_session *s, const struct pg_msg *m, struct pg_out
         return false;
     struct span name = name_of(s, number);
     size_t head = (size_t)(ours.p - m->body.p);
-    bool nameless = number == 0; /* NOWHERE: "prepared statement "cp_0" does not exist" */
+    bool nameless = number == 0; /* PG_NOWHERE: "prepared statement "cp_0" does not exist" */
     static const char unnamed[] = "unnamed prepared statement";
     if (nameless) {
         size_t lead = sizeof "prepared statement " - 1;
         if ((size_t)(ours.p - f.message.p) < lead)
             return false;
         head -= lead;
-        (void)rename_put_head(o, 'E', m->len - ours.n - lead + sizeof unnamed - 1, 0);
+        (void)pg_rename_put_head(o, 'E', m->len - ours.n - lead + sizeof unnamed - 1, 0);
         pg_outbox_add(o, span_of(m->body.p, head));
         pg_outbox_add(o, span_str(unnamed));
         pg_outbox_add(o, span_skip(m->body, head + lead + ours.n));
@@ -169,7 +170,7 @@ bool pg_rename_error(struct pg_session *s, const struct pg_msg *m, struct pg_out
     }
     if (!name.n || name.n > PG_OUTBOX_OWN / 2)
         return false;
-    (void)rename_put_head(o, 'E', m->len - ours.n + 2 + name.n, 0);
+    (void)pg_rename_put_head(o, 'E', m->len - ours.n + 2 + name.n, 0);
     pg_outbox_add(o, span_of(m->body.p, head + 1));
     memcpy(pg_outbox_own(o, name.n), name.p, name.n);
     pg_outbox_add(o, span_skip(m->body, head + ours.n - 1));
@@ -183,10 +184,10 @@ void pg_rename_unlink(struct pg_session *s)
     struct pg_client_statements *c = s->statements;
     if (!c)
         return;
-    for (struct pending *p; (p = rename_pending_first(&c->pending)) != NULL;)
-        rename_pending_free(s, p);
-    for (struct pending *p; (p = rename_pending_first(&c->deallocs)) != NULL;)
-        rename_pending_free(s, p);
+    for (struct pg_pending *p; (p = pg_rename_pending_first(&c->pending)) != NULL;)
+        pg_rename_pending_free(s, p);
+    for (struct pg_pending *p; (p = pg_rename_pending_first(&c->deallocs)) != NULL;)
+        pg_rename_pending_free(s, p);
 }
 
 void pg_rename_free(struct pg_session *s)

@@ -60,7 +60,8 @@ static void after_ready(struct pg_session *s)
         return;
     else if (!pg_flow_is_busy(flow) && flow->tx != PG_TX_IDLE && t->idle_transaction_ms)
         pg_set_deadline(s, PG_DEADLINE_IDLE_TX, t->idle_transaction_ms);
-    else if (!pg_flow_is_busy(flow) && s->deadline == PG_DEADLINE_REQUEST)
+    else if (!pg_flow_is_busy(flow) &&
+             (s->deadline == PG_DEADLINE_REQUEST || s->deadline == PG_DEADLINE_CANCEL))
         pg_set_deadline(s, PG_DEADLINE_NONE, 0);
 }
 
@@ -116,13 +117,13 @@ static bool walk_setting(struct pg_session *s, struct walk *w, const struct pg_m
     skip(w, m->raw.n, true);
     if (!done)
         return true;
-    bool asked = s->asking;
+    bool first = s->errand == PG_ERRAND_LINK;
     const struct pg_server *ps = s->server;
     pg_settings_done(s);
     if (s->base.closed || s->server != ps)
         return false;
     w->linked_now = s->state == PG_LINKED;
-    w->ready = asked; /* what was asked for was the last thing before the server is free */
+    w->ready = !first; /* it stood behind an answer to the client: what follows that comes now */
     return true;
 }
 
@@ -215,7 +216,8 @@ static bool walk_server(struct pg_session *s, struct walk *w)
     for (;;) {
         struct pg_msg m;
         struct err err;
-        switch (pg_next(framer, &pg_whole_server, w->in, &m, &err)) {
+        const struct pg_whole *whole = s->state == PG_SETTING ? &pg_whole_answer : &pg_whole_server;
+        switch (pg_next(framer, whole, w->in, &m, &err)) {
         case PG_WAIT:
             flush_to_client(s, w);
             return !s->base.closed;
@@ -262,8 +264,7 @@ static void on_server_readable(struct server *sv)
         return;
     }
     /* The scratch memory is free again for the client's bytes. */
-    if (w.linked_now && (w.ready || s->within)) {
-        s->within = false;
+    if (w.linked_now && w.ready) {
         after_ready(s);
         if (s->state == PG_LINKED)
             pg_relay_input(s);

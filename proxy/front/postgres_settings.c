@@ -95,12 +95,11 @@ static bool make_settings(const struct pg_session *s, struct pg_out *o)
 bool pg_settings_send(struct pg_session *s, const struct pg_out *text)
 {
     struct pg_server *ps = s->server;
-    uint8_t head[PG_HEADER] = {'Q'};
-    uint32_t len = (uint32_t)text->n + 5;
-    for (int i = 0; i < 4; i++)
-        head[1 + i] = (uint8_t)(len >> (24 - 8 * i));
+    uint8_t head[PG_HEADER];
+    pg_store_head(head, 'Q', text->n + 1);
     if (text->overflow || pg_flow_client(&ps->flow, 'Q', pg_out_span(text)) != PG_FLOW_OK)
         return false;
+    ps->asked = true;
     ps->check_failed = false;
     ps->unnamed_of = 0; /* a simple query ends it */
     pg_become(s, PG_SETTING);
@@ -150,7 +149,8 @@ void pg_link_up(struct pg_session *s)
     struct server *sv = s->waiter.server;
     s->waiter.server = NULL;
     s->server = pg_server_of(sv);
-    s->within = s->encoded = false;
+    s->errand = PG_ERRAND_LINK;
+    s->encoded = false;
     if (!s->renames)
         s->server->unnamed_of = 0; /* nobody will note what becomes of it */
     if (!s->startup)
@@ -174,7 +174,7 @@ bool pg_settings_again(struct pg_session *s)
 {
     if (pg_params_same(s->params, s->server->params) || s->server->flow.tx == PG_TX_FAILED)
         return false;
-    s->within = true;
+    s->errand = PG_ERRAND_AGAIN;
     s->encoded = false;
     return set_server(s) && s->state == PG_SETTING;
 }
@@ -187,7 +187,7 @@ static void settings_failed(struct pg_session *s)
 {
     struct pg_server *ps = s->server;
     struct err err = s->waiter.err;
-    bool others = !s->within && !pg_params_same(ps->params, ps->origin);
+    bool others = s->errand == PG_ERRAND_LINK && !pg_params_same(ps->params, ps->origin);
     ps->reset_needed = true;
     pg_give_back(s, others ? CAUSE_NONE : err.cause);
     if (!others) {
@@ -202,7 +202,7 @@ static void settings_failed(struct pg_session *s)
 void pg_settings_done(struct pg_session *s)
 {
     struct pg_server *ps = s->server;
-    if (s->asking) {
+    if (s->errand == PG_ERRAND_ASK) {
         pg_follow_asked(s);
         if (!s->base.closed)
             pg_become(s, PG_LINKED);
@@ -355,9 +355,12 @@ bool pg_setting_one(struct pg_session *s, const struct pg_msg *m, enum pg_flow_s
         if (!pg_params_get(s->params, name, &had) || !span_eq(had, value))
             io_send(&s->base.io, m->raw.p, m->raw.n);
     }
-    if (m->type == 'D' && s->asking && m->whole)
+    if (m->type == 'D' && s->errand == PG_ERRAND_ASK && m->whole)
         pg_follow_row(s, m->body);
     if (m->type == 'E')
         note_error(s, m->body);
-    return step == PG_FLOW_READY;
+    if (step != PG_FLOW_READY)
+        return false;
+    s->server->asked = false;
+    return true;
 }

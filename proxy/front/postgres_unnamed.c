@@ -10,16 +10,16 @@
 
 enum { UNNAMED_ROOM = 4096 }; /* a longer text gets just the memory it needs */
 
-void unnamed_forget(struct pg_session *s)
+void pg_unnamed_forget(struct pg_session *s)
 {
     if (s->statements)
         s->statements->now.there = false;
     s->server->unnamed_of = 0;
 }
 
-void unnamed_note(struct pg_session *s, bool kept, uint32_t nth)
+void pg_unnamed_note(struct pg_session *s, bool kept, uint32_t nth)
 {
-    struct unnamed *u = &s->statements->now;
+    struct pg_unnamed *u = &s->statements->now;
     u->there = true;
     u->kept = kept;
     u->nth = nth;
@@ -30,7 +30,7 @@ void unnamed_note(struct pg_session *s, bool kept, uint32_t nth)
 }
 
 /* Its text, if it is to be kept. */
-static bool unnamed_keep(struct unnamed *u, struct span body)
+static bool unnamed_keep(struct pg_unnamed *u, struct span body)
 {
     if (body.n > u->cap || (u->cap > UNNAMED_ROOM && body.n < UNNAMED_ROOM)) {
         size_t cap = body.n > UNNAMED_ROOM ? body.n : body.n + body.n / 2 + 64;
@@ -46,13 +46,13 @@ static bool unnamed_keep(struct unnamed *u, struct span body)
 }
 
 /* Behind other messages of its batch it may be discarded: then the one there is stays. */
-enum pg_named unnamed_change(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o)
+enum pg_named pg_unnamed_change(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o)
 {
     struct pg_route *route = s->base.route->state;
     bool parse = m->type == 'P';
     struct pg_statement *st =
         parse ? pg_statement_take(route->statements, span_skip(m->body, 1)) : NULL;
-    bool well = (st || !parse) && rename_pending_add(s, PG_TOKEN_NAMED, 0, span_of(NULL, 0), st);
+    bool well = (st || !parse) && pg_rename_pending_add(s, PG_TOKEN_NAMED, 0, span_of(NULL, 0), st);
     pg_statement_drop(&st);
     if (!well)
         return PG_NAMED_NO_MEMORY;
@@ -61,31 +61,31 @@ enum pg_named unnamed_change(struct pg_session *s, const struct pg_msg *m, struc
     return PG_NAMED_SENT;
 }
 
-enum pg_named unnamed_parse(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o)
+enum pg_named pg_unnamed_parse(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o)
 {
-    struct pg_client_statements *c = rename_statements(s);
+    struct pg_client_statements *c = pg_rename_statements(s);
     if (!c)
         return PG_NAMED_NO_MEMORY;
     if (m->whole && pg_flow_in_batch(&s->server->flow))
-        return unnamed_change(s, m, o);
+        return pg_unnamed_change(s, m, o);
     if (m->whole && !unnamed_keep(&c->now, span_skip(m->body, 1)))
         return PG_NAMED_NO_MEMORY;
-    unnamed_note(s, m->whole, ++c->nth);
+    pg_unnamed_note(s, m->whole, ++c->nth);
     return PG_NAMED_PASS;
 }
 
-void unnamed_settle(struct pg_session *s, const struct pending *p, bool well, bool failed)
+void pg_unnamed_settle(struct pg_session *s, const struct pg_pending *p, bool well, bool failed)
 {
     struct pg_client_statements *c = s->statements;
     if ((int32_t)(p->nth - c->now.nth) < 0 || !(well || failed))
         return; /* there is a later one; or nothing has changed */
     if (well && p->st && unnamed_keep(&c->now, span_of(p->st->body, p->st->n)))
-        unnamed_note(s, true, p->nth);
+        pg_unnamed_note(s, true, p->nth);
     else
-        unnamed_forget(s);
+        pg_unnamed_forget(s);
 }
 
-void unnamed_query(struct pg_session *s)
+void pg_unnamed_query(struct pg_session *s)
 {
     struct pg_client_statements *c = s->statements;
     if (c && pg_flow_in_batch(&s->server->flow)) {
@@ -95,25 +95,25 @@ void unnamed_query(struct pg_session *s)
         c->before = false;
         c->before_of = 0;
     }
-    unnamed_forget(s);
+    pg_unnamed_forget(s);
 }
 
 /* The unnamed statement is used: this server has it, is given it, or (PG_NAMED_OTHER) it must be
  * told that there is none, whatever another client left there. */
-enum pg_named unnamed_ensure(struct pg_session *s, struct pg_outbox *o)
+enum pg_named pg_unnamed_ensure(struct pg_session *s, struct pg_outbox *o)
 {
     struct pg_client_statements *c = s->statements;
     struct pg_server *ps = s->server;
-    const struct pending *change = c ? rename_speaks_of(&c->pending, span_of(NULL, 0)) : NULL;
+    const struct pg_pending *change = c ? pg_rename_speaks_of(&c->pending, span_of(NULL, 0)) : NULL;
     if (change)
         return change->batch == ps->flow.ends_sent ? PG_NAMED_PASS : PG_NAMED_FULL;
     if (c && c->now.there && ps->unnamed_of == s->base.id && ps->unnamed_id == c->now.id)
         return PG_NAMED_PASS;
     if (!c || !c->now.there || !c->now.kept)
         return PG_NAMED_OTHER;
-    if (!rename_pending_add(s, PG_TOKEN_PARSE_OWN, 0, span_of(NULL, 0), NULL))
+    if (!pg_rename_pending_add(s, PG_TOKEN_PARSE_OWN, 0, span_of(NULL, 0), NULL))
         return PG_NAMED_NO_MEMORY;
-    rename_put_parse(o, "", 0, span_of(c->now.body, c->now.n));
+    pg_rename_put_parse(o, "", 0, span_of(c->now.body, c->now.n));
     pg_outbox_flush(o); /* the text may be another one before the walk ends */
     pg_flow_renamed(&ps->flow, PG_TOKEN_PARSE_OWN);
     ps->unnamed_of = s->base.id;

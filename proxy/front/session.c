@@ -17,6 +17,22 @@ void session_init(struct session *s)
     timer_init(&s->timer, on_timer);
 }
 
+bool session_move(struct session *s, struct route *to)
+{
+    struct route *from = s->route;
+    CHECK(to->front == from->front && to->head == from && s->in_flight == 0);
+    if (to->closing || !ledger_join(pool_ledger(to->pool)))
+        return false;
+    list_remove(&s->node);
+    counter_set(&from->clients, --from->n_sessions);
+    s->route = to;
+    list_push_back(&to->sessions, &s->node);
+    counter_set(&to->clients, ++to->n_sessions);
+    counter_add(&to->accepted, 1);
+    route_maybe_empty(from);
+    return true;
+}
+
 void session_deadline(struct session *s, uint64_t in_ms)
 {
     if (in_ms)
@@ -147,7 +163,9 @@ void session_close(struct session *s, const struct err *err)
     r->n_sessions--;
     counter_set(&r->clients, r->n_sessions);
     if (s->counted)
-        atomic_fetch_sub(&pool_ledger(r->pool)->clients, 1);
+        atomic_fetch_sub(&pool_ledger(route_door(r)->pool)->clients, 1);
+    if (r->head)
+        ledger_part(pool_ledger(r->pool));
     atomic_fetch_sub(&r->front->clients, 1);
     loop_defer(loop, &s->after);
 }

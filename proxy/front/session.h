@@ -43,6 +43,10 @@ struct session {
 /* Ends it. err says why (logged, counted by cause); NULL: an orderly end. Idempotent. */
 void session_close(struct session *s, const struct err *err);
 
+/* From the pool of the whole, where it came in, to one of those behind the listener: between
+ * exchanges, without a server. False: that pool is going; the session stays where it is. */
+MUST_USE bool session_move(struct session *s, struct route *to);
+
 /* One deadline at a time: on_deadline() in so many milliseconds; 0: none. */
 void session_deadline(struct session *s, uint64_t in_ms);
 
@@ -79,6 +83,7 @@ struct access_line {
     enum cause cause; /* CAUSE_NONE: it ended well */
     uint64_t wait_us, exchange_us;
     uint64_t bytes_in, bytes_out; /* from the client, to the client */
+    const char *more;             /* " key=value" pairs for the end of the line, or NULL */
 };
 void session_access_write(struct session *s, const struct access_line *line);
 /* May there be something to write? Also where only slow exchanges are (the pool's log.slow). */

@@ -53,11 +53,12 @@ void session_access_write(struct session *s, const struct access_line *asked)
         return;
     log_exchange(session_loop(s)->log,
                  "pool=%s kind=%s conn=%u client=%s user=\"%s\" lease=%u server=%u endpoint=%s "
-                 "wait_us=%llu exchange_us=%llu bytes_in=%llu bytes_out=%llu outcome=%s%s",
+                 "wait_us=%llu exchange_us=%llu bytes_in=%llu bytes_out=%llu outcome=%s%s%s",
                  pool_ledger(s->route->pool)->name, s->gate->conf->kind_name, s->id,
                  session_peer(s, peer, sizeof peer), user_text(line.user, user),
                  sv ? sv->lease_no : 0, sv ? sv->id : 0, sv ? sv->endpoint->label : "-",
                  (unsigned long long)line.wait_us, (unsigned long long)line.exchange_us,
                  (unsigned long long)line.bytes_in, (unsigned long long)line.bytes_out,
-                 line.cause == CAUSE_NONE ? "ok" : cause_word(line.cause), slow ? " slow=yes" : "");
+                 line.cause == CAUSE_NONE ? "ok" : cause_word(line.cause), slow ? " slow=yes" : "",
+                 line.more ? line.more : "");
 }

@@ -34,11 +34,21 @@ const struct pg_whole pg_whole_client = {
     .peek = PG_CLIENT_PEEK,
 };
 
+#define SERVER_WHOLE                                                                               \
+    {{PG_BIT('1') | PG_BIT('2') | PG_BIT('3'),                                                     \
+      PG_BIT('C') | PG_BIT('G') | PG_BIT('H') | PG_BIT('I') | PG_BIT('K') | PG_BIT('R') |          \
+      PG_BIT('S') | PG_BIT('W') | PG_BIT('Z') | PG_BIT('c') | PG_BIT('n') | PG_BIT('s') |          \
+      PG_BIT('v')}}
+
 const struct pg_whole pg_whole_server = {
-    .types = {{PG_BIT('1') | PG_BIT('2') | PG_BIT('3'),
-        PG_BIT('C') | PG_BIT('G') | PG_BIT('H') | PG_BIT('I') | PG_BIT('K') | PG_BIT('R') |
-        PG_BIT('S') | PG_BIT('W') | PG_BIT('Z') | PG_BIT('c') | PG_BIT('n') | PG_BIT('s') |
-        PG_BIT('v')}},
+    .types = SERVER_WHOLE,
+    .max = PG_SERVER_WHOLE_MAX,
+    .peek = PG_SERVER_PEEK,
+};
+
+const struct pg_whole pg_whole_answer = {
+    .types = SERVER_WHOLE,
+    .fitting = {{0, PG_BIT('D')}},
     .max = PG_SERVER_WHOLE_MAX,
     .peek = PG_SERVER_PEEK,
 };

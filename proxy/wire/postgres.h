@@ -65,6 +65,8 @@ extern const struct pg_whole pg_whole_login; /* whole: p */
 extern const struct pg_whole pg_whole_client;
 /* whole: R K S Z C I 1 2 3 n s v c G H W */
 extern const struct pg_whole pg_whole_server;
+/* the same, and D if it fits: answers to carpool's own queries */
+extern const struct pg_whole pg_whole_answer;
 
 /* Who sends; decides which types exist. */
 enum pg_side {

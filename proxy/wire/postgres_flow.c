@@ -2,27 +2,9 @@
 /*
  * The server's rules, seen from outside: which answer fits the oldest request, and what an error or
  * a COPY does to the requests behind it. (PostgreSQL manual, "Message Flow"; the server's main
- * loop.)
- *
- * Doubt. COPY FROM STDIN fails after its CopyInResponse. Behind it the client sent, say,
- *
- *     Sync1  CopyData  CopyDone  Sync2
- *
- * The server read a part of that inside COPY, unknown to us: Sync1 was ignored there, or it came
- * after the error and is answered. Of an extended COPY only Sync2 is certain to be answered, the
- * first Sync behind CopyDone: the anchor. The ones before become "maybe". Then
- *
- *     - anything but ReadyForQuery proves that a maybe in front is not answered: it goes;
- *     - a ReadyForQuery is the maybe's or, if they were all ignored, the one of the next certain
- *       Sync: so that becomes maybe, too. (Who counts ReadyForQuery sees: at least so many, at most
- *       so many.)
- *
- * With other requests among the doubtful Syncs their answers could be mistaken for those of later
- * ones. No client library does that; the flow is "lost" then: it accepts everything and is never
- * idle again.
+ * loop.) What a failed COPY leaves unknown is the matter of postgres_copy.c.
  */
-#include "proxy/wire/postgres_flow.h"
-
+#include "proxy/wire/postgres_flow_private.h"
 #include "proxy/wire/postgres_read.h"
 #include "proxy/wire/postgres_text.h"
 
@@ -39,35 +21,19 @@ void pg_flow_fini(struct pg_flow *f)
 
 /* --- tokens --- */
 
-#define SET(token) (1u << PG_TOKEN_##token)
-
-enum {
-    ENDS = SET(QUERY) | SET(FUNCTION) | SET(SYNC), /* answered by ReadyForQuery */
-    LOCAL = SET(PARSE_LOCAL) | SET(CLOSE_LOCAL),
-    OWN = SET(PARSE_OWN) | SET(CLOSE_OWN), /* no client waits for their answer */
-    RENAMED = LOCAL | OWN | SET(NAMED),
-    EXTENDED = SET(PARSE) | SET(BIND) | SET(CLOSE) | SET(DESCRIBE_PORTAL) |
-               SET(DESCRIBE_STATEMENT) | SET(EXECUTE) | RENAMED
-};
-
-static bool token_in(enum pg_token token, unsigned set)
-{
-    return ((1u << token) & set) != 0;
-}
-
-static void count_gone(struct pg_flow *f, enum pg_token token)
+void pg_flow_count_gone(struct pg_flow *f, enum pg_token token)
 {
     f->described = false;
-    if (!token_in(token, ENDS))
+    if (!pg_token_in(token, PG_SET_ENDS))
         return;
     f->ends_seen++;
     f->errored = false;
 }
 
 /* The front token is answered, or will not be. */
-static void drop_front(struct pg_flow *f)
+void pg_flow_drop_front(struct pg_flow *f)
 {
-    count_gone(f, pg_queue_front(&f->queue));
+    pg_flow_count_gone(f, pg_queue_front(&f->queue));
     pg_queue_pop(&f->queue);
 }
 
@@ -75,32 +41,16 @@ static void drop_front(struct pg_flow *f)
 static void lose_front(struct pg_flow *f)
 {
     enum pg_token token = pg_queue_front(&f->queue);
-    f->renamed_lost += token_in(token, RENAMED);
+    f->renamed_lost += pg_token_in(token, PG_SET_RENAMED);
     f->query_skipped |= token == PG_TOKEN_QUERY;
-    drop_front(f);
-}
-
-/* Is a ReadyForQuery due for what is in the cells from `from` on? */
-static bool any_end_due(const struct pg_flow *f, uint32_t from)
-{
-    for (uint32_t i = from; i < pg_queue_cells(&f->queue); i++)
-        if (token_in(pg_queue_cell(&f->queue, i), ENDS))
-            return true;
-    return false;
-}
-
-/* The maybes in front (all Syncs) are not answered. */
-static void drop_maybes(struct pg_flow *f)
-{
-    while (pg_queue_front_maybe(&f->queue))
-        drop_front(f);
+    pg_flow_drop_front(f);
 }
 
 /* Nothing is known of what is in the queue. */
-static void lose_track(struct pg_flow *f)
+void pg_flow_lose_track(struct pg_flow *f)
 {
     for (enum pg_token t; (t = pg_queue_pop_any(&f->queue)) != PG_TOKEN_NONE;)
-        f->renamed_lost += token_in(t, RENAMED);
+        f->renamed_lost += pg_token_in(t, PG_SET_RENAMED);
     pg_queue_fini(&f->queue);
     f->copy = PG_COPY_NONE;
     f->lost = true;
@@ -154,7 +104,7 @@ static enum pg_flow_step client_token(struct pg_flow *f, enum pg_token token, st
 {
     bool sync = token == PG_TOKEN_SYNC;
     if (f->doubt_open && !sync && token != PG_TOKEN_COPY_END)
-        lose_track(f);
+        pg_flow_lose_track(f);
     if (f->lost || (f->skipping && !sync))
         return PG_FLOW_OK; /* the latter: discarded */
     if (token == PG_TOKEN_COPY_END && f->queue.due == 0)
@@ -166,9 +116,9 @@ static enum pg_flow_step client_token(struct pg_flow *f, enum pg_token token, st
     f->requests++;
     if (token == PG_TOKEN_QUERY || token == PG_TOKEN_PARSE)
         note_commit(f, token, prefix);
-    if (token_in(token, ENDS))
+    if (pg_token_in(token, PG_SET_ENDS))
         f->ends_sent++;
-    f->batch = token_in(token, EXTENDED);
+    f->batch = pg_token_in(token, PG_SET_EXTENDED);
     if (sync)
         f->skipping = f->doubt_open = false;
     return PG_FLOW_OK;
@@ -191,7 +141,7 @@ bool pg_flow_room(struct pg_flow *f)
 
 void pg_flow_renamed(struct pg_flow *f, enum pg_token token)
 {
-    CHECK(token_in(token, RENAMED) && !pg_flow_discards(f));
+    CHECK(pg_token_in(token, PG_SET_RENAMED) && !pg_flow_discards(f));
     CHECK(pg_queue_push(&f->queue, token)); /* there was room */
     f->batch = true;
     f->requests++;
@@ -208,9 +158,9 @@ bool pg_flow_copy_ends(const struct pg_flow *f)
 enum pg_token pg_flow_local(struct pg_flow *f)
 {
     enum pg_token token = pg_queue_front(&f->queue);
-    if (!token_in(token, LOCAL) || f->copy != PG_COPY_NONE)
+    if (!pg_token_in(token, PG_SET_LOCAL) || f->copy != PG_COPY_NONE)
         return PG_TOKEN_NONE;
-    drop_front(f);
+    pg_flow_drop_front(f);
     return token;
 }
 
@@ -229,38 +179,6 @@ void pg_flow_note_commit(struct pg_flow *f)
 }
 
 /* --- the server's messages --- */
-
-/*
- * A COPY FROM STDIN went well: the server read up to CopyDone and ignored the Syncs before it. The
- * COPY's own token is not in front while this walks.
- */
-static bool drop_copied(struct pg_flow *f)
-{
-    for (;;) {
-        enum pg_token token = pg_queue_pop_any(&f->queue);
-        if (token == PG_TOKEN_COPY_END)
-            break;
-        if (token != PG_TOKEN_SYNC)
-            return false; /* another request would have killed it; without CopyDone no end */
-        count_gone(f, token);
-    }
-    return true;
-}
-
-static bool copy_in_complete(struct pg_flow *f, enum pg_token token)
-{
-    (void)pg_queue_pop_any(&f->queue);
-    if (!drop_copied(f))
-        return false;
-    if (token == PG_TOKEN_QUERY) { /* goes on, perhaps with another COPY */
-        pg_queue_unpop(&f->queue, token);
-        return true;
-    }
-    if (pg_queue_front(&f->queue) == PG_TOKEN_COPY_END)
-        pg_queue_pop(&f->queue);
-    f->batch |= !any_end_due(f, 0); /* an ignored Sync ended no batch */
-    return true;
-}
 
 static bool tag_ends_transaction(struct span prefix)
 {
@@ -285,17 +203,17 @@ static bool server_complete(struct pg_flow *f, uint8_t type, struct span prefix)
     bool copied = f->copy == PG_COPY_IN;
     f->copy = PG_COPY_NONE;
     if (copied)
-        return copy_in_complete(f, token);
+        return pg_copy_done(f, token);
     if (token == PG_TOKEN_EXECUTE)
-        drop_front(f);
+        pg_flow_drop_front(f);
     return true;
 }
 
 /* An extended message failed: everything up to the next Sync is discarded. */
-static void discard_to_sync(struct pg_flow *f)
+void pg_flow_discard_to_sync(struct pg_flow *f)
 {
     f->parse_failed = pg_queue_front(&f->queue) == PG_TOKEN_PARSE;
-    f->renamed_failed = token_in(pg_queue_front(&f->queue), RENAMED);
+    f->renamed_failed = pg_token_in(pg_queue_front(&f->queue), PG_SET_RENAMED);
     lose_front(f);
     while (f->queue.due > 0 && pg_queue_front(&f->queue) != PG_TOKEN_SYNC)
         lose_front(f);
@@ -303,47 +221,10 @@ static void discard_to_sync(struct pg_flow *f)
     f->errored = true;
 }
 
-/* Makes the Syncs in front maybe, up to the end of the COPY: its mark, or a request (which the
- * server cannot have read inside it). The COPY's own token is not in front. Returns how many cells
- * these are. */
-static uint32_t doubt_syncs(struct pg_flow *f)
-{
-    uint32_t i = 0;
-    while (i < pg_queue_cells(&f->queue) && pg_queue_cell(&f->queue, i) == PG_TOKEN_SYNC)
-        pg_queue_cell_mark(&f->queue, i++);
-    return i;
-}
-
-/* Nothing between the doubtful Syncs and the anchor? `end`: the cell behind the Syncs. */
-static bool doubt_is_simple(const struct pg_flow *f, uint32_t end)
-{
-    while (end < pg_queue_cells(&f->queue) && pg_queue_cell(&f->queue, end) == PG_TOKEN_COPY_END)
-        end++;
-    return end == pg_queue_cells(&f->queue) || pg_queue_cell(&f->queue, end) == PG_TOKEN_SYNC;
-}
-
-/* COPY FROM STDIN failed after CopyInResponse; its token is in front. */
-static void copy_in_failed(struct pg_flow *f)
-{
-    enum pg_token token = pg_queue_pop_any(&f->queue);
-    uint32_t syncs = doubt_syncs(f);
-    if (syncs == 0 || token == PG_TOKEN_QUERY) {
-        pg_queue_unpop(&f->queue, token);
-        if (token !=
-            PG_TOKEN_QUERY) /* a Query discards nothing, and its ReadyForQuery comes first */
-            discard_to_sync(f);
-        return;
-    }
-    if (doubt_is_simple(f, syncs))
-        f->doubt_open = !any_end_due(f, syncs);
-    else
-        lose_track(f);
-}
-
 static enum pg_flow_step server_error(struct pg_flow *f, struct span prefix)
 {
     struct pg_fields fields;
-    drop_maybes(f); /* they have nothing to commit, so they cannot fail */
+    pg_copy_no_maybes(f); /* they have nothing to commit, so they cannot fail */
     bool copying = f->copy == PG_COPY_IN;
     f->copy = PG_COPY_NONE;
     enum pg_token token = pg_queue_front(&f->queue);
@@ -357,37 +238,23 @@ static enum pg_flow_step server_error(struct pg_flow *f, struct span prefix)
     }
     f->errored = true;
     if (copying)
-        copy_in_failed(f);
-    else if (token_in(token, EXTENDED))
-        discard_to_sync(f);
+        pg_copy_failed(f);
+    else if (pg_token_in(token, PG_SET_EXTENDED))
+        pg_flow_discard_to_sync(f);
     return PG_FLOW_OK;
-}
-
-/* ReadyForQuery while a maybe Sync is in front: whose is it? */
-static void ready_in_doubt(struct pg_flow *f)
-{
-    drop_front(f);
-    f->doubt_open = false; /* a Sync was answered: nothing is discarded any longer */
-    for (uint32_t i = 0; i < pg_queue_cells(&f->queue); i++) {
-        if (pg_queue_cell(&f->queue, i) == PG_TOKEN_COPY_END || pg_queue_cell_maybe(&f->queue, i))
-            continue;
-        if (pg_queue_cell(&f->queue, i) == PG_TOKEN_SYNC)
-            pg_queue_cell_mark(&f->queue, i);
-        return;
-    }
 }
 
 static enum pg_flow_step server_ready(struct pg_flow *f, struct span prefix)
 {
     uint8_t status;
     if (!pg_read_ready(prefix, &status) || f->copy != PG_COPY_NONE ||
-        !(f->lost || token_in(pg_queue_front(&f->queue), ENDS)))
+        !(f->lost || pg_token_in(pg_queue_front(&f->queue), PG_SET_ENDS)))
         return PG_FLOW_VIOLATION;
     f->tx = status;
     if (pg_queue_front_maybe(&f->queue))
-        ready_in_doubt(f);
+        pg_copy_ready(f);
     else if (!f->lost)
-        drop_front(f);
+        pg_flow_drop_front(f);
     return PG_FLOW_READY;
 }
 
@@ -396,17 +263,18 @@ static unsigned fitting(const struct pg_flow *f, uint8_t type)
 {
     switch (type) {
     case '1':
-        return SET(PARSE) | SET(NAMED) | SET(PARSE_OWN);
+        return PG_SET(PARSE) | PG_SET(NAMED) | PG_SET(PARSE_OWN);
     case '2':
-        return SET(BIND);
+        return PG_SET(BIND);
     case '3':
-        return SET(CLOSE) | SET(NAMED) | SET(CLOSE_OWN);
+        return PG_SET(CLOSE) | PG_SET(NAMED) | PG_SET(CLOSE_OWN);
     case 't':
-        return f->described ? 0 : SET(DESCRIBE_STATEMENT);
+        return f->described ? 0 : PG_SET(DESCRIBE_STATEMENT);
     case 'T':
-        return SET(QUERY) | SET(DESCRIBE_PORTAL) | (f->described ? SET(DESCRIBE_STATEMENT) : 0);
+        return PG_SET(QUERY) | PG_SET(DESCRIBE_PORTAL) |
+               (f->described ? PG_SET(DESCRIBE_STATEMENT) : 0);
     case 'n':
-        return SET(DESCRIBE_PORTAL) | (f->described ? SET(DESCRIBE_STATEMENT) : 0);
+        return PG_SET(DESCRIBE_PORTAL) | (f->described ? PG_SET(DESCRIBE_STATEMENT) : 0);
     case 'D':
     case 'C':
     case 'I':
@@ -414,13 +282,13 @@ static unsigned fitting(const struct pg_flow *f, uint8_t type)
     case 'H':
     case 'd':
     case 'c':
-        return SET(QUERY) | SET(EXECUTE);
+        return PG_SET(QUERY) | PG_SET(EXECUTE);
     case 's':
-        return SET(EXECUTE);
+        return PG_SET(EXECUTE);
     case 'W':
-        return SET(QUERY);
+        return PG_SET(QUERY);
     case 'V':
-        return SET(FUNCTION);
+        return PG_SET(FUNCTION);
     default: /* logins, negotiation: not here */
         return 0;
     }
@@ -444,9 +312,9 @@ static bool fits_copy(enum pg_copy copy, uint8_t type)
 
 static enum pg_flow_step server_answer(struct pg_flow *f, uint8_t type, struct span prefix)
 {
-    drop_maybes(f);
+    pg_copy_no_maybes(f);
     if (!fits_copy((enum pg_copy)f->copy, type) ||
-        !token_in(pg_queue_front(&f->queue), fitting(f, type)))
+        !pg_token_in(pg_queue_front(&f->queue), fitting(f, type)))
         return PG_FLOW_VIOLATION;
     switch (type) {
     case 't':
@@ -455,15 +323,15 @@ static enum pg_flow_step server_answer(struct pg_flow *f, uint8_t type, struct s
     case 'T':
         f->copy = PG_COPY_NONE;
         if (pg_queue_front(&f->queue) != PG_TOKEN_QUERY)
-            drop_front(f);
+            pg_flow_drop_front(f);
         break;
     case '1':
     case '2':
     case '3':
     case 'n':
-        f->renamed_done = token_in(pg_queue_front(&f->queue), RENAMED);
-        f->own_done = token_in(pg_queue_front(&f->queue), OWN);
-        drop_front(f);
+        f->renamed_done = pg_token_in(pg_queue_front(&f->queue), PG_SET_RENAMED);
+        f->own_done = pg_token_in(pg_queue_front(&f->queue), PG_SET_OWN);
+        pg_flow_drop_front(f);
         break;
     case 'C':
     case 'I':
@@ -538,9 +406,9 @@ bool pg_flow_commit_in_flight(const struct pg_flow *f)
 static enum pg_swallow_step abandon_token(struct pg_swallow *s, enum pg_token token, bool told)
 {
     bool batch_told = told || s->till_sync;
-    if (token_in(token, OWN))
+    if (pg_token_in(token, PG_SET_OWN))
         return PG_SWALLOW_NOTHING; /* what it was added for follows */
-    if (token_in(token, EXTENDED))
+    if (pg_token_in(token, PG_SET_EXTENDED))
         return pg_swallow_next(s, 'E');
     if (token == PG_TOKEN_SYNC) {
         s->till_sync = false;
@@ -561,14 +429,14 @@ bool pg_flow_abandon(struct pg_flow *f, struct pg_swallow *s, enum pg_swallow_st
     if (f->copy ==
         PG_COPY_IN) { /* its client will send a Sync after it: the ones inside do not count */
         enum pg_token token = pg_queue_pop_any(&f->queue);
-        (void)doubt_syncs(f);
+        (void)pg_copy_doubt_syncs(f);
         pg_queue_unpop(&f->queue, token);
     }
     f->copy = PG_COPY_NONE;
     while (f->queue.due > 0) {
         enum pg_token token = pg_queue_front(&f->queue);
         bool maybe = pg_queue_front_maybe(&f->queue), told = f->errored;
-        drop_front(f);
+        pg_flow_drop_front(f);
         if (maybe)
             continue;
         *step = abandon_token(s, token, told);

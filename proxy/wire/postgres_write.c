@@ -30,7 +30,9 @@ static void put_u16(struct pg_out *o, uint16_t v)
 
 static void put_u32(struct pg_out *o, uint32_t v)
 {
-    put(o, (uint8_t[]){(uint8_t)(v >> 24), (uint8_t)(v >> 16), (uint8_t)(v >> 8), (uint8_t)v}, 4);
+    uint8_t p[4];
+    pg_store_u32(p, v);
+    put(o, p, sizeof p);
 }
 
 static void put_cstr(struct pg_out *o, const char *s)
@@ -64,11 +66,7 @@ static void put_end(struct pg_out *o, size_t at, uint8_t type)
         o->n = at;
         return;
     }
-    uint8_t *p = o->p + at + (type ? 1 : 0);
-    p[0] = (uint8_t)(length >> 24);
-    p[1] = (uint8_t)(length >> 16);
-    p[2] = (uint8_t)(length >> 8);
-    p[3] = (uint8_t)length;
+    pg_store_u32(o->p + at + (type ? 1 : 0), (uint32_t)length);
 }
 
 /* --- to a client --- */

@@ -22,6 +22,19 @@ static inline struct span pg_out_span(const struct pg_out *o)
     return (struct span){o->p, o->n};
 }
 
+/* Numbers of the protocol: the first byte is the highest. */
+static inline void pg_store_u32(uint8_t p[4], uint32_t v)
+{
+    for (int i = 0; i < 4; i++)
+        p[i] = (uint8_t)(v >> (24 - 8 * i));
+}
+/* The type and the length of a message whose body has n bytes; p: PG_HEADER bytes. */
+static inline void pg_store_head(uint8_t *p, uint8_t type, size_t n)
+{
+    p[0] = type;
+    pg_store_u32(p + 1, (uint32_t)n + 4);
+}
+
 /* Strings may be NULL except the first three: the field is left out. */
 struct pg_report {
     const char *severity; /* "ERROR", "FATAL", "WARNING", ...: sent as both S and V */

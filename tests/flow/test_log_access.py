@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""`log.access`: a line for each exchange at its end, with what it came to."""
+"""`log.access`: a line for each exchange at its end, with what it came to. HTTP's are in test_http_access.py."""
 
-import http.client
 import json
 
 import pytest
-from harness.base import LOOPBACK, free_port, wait_for
+from harness.base import LOOPBACK, wait_for
 from harness.carpool import postgres_pool
-from harness.http_fixtures import _origin, origin  # noqa: F401
-from harness.httpwire import http_pool
 from harness.redis_fixtures import fake, key, rd  # noqa: F401
 from harness.rediswire import Resp, redis_pool
 
@@ -23,15 +20,6 @@ def lines(daemon, n):
     parsed = [json.loads(line) for line in found]
     assert all(list(line) == FIELDS for line in parsed), parsed
     return parsed
-
-
-def get(daemon, path="/", pool="web"):
-    conn = http.client.HTTPConnection(LOOPBACK, daemon.port(pool), timeout=20)
-    conn.request("GET", path)
-    answer = conn.getresponse()
-    answer.read()
-    conn.close()
-    return answer.status
 
 
 def test_redis_commands(carpool, rd, key):
@@ -112,23 +100,6 @@ def test_postgres_failures(carpool, pg):
     assert lost["wait_us"] < 150_000, "that was another time"
     assert slow["outcome"] == "request_timeout" and slow["exchange_us"] >= 500_000
     assert lost["lease"] > slow["lease"] > 0
-
-
-def test_http_requests(carpool, origin):
-    daemon = carpool(http_pool(origin.url()), log={"access": "all", "format": "json"})
-    assert get(daemon, "/echo") == 200
-    (line,) = lines(daemon, 1)
-    assert (line["pool"], line["kind"], line["outcome"]) == ("web", "http", "ok")
-    assert line["bytes_in"] > 20 and line["bytes_out"] > 20 and line["exchange_us"] > 0
-    assert origin.url().endswith(line["endpoint"]) and line["lease"] == 1
-
-
-def test_http_failures(carpool):
-    port = free_port()
-    daemon = carpool(http_pool(f"http://{LOOPBACK}:{port}"), log={"access": "errors", "format": "json"})
-    assert get(daemon) == 502
-    (line,) = lines(daemon, 1)
-    assert line["outcome"] == "dial_failed" and line["server"] == 0 and line["endpoint"] == "-"
 
 
 def test_who_waited(carpool, fake):

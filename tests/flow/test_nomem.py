@@ -57,6 +57,14 @@ def http(daemon):
         b.reset()
 
 
+def half_requests(daemon, stack, n):
+    """What a worker has in stock for requests is in use: who comes next needs more memory."""
+    for _ in range(n):
+        stack.enter_context(Http(daemon.port("web"))).send(b"GET")
+    wait_for(lambda: [row["state"] for row in daemon.json("/clients")["clients"]].count("reading") == n,
+             what="half a request of each")
+
+
 # With the step from one N to the next, from a random one on: there are hundreds for Postgres.
 SCENES = {"postgres": ("orders", postgres, 5), "http": ("web", http, 1)}
 
@@ -82,8 +90,11 @@ def test_any_allocation_may_fail(carpool, tmp_path, request, kind):  # noqa: F81
     print(f"from {n} on, by {step}")
     while n < MOST:
         daemon.cli("recycle", pool)
-        nomem.fail(n)
-        scene(daemon)
+        with contextlib.ExitStack() as stack:
+            if kind == "http":
+                half_requests(daemon, stack, 2 * n)
+            nomem.fail(n)
+            scene(daemon)
         wait_for(at_rest, what=f"everything to be given back after allocation {n} failed")
         if not nomem.failed:
             break

@@ -129,6 +129,43 @@ def test_cancel_with_a_wrong_key_does_nothing(orders, pg):
         assert wire.results()[2].code == "57014"
 
 
+@pytest.mark.parametrize("extended", [False, True], ids=["query", "extended"])
+def test_cancel_ends_the_wait_for_a_server(orders, workers, extended):
+    """As a cancel does on a server: the statement fails, the session goes on, and nobody else feels it."""
+    daemon = orders(workers, size={"max": 1, "acquire_timeout": "60s"})
+    with daemon.wire() as holder, daemon.wire() as tired, daemon.wire() as patient:
+        holder.run("begin")
+        if extended:
+            tired.send(pgwire.parse("select 1"), pgwire.bind(), pgwire.execute(), pgwire.SYNC)
+        else:
+            tired.send(query("select 1"))
+        wait_for(lambda: daemon.waiting() == 1, what="the client to wait")
+        patient.send(query("select 'served'"))
+        wait_for(lambda: daemon.waiting() == 2, what="the other client to wait")
+        assert tired.cancel()
+        rows, _, error, status = tired.results()
+        assert (rows, error.code, status) == ([], "57014", "I")
+        assert "cancelled" in error.fields["M"]
+        wait_for(lambda: daemon.waiting() == 1, what="its place in the queue to be free")
+        holder.run("commit")
+        assert patient.results()[0] == [["served"]]
+        assert tired.run("select 2")[0] == [["2"]]
+    wait_for(lambda: daemon.all_errors() == {"cancelled": 1}, what="the one error to be counted")
+
+
+def test_cancel_ends_one_statement_of_those_that_wait(orders):
+    """What the client has sent behind it waits in its own turn."""
+    daemon = orders(size={"max": 1, "acquire_timeout": "60s"})
+    with daemon.wire() as holder, daemon.wire() as eager:
+        holder.run("begin")
+        eager.send(query("select 1"), query("select 2"))
+        wait_for(lambda: daemon.waiting() == 1, what="the client to wait")
+        eager.cancel()
+        assert eager.results()[2].code == "57014"
+        holder.run("commit")
+        assert eager.results()[0] == [["2"]]
+
+
 @pytest.fixture
 def one_behind_a_gate(orders, pg, gate):
     """One server, reached through a relay; (daemon, relay)."""
@@ -154,19 +191,38 @@ def test_cancels_under_way_are_bounded(one_behind_a_gate, pg):
 
 
 @pytest.mark.parametrize("sslmode", ["require", "disable"])
-def test_cancel_is_encrypted_as_its_server_is(orders, pg, gate, sslmode):
+def test_cancel_is_encrypted_as_its_server_is(orders, local_pg, gate, sslmode):
     """The key opens any query of the session: it is never sent in clear where the session is not."""
-    relay = gate(pg.host, pg.port)
-    daemon = orders(upstream=pg.url(host=relay.host, port=relay.port, sslmode=sslmode), size={"max": 1})
+    relay = gate(local_pg.host, local_pg.port)
+    daemon = orders(upstream=local_pg.url(host=relay.host, port=relay.port, sslmode=sslmode),
+                    size={"max": 1})
     with daemon.wire() as wire:
         wire.send(query("select 1, pg_sleep(60)"))
-        wait_for(lambda: sleeping(pg, 1), what="the query")
+        wait_for(lambda: sleeping(local_pg, 1), what="the query")
         before = relay.carried[TO_SERVER]
         wire.cancel()
         assert wire.results()[2].code == "57014"
         wait_for(lambda: relay.open == 1, what="the cancel's connection to be closed")
         sent = relay.carried[TO_SERVER] - before
         assert sent > 200 if sslmode == "require" else sent == 16, "a handshake, or a bare CancelRequest"
+
+
+def test_cancel_while_a_server_is_being_set(one_behind_a_gate, pg):
+    """The client's own settings are on their way to its server, its statement is not: that one ends, and
+    the server serves on."""
+    daemon, relay = one_behind_a_gate
+    with daemon.wire() as first, daemon.wire(search_path="pg_catalog") as wire:
+        pid = first.run("select pg_backend_pid()")[0]
+        relay.pause(TO_SERVER)
+        wire.send(query("create table never (a int)"))
+        wait_for(lambda: daemon.servers(state="busy") == 1, what="the client to have the server")
+        wire.cancel()
+        error, status = wire.results()[2:]
+        assert (error.code, status) == ("57014", "I")
+        relay.resume()
+        assert wire.run("show search_path")[0] == [["pg_catalog"]]
+        assert first.run("select pg_backend_pid()")[0] == pid, "the server was not dropped"
+        assert first.run("select to_regclass('public.never')")[0] == [[None]]
 
 
 def test_server_waits_for_a_cancel_that_is_under_way(one_behind_a_gate, pg):
@@ -186,20 +242,6 @@ def test_server_waits_for_a_cancel_that_is_under_way(one_behind_a_gate, pg):
         rows, _, error, _ = other.results()
         assert (rows, error) == ([["mine"]], None) and relay.open == 1
 
-
-def test_cancel_before_the_query_has_begun(one_behind_a_gate):
-    """The server is still being set to the client's parameters: that is not for the client to stop."""
-    daemon, relay = one_behind_a_gate
-    with daemon.wire() as first, daemon.wire(application_name="second") as wire:
-        first.run("select 1")
-        relay.pause()
-        wire.send(query("select 1"))
-        wait_for(lambda: '"active"' in daemon.get("/clients").text, what="the settings to be sent")
-        assert wire.cancel()
-        relay.resume()
-        rows, _, error, _ = wire.results()
-        assert (rows, error) == ([["1"]], None)
-        assert relay.accepted == 1, "no cancel was sent"
 
 
 def test_secrets_differ(orders):

@@ -7,7 +7,9 @@ A pool of one server: what one client leaves there, the next one would find.
 import pytest
 from harness.base import wait_for
 from harness.carpool import postgres_pool
-from harness.pgwire import SYNC, bind, execute, parse, query
+from harness.pgwire import SYNC, Wire, bind, execute, parse, query
+from harness.postgres import PASSWORD
+from harness.relays import TO_SERVER
 
 
 @pytest.fixture
@@ -137,6 +139,53 @@ def test_reset_in_session_mode(one):
     a.run("discard all")
     assert show(a, "application_name") == "mine"
     assert show(a, "search_path") == "pg_catalog"
+    daemon.stop()
+
+
+def test_settings_that_trickle_in_are_followed(orders, pg, gate):
+    """What the server says it has set comes in single bytes: it is understood, and nobody is pinned."""
+    relay = gate(pg.host, pg.port)
+    relay.trickle()
+    daemon = orders(upstream=pg.url(host=relay.host, port=relay.port), size={"max": 1})
+    a, b = daemon.wire(), daemon.wire()
+    for n in range(5):
+        assert a.run(f"set my.tenant = 'tenant {n}'")[2] is None
+        assert show(b, "my.tenant") in (None, "")
+        assert show(a, "my.tenant") == f"tenant {n}"
+    daemon.stop()
+
+
+def test_client_that_leaves_while_its_settings_are_asked_for(orders, pg, gate):
+    """The server is reset behind it, not dropped."""
+    relay = gate(pg.host, pg.port)
+    daemon = orders(upstream=pg.url(host=relay.host, port=relay.port), size={"max": 1},
+                    check={"timeout": "30s"})
+    b = daemon.wire()
+    pid = value(b, "select pg_backend_pid()")
+    with Wire(pg.host, pg.port, password=PASSWORD) as holder:
+        holder.run("begin; select pg_advisory_xact_lock(4711)")
+        a = daemon.wire()
+        a.send(query("select set_config('my.tenant', 'mine', false)"
+                     " from (select pg_advisory_xact_lock(4711)) x"))
+        wait_for(lambda: pg.active("select set_config(%"), what="the statement to run")
+        relay.pause(TO_SERVER)  # what is asked behind it does not get there
+        holder.run("commit")
+    assert a.results()[0] == [["mine"]]
+    a.close()
+    wait_for(lambda: daemon.servers(state="checking") == 1, what="the server to be reset")
+    relay.resume()
+    assert value(b, "select pg_backend_pid()") == pid
+    assert show(b, "my.tenant") in (None, "")
+    daemon.stop()
+
+
+@pytest.mark.parametrize("wish", ["German", "sql, european", "iso,ymd", "postgres"])
+def test_date_style_is_told_as_the_server_tells_it(one, pg, wish):
+    daemon = one()
+    with Wire(pg.host, pg.port, password=PASSWORD, DateStyle=wish) as direct, \
+            daemon.wire(DateStyle=wish) as wire:
+        assert wire.parameters["DateStyle"] == direct.parameters["DateStyle"]
+        assert show(wire, "DateStyle") == direct.parameters["DateStyle"]
     daemon.stop()
 
 

@@ -252,7 +252,7 @@ def test_full_queue_comes_with_figures(orders):
 def test_down_names_the_last_dial_error(orders, pg, gate):
     relay = gate(pg.host, pg.port)
     daemon = orders(upstream=pg.url(host=relay.host, port=relay.port), size={"max": 1},
-                    timeouts={"outage_wait": "500ms", "connect": "300ms"})
+                    timeouts={"outage_wait": "2s"})
     with daemon.wire() as wire:
         wire.run("select 1")
         relay.refuse()

@@ -161,6 +161,23 @@ static void test_two_keys_together(void **state)
     expect(mistakes, ARRAY_LEN(mistakes));
 }
 
+static void test_a_statement_has_a_bound(void **state)
+{
+    (void)state;
+    char text[CHECK_STATEMENT_MAX + 200], more[sizeof text];
+    int head =
+        snprintf(text, sizeof text, PG "check: { on_return: '%0*d' }", CHECK_STATEMENT_MAX, 0);
+    assert_true(head > 0 && (size_t)head < sizeof text);
+    struct loaded l = load_text(text);
+    assert_string_equal(l.said, "");
+    unload(&l);
+    snprintf(more, sizeof more, PG "check: { on_return: '%0*d' }", CHECK_STATEMENT_MAX + 1, 0);
+    const struct mistake mistake = {
+        more, "4:23: error: on_return: a statement of 4097 bytes, where 4096 are allowed: write a "
+              "function, and call it"};
+    expect(&mistake, 1);
+}
+
 static void test_names_and_addresses(void **state)
 {
     (void)state;
@@ -276,6 +293,43 @@ static void test_upstreams(void **state)
         {"pools: [{ name: a, upstream: { url: 'redis://h', priority: 1001 } }]",
          "1:60: error: priority: '1001' is out of range: write 0 to 1000"},
     };
+    expect(mistakes, ARRAY_LEN(mistakes));
+}
+
+static void test_several_databases(void **state)
+{
+    (void)state;
+#define PG_DB "pools: [{ name: a, upstream: 'postgres://u@h/d', "
+    static const struct mistake mistakes[] = {
+        {"pools: [{ name: a, upstream: 'redis://h', databases: [x] }]",
+         "1:43: error: databases is only for pools of kind postgres: leave it out"},
+        {PG_DB "databases: x }]", "1:61: error: databases is a list of names, or a mapping: write "
+                                  "databases: [orders]"},
+        {PG_DB "databases: [] }]", "1:61: error: databases is a list of names, or a mapping: write "
+                                   "databases: [orders]"},
+        {PG_DB "databases: [x, x] }]", "1:65: error: databases: 'x' is there already: keep one"},
+        {PG_DB "databases: { x: { size: { total: 3 } } } }]",
+         "1:83: error: size.total is for all databases together: write it beside databases"},
+        {PG_DB "databases: { x: { size: { max: 3, min: 4 } } } }]",
+         "1:81: error: size.min (4) is larger than size.max (3): write a smaller min"},
+        {PG_DB "databases: { '*': { database: y } } }]",
+         "1:70: error: database: \"*\" stands for many: leave it out"},
+        {PG_DB "databases: { x: { mode: session } } }]",
+         "1:68: error: unknown key 'mode' in the database: see `carpool config` for all keys"},
+        {PG_DB "size: { total: 3 } }]",
+         "1:65: error: size.total is for several databases or users: write size.max"},
+        {"pools: [{ name: a, upstream: 'postgres://h/d' }]",
+         "1:30: error: the URL has no user: write postgres://user@host/database"},
+        {"pools: [{ name: a, upstream: 'postgres://h/d', login_as: client, auth: { query: roles } "
+         "}]",
+         "1:81: error: auth.query needs a user of its own: write it in the upstream's URL"},
+        {"pools: [{ name: a, upstream: 'postgres://h/d', login_as: client, auth: { method: scram "
+         "}, "
+         "listen: 127.0.0.1:6432 }]",
+         "1:99: error: clients on 127.0.0.1:6432 must log in, and with login_as: client nobody is "
+         "named: write auth.users_file, or auth.method: password"},
+    };
+#undef PG_DB
     expect(mistakes, ARRAY_LEN(mistakes));
 }
 
@@ -443,8 +497,10 @@ int main(void)
         cmocka_unit_test(test_structure),
         cmocka_unit_test(test_keys),
         cmocka_unit_test(test_two_keys_together),
+        cmocka_unit_test(test_a_statement_has_a_bound),
         cmocka_unit_test(test_names_and_addresses),
         cmocka_unit_test(test_upstreams),
+        cmocka_unit_test(test_several_databases),
         cmocka_unit_test(test_variables),
         cmocka_unit_test(test_all_errors_are_told_in_order),
         cmocka_unit_test(test_no_error_hides_another),

@@ -26,6 +26,11 @@ static const char rich[] =
     "    mode: session\n"
     "    check: { on_return: \"SELECT '$${x}' \\\\ \\\"\" }\n"
     "    size: { min: 0, max: 3, max_lifetime: 90s }\n"
+    "  - name: many\n"
+    "    listen: 127.0.0.1:6\n"
+    "    upstream: postgres://a@h/d\n"
+    "    databases: { '*': { size: { max: 4 } }, \"odd \\\"name\": { database: plain } }\n"
+    "    size: { max: 9, total: 30 }\n"
     "  - { name: cache, upstream: rediss://h/3, listen: 127.0.0.1:2, limits: { buffer: 100KB } }\n"
     "  - { name: sock, upstream: 'redis+unix:///run/r.sock?db=2', listen: 127.0.0.1:3 }\n"
     "  - { name: api, upstream: https://h, listen: 127.0.0.1:4, breaker: { open: 1s..2m } }\n"
@@ -45,6 +50,11 @@ static void test_what_is_printed_loads_as_the_same(void **state)
     assert_string_equal(two.config->pools[0].pool.check.statement, "SELECT '${x}' \\ \"");
     assert_string_equal(two.config->pools[0].front.listens[2].unix_path,
                         "/run/a b\"${x}\xc3\xa9\xf0\x9f\x9a\x97");
+    const struct front_conf *many = &two.config->pools[1].front;
+    assert_int_equal(many->n_databases, 2);
+    assert_int_equal(front_database(many, SPAN_LIT("any"))->pool->size.max, 4);
+    assert_string_equal(front_database(many, SPAN_LIT("odd \"name"))->upstream, "plain");
+    assert_int_equal(front_database(many, SPAN_LIT("odd \"name"))->pool->size.max, 9);
     unload(&one);
     unload(&two);
 }

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Where several databases are behind one listener: whose pool the client goes to. It came in by the
+ * listener's own; it moves to that of its database (and user), which is made if it is not there.
+ */
+#include <stdlib.h>
+
+#include "pools/ledger.h"
+#include "proxy/core/crypto.h"
+#include "proxy/front/postgres_login.h"
+#include "proxy/front/postgres_statements.h"
+
+/* What the server is to be shown: as the client sent it, else what the configuration names. */
+static struct span password_of(const struct pg_session *s)
+{
+    const struct pg_login *lg = s->login;
+    if (lg->auth.password)
+        return span_of(lg->auth.password, lg->auth.password_n);
+    return pg_guard_password(s->base.gate->guard, span_of(lg->user, lg->user_n));
+}
+
+/* database, or "database\0user\0" and a hash of the password: a wrong one leads to no pool that a
+ * right one has opened. */
+static bool identify(const struct pg_session *s, struct pool_identity *id,
+                     uint8_t key[PG_PLACE_KEY])
+{
+    const struct pg_login *lg = s->login;
+    *id = (struct pool_identity){.database = span_of(lg->database, lg->database_n)};
+    id->key = id->database;
+    if (s->base.gate->conf->login_as == FRONT_LOGIN_POOL)
+        return true;
+    size_t n = lg->database_n + 1 + lg->user_n + 1;
+    id->user = span_of(lg->user, lg->user_n);
+    id->password = password_of(s);
+    memset(key, 0, PG_PLACE_KEY);
+    memcpy(key, lg->database, lg->database_n);
+    memcpy(key + lg->database_n + 1, lg->user, lg->user_n);
+    id->key = span_of(key, n + CRYPTO_SHA256);
+    return !id->password.p ||
+           crypto_hmac_sha256(id->password, SPAN_LIT("carpool: one pool"), key + n);
+}
+
+static void refuse(struct pg_session *s, enum cause cause, const char *why)
+{
+    struct err err;
+    err_set(&err, cause, STAGE_CLIENT, 0, "%s", why);
+    pg_refuse(s, &err, NULL);
+}
+
+/* True: it is where it belongs. */
+static bool move(struct pg_session *s, const struct pool_identity *id)
+{
+    struct route *to = route_behind(s->base.route, id->key);
+    if (!to || !session_move(&s->base, to))
+        return false;
+    s->renames =
+        s->base.gate->conf->mode != FRONT_SESSION && pool_conf(to->pool)->size.statements > 0;
+    return true;
+}
+
+static void wish(struct pg_session *s, const struct pool_identity *id)
+{
+    if (!wish_for(s->base.route, id, &s->login->seat))
+        refuse(s, CAUSE_INTERNAL, "out of memory");
+}
+
+static void welcome(struct pg_session *s, struct span said)
+{
+    if (atomic_load(&pool_ledger(session_pool(&s->base))->drained))
+        refuse(s, CAUSE_DRAINING, "an operator drains this pool: it takes no clients for now");
+    else
+        pg_login_welcome(s, said);
+}
+
+static void on_pool(struct seat *seat, const struct err *err)
+{
+    struct pg_session *s = OWNER(seat, struct pg_login, seat)->session;
+    struct pool_identity id;
+    uint8_t key[PG_PLACE_KEY];
+    if (err)
+        pg_refuse(s, err, NULL);
+    else if (!identify(s, &id, key))
+        refuse(s, CAUSE_INTERNAL, "the cryptographic library failed");
+    else if (move(s, &id))
+        welcome(s, span_of(NULL, 0));
+    else
+        wish(s, &id); /* it has come and gone */
+    crypto_wipe(key, sizeof key);
+}
+
+void pg_login_place(struct pg_session *s, struct span said)
+{
+    struct pool_identity id;
+    uint8_t key[PG_PLACE_KEY];
+    if (s->base.gate->conf->n_databases == 0) {
+        pg_login_welcome(s, said);
+        return;
+    }
+    if (!identify(s, &id, key)) {
+        refuse(s, CAUSE_INTERNAL, "the cryptographic library failed");
+    } else if (move(s, &id)) {
+        welcome(s, said);
+    } else {
+        if (said.n)
+            io_send(&s->base.io, said.p, said.n);
+        s->login->session = s;
+        s->login->seat.on_pool = on_pool;
+        pg_become(s, PG_PLACING);
+        wish(s, &id);
+    }
+    crypto_wipe(key, sizeof key);
+}
