@@ -36,15 +36,6 @@ static const struct conf_pool *conf_of(const struct control *c, const struct ent
     return head->removed ? NULL : conf_pool_named(c->loaded->config, head->ledger->name);
 }
 
-/* Its settings as the configuration in force has them. */
-static struct conf_member *settings(struct control *c, const struct conf_pool *cp,
-                                    const struct pool_identity *id)
-{
-    struct conf_member *m = conf_member_new(cp, &c->loaded->snap, id);
-    CHECK(m != NULL);
-    return m;
-}
-
 static void take_gate(struct entry *e)
 {
     struct snapshot *ref = snapshot_take(&e->head->gate->snap);
@@ -52,11 +43,19 @@ static void take_gate(struct entry *e)
     e->gate = OWNER(ref, struct gate, snap);
 }
 
-static void make(struct control *c, struct entry *head, const struct conf_pool *cp,
+/* False: out of memory. */
+static bool make(struct control *c, struct entry *head, const struct conf_pool *cp,
                  const struct pool_identity *id)
 {
-    struct conf_member *m = settings(c, cp, id);
+    struct conf_member *m = conf_member_new(cp, &c->loaded->snap, id);
+    if (!m)
+        return false;
     struct entry *e = entry_new(c, head->kind, &m->pool, &m->snap, head->group);
+    if (!e) {
+        struct snapshot *snap = &m->snap;
+        snapshot_drop(&snap);
+        return false;
+    }
     e->member = m;
     e->head = head;
     take_gate(e);
@@ -64,6 +63,7 @@ static void make(struct control *c, struct entry *head, const struct conf_pool *
     log_write(c->loop.log, LOG_INFO, "pool_made", "pool=%s min=%u max=%u", m->pool.name,
               m->pool.size.min, m->pool.size.max);
     entry_order(c, e, WORKER_ATTACH);
+    return true;
 }
 
 /* ---- a load ---- */
@@ -88,7 +88,8 @@ static void refresh(struct control *c, struct entry *e)
         entry_detach(c, e);
         return;
     }
-    struct conf_member *fresh = settings(c, cp, &e->member->id);
+    struct conf_member *fresh = conf_member_new(cp, &c->loaded->snap, &e->member->id);
+    CHECK(fresh != NULL); /* an operator asked for it: nothing a client can bring about */
     struct snapshot *old = &e->member->snap;
     e->member = fresh;
     take_gate(e);
@@ -103,7 +104,7 @@ static void make_listed(struct control *c, struct entry *head, const struct conf
         struct span name = span_str(cp->front.databases[i].name);
         const struct pool_identity id = {.database = name, .key = name};
         if (front_is_listed(&cp->front, name) && !find(c, head, id.key))
-            make(c, head, cp, &id);
+            CHECK(make(c, head, cp, &id));
     }
 }
 
@@ -140,7 +141,7 @@ static enum step look(struct control *c, const struct wish *w, struct err *err)
 {
     struct entry *head = head_of(c, w);
     const struct conf_pool *cp = head ? conf_of(c, head) : NULL;
-    if (c->phase != CONTROL_SERVING || !cp) {
+    if (c->phase > CONTROL_DELAYING || !cp) {
         err_set(err, CAUSE_DRAINING, STAGE_CLIENT, 0, "this pool is being drained");
         return NEVER;
     }
@@ -150,6 +151,10 @@ static enum step look(struct control *c, const struct wish *w, struct err *err)
         return NEVER;
     }
     const struct entry *e = find(c, head, w->id.key);
+    if (e && e->failed && !e->removed) {
+        err_set(err, CAUSE_INTERNAL, STAGE_CLIENT, 0, "out of memory");
+        return NEVER;
+    }
     if (e)
         return e->started && !e->removed ? MADE : LATER;
     if (count(c, head) >= cp->front.limits.pools) {
@@ -158,8 +163,10 @@ static enum step look(struct control *c, const struct wish *w, struct err *err)
                 head->ledger->name, cp->front.limits.pools);
         return NEVER;
     }
-    make(c, head, cp, &w->id);
-    return LATER;
+    if (make(c, head, cp, &w->id))
+        return LATER;
+    err_set(err, CAUSE_INTERNAL, STAGE_CLIENT, 0, "out of memory");
+    return NEVER;
 }
 
 void behind_answer(struct control *c)

@@ -54,8 +54,10 @@ void entry_free(struct control *c, struct entry *e)
     doors_close(e->doors, e->n_doors, true);
     doors_close(e->old_doors, e->n_old_doors, false);
     for (unsigned i = 0; i < c->n_workers; i++) {
-        gate_drop(&e->workers[i].gate);
-        pool_free(e->pools[i]);
+        if (e->workers)
+            gate_drop(&e->workers[i].gate);
+        if (e->pools && e->pools[i])
+            pool_free(e->pools[i]);
     }
     gate_drop(&e->gate);
     if (e->ledger)
@@ -147,26 +149,41 @@ void entry_order(struct control *c, struct entry *e, enum worker_order what)
     }
 }
 
-struct entry *entry_new(struct control *c, const struct kind *kind, const struct pool_conf *conf,
-                        struct snapshot *snap, struct group *group)
+static bool fill_entry(struct control *c, struct entry *e, const struct pool_conf *conf,
+                       struct snapshot *snap, struct group *group)
 {
-    struct entry *e = calloc(1, sizeof *e);
-    struct entry **grown = realloc(c->entries, (c->n_entries + 1) * sizeof *grown);
-    CHECK(e && grown);
-    c->entries = grown;
-    c->entries[c->n_entries++] = e;
-    e->kind = kind;
-    e->ledger =
-        ledger_new(kind->driver, conf, snap, c->n_workers, &c->dialer, loop_now(&c->loop), group);
+    e->ledger = ledger_new(e->kind->driver, conf, snap, c->n_workers, &c->dialer,
+                           loop_now(&c->loop), group);
     e->workers = calloc(c->n_workers, sizeof *e->workers);
     e->pools = calloc(c->n_workers, sizeof(struct pool *));
     e->routes = calloc(c->n_workers, sizeof(struct route *));
-    CHECK(e->ledger && e->workers && e->pools && e->routes);
+    if (!e->ledger || !e->workers || !e->pools || !e->routes)
+        return false;
     for (unsigned i = 0; i < c->n_workers; i++) {
         e->pools[i] = pool_new(e->ledger, i, &c->workers[i].loop);
-        CHECK(e->pools[i] != NULL);
+        if (!e->pools[i])
+            return false;
         worker_pool_init(&e->workers[i], &c->workers[i], e->pools[i]);
     }
+    return true;
+}
+
+struct entry *entry_new(struct control *c, const struct kind *kind, const struct pool_conf *conf,
+                        struct snapshot *snap, struct group *group)
+{
+    struct entry **grown = realloc(c->entries, (c->n_entries + 1) * sizeof *grown);
+    if (!grown)
+        return NULL;
+    c->entries = grown;
+    struct entry *e = calloc(1, sizeof *e);
+    if (!e)
+        return NULL;
+    e->kind = kind;
+    if (!fill_entry(c, e, conf, snap, group)) {
+        entry_free(c, e);
+        return NULL;
+    }
+    c->entries[c->n_entries++] = e;
     return e;
 }
 
@@ -178,6 +195,7 @@ static struct entry *add_entry(struct control *c, const struct conf_pool *cp, st
     CHECK(group != NULL);
     struct entry *e =
         entry_new(c, kind_named(c, cp->front.kind_name), &cp->pool, &fresh->snap, group);
+    CHECK(e != NULL); /* at start, or because an operator asked: nothing a client can bring about */
     e->group = group;
     e->gate = plan->gate;
     e->doors = plan->doors;
@@ -306,6 +324,15 @@ static void forget_entry(struct control *c, size_t at)
         release(c, head);
 }
 
+/* Every worker has its part. */
+static bool is_whole(const struct control *c, const struct entry *e)
+{
+    for (unsigned i = 0; i < c->n_workers; i++)
+        if (!e->workers[i].ok)
+            return false;
+    return true;
+}
+
 void control_on_attached(struct worker_pool *wp)
 {
     struct control *c = wp->worker->control;
@@ -315,12 +342,12 @@ void control_on_attached(struct worker_pool *wp)
             continue;
         e->routes[wp->worker->index] = wp->route;
         if (!wp->ok && wp->last <= WORKER_APPLY)
-            log_write(c->loop.log, LOG_ERROR, "listen_failed",
+            log_write(c->loop.log, LOG_ERROR, e->head ? "pool_unmade" : "listen_failed",
                       "pool=%s worker=%u reason=\"out of descriptors or memory\"", e->ledger->name,
                       wp->worker->index);
         if (--e->pending)
             return;
-        if (c->phase != CONTROL_SERVING)
+        if (c->phase > CONTROL_DELAYING)
             return; /* everything goes now: the end frees it */
         if (wp->last == WORKER_DETACH) {
             release(c, e);
@@ -335,6 +362,12 @@ void control_on_attached(struct worker_pool *wp)
         doors_close(e->old_doors, e->n_old_doors, false);
         e->old_doors = NULL;
         e->n_old_doors = 0;
+        if (e->head && wp->last == WORKER_ATTACH && !is_whole(c, e)) {
+            e->failed = true;
+            behind_answer(c);
+            entry_detach(c, e);
+            return;
+        }
         if (!e->started)
             ledger_start(e->ledger, loop_now(&c->loop));
         e->started = true;

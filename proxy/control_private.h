@@ -30,6 +30,7 @@ struct entry {
     struct group *group; /* without a head: the bound over it and those behind it */
     struct conf_member *member; /* with a head: its settings, a reference */
     unsigned unused;            /* looks in a row at which nobody was there */
+    bool failed;                /* some worker had no memory for it: it goes again */
     bool stale;                 /* a load came while an order to its workers was under way */
     bool waits;                 /* of a head that was removed: for the pools behind it to be gone */
     bool started;

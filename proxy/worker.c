@@ -22,19 +22,29 @@ static void answer(struct worker_pool *wp)
     post(control_loop(wp->worker->control), &wp->done);
 }
 
+/* False: out of memory, and nothing of it is here. */
+static bool attach(struct worker_pool *wp)
+{
+    struct worker *w = wp->worker;
+    struct worker_pool **grown = realloc(w->pools, (w->n_pools + 1) * sizeof *grown);
+    if (!grown)
+        return false;
+    w->pools = grown;
+    wp->route = route_new(&w->front, wp->pool, wp->gate);
+    if (!wp->route)
+        return false;
+    w->pools[w->n_pools++] = wp;
+    pool_start(wp->pool);
+    return true;
+}
+
 static void on_attach(struct post_msg *msg)
 {
     struct worker_pool *wp = OWNER(msg, struct worker_pool, attach);
-    struct worker *w = wp->worker;
-    pool_start(wp->pool);
-    wp->route = route_new(&w->front, wp->pool, wp->gate);
-    CHECK(wp->route != NULL);
-    struct worker_pool **grown = realloc(w->pools, (w->n_pools + 1) * sizeof *grown);
-    CHECK(grown != NULL);
-    w->pools = grown;
-    w->pools[w->n_pools++] = wp;
-    wp->ok = true;
-    listen_all(wp);
+    wp->ok = attach(wp);
+    CHECK(wp->ok || pool_ledger(wp->pool)->head); /* a client can bring about only such as these */
+    if (wp->ok)
+        listen_all(wp);
     answer(wp);
 }
 
@@ -76,6 +86,10 @@ static void on_detach_deadline(struct timer *t)
 static void on_detach(struct post_msg *msg)
 {
     struct worker_pool *wp = OWNER(msg, struct worker_pool, detach);
+    if (!wp->route) {
+        answer(wp); /* it never was here */
+        return;
+    }
     loop_timer_set(&wp->worker->loop, &wp->deadline, wp->deadline_ms);
     route_close(wp->route, on_route_empty, wp);
 }
@@ -87,7 +101,8 @@ static void on_release(struct post_msg *msg)
     for (size_t i = 0; i < w->n_pools; i++)
         if (w->pools[i] == wp)
             w->pools[i] = w->pools[--w->n_pools];
-    route_free(wp->route);
+    if (wp->route)
+        route_free(wp->route);
     wp->route = NULL;
     answer(wp);
 }

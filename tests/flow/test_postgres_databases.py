@@ -3,12 +3,15 @@
 gone when nobody needs it."""
 
 import asyncio
+import re
 import socket
 
 import psycopg
 import pytest
 from harness import pgwire
 from harness.base import free_port, wait_for, wait_for_async
+from harness.carpool import postgres_pool
+from harness.nomem import NoMemory
 
 DATABASES = ("shop", "stock", "odd name/50%")
 USERS = ("alice", "bob")
@@ -253,11 +256,11 @@ def test_the_whole_is_removed_by_a_reload(several, pg):
 
 
 @pytest.fixture
-def themselves(orders, world):
+def themselves(carpool, world):
     """Servers are logged in to as each client's own user."""
-    def make(workers=1, **over):
-        url = world.url().replace("app:p4ss%20word%2F%2B@", "")
-        return orders(workers, upstream=url, login_as="client", **over)
+    def make(workers=1, env=None, **over):
+        url = re.sub("//.*@", "//", world.url())
+        return carpool(postgres_pool(url, login_as="client", **over), workers=workers, env=env)
     return make
 
 
@@ -347,6 +350,29 @@ def test_a_stop_while_pools_are_made(several, workers):
             except ConnectionResetError:
                 break
         raw.close()
+
+
+def test_any_allocation_of_a_new_pool_may_fail(themselves, tmp_path):
+    """Each wrong password is a pool of its own: made, refused by the server, gone."""
+    nomem = NoMemory(tmp_path)
+    daemon = themselves(2, databases=["shop"], env=nomem.env,
+                        auth={"method": "password", "failures": 0}, limits={"pools": 1000})
+    seen = set()
+    for n in range(1, 200):
+        nomem.fail(n)
+        try:
+            daemon.wire(user="alice", password=f"wrong {n}", database="shop").close()
+        except pgwire.PgError as e:
+            seen.add(e.code)
+        except (pgwire.Eof, OSError):
+            pass
+        if not nomem.failed:
+            break
+    assert n > 5, "there was something to fail"
+    nomem.fail(0)
+    assert seen <= {"28P01", "XX000", "08001", "53200"}
+    assert where(daemon, "shop", user="alice", password="of alice") == ("shop", "alice")
+    wait_for(lambda: pools(daemon) == {"orders", "orders:shop:alice"}, 20, "the others to go")
 
 
 # ---- the bound over all of them ----
