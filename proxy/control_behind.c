@@ -6,6 +6,8 @@
  *
  *     wish -> (made: ATTACH on all workers) -> answered ... -> retired -> DETACH -> RELEASE -> gone
  */
+#include <string.h>
+
 #include "proxy/control_private.h"
 
 #define LOOK_MS 1000 /* for pools that nobody wants any more */
@@ -43,11 +45,33 @@ static void take_gate(struct entry *e)
     e->gate = OWNER(ref, struct gate, snap);
 }
 
+static bool is_taken(const struct control *c, const char *name)
+{
+    for (size_t i = 0; i < c->n_entries; i++)
+        if (strcmp(c->entries[i]->ledger->name, name) == 0)
+            return true;
+    return false;
+}
+
+/* Its settings, under a name that no other pool has. NULL: out of memory. */
+static struct conf_member *name_apart(const struct control *c, const struct conf_pool *cp,
+                                      const struct pool_identity *id)
+{
+    struct pool_identity one = *id;
+    for (one.nth = 1;; one.nth++) {
+        struct conf_member *m = conf_member_new(cp, &c->loaded->snap, &one);
+        if (!m || !is_taken(c, m->pool.name))
+            return m;
+        struct snapshot *snap = &m->snap;
+        snapshot_drop(&snap);
+    }
+}
+
 /* False: out of memory. */
 static bool make(struct control *c, struct entry *head, const struct conf_pool *cp,
                  const struct pool_identity *id)
 {
-    struct conf_member *m = conf_member_new(cp, &c->loaded->snap, id);
+    struct conf_member *m = name_apart(c, cp, id);
     if (!m)
         return false;
     struct entry *e = entry_new(c, head->kind, &m->pool, &m->snap, head->group);
@@ -68,14 +92,6 @@ static bool make(struct control *c, struct entry *head, const struct conf_pool *
 
 /* ---- a load ---- */
 
-/* With another kind of identity (login_as) the keys say something else. */
-static bool is_served(const struct conf_pool *cp, const struct pool_identity *id)
-{
-    bool own_login = id->user.n > 0;
-    return cp && front_database(&cp->front, id->database) &&
-           own_login == (cp->front.login_as == FRONT_LOGIN_CLIENT);
-}
-
 static void refresh(struct control *c, struct entry *e)
 {
     const struct conf_pool *cp = conf_of(c, e->head);
@@ -84,7 +100,7 @@ static void refresh(struct control *c, struct entry *e)
     e->stale = e->pending > 0;
     if (e->stale)
         return;
-    if (!is_served(cp, &e->member->id)) {
+    if (!cp || !front_serves(&cp->front, &e->member->id)) {
         entry_detach(c, e);
         return;
     }
@@ -102,7 +118,8 @@ static void make_listed(struct control *c, struct entry *head, const struct conf
 {
     for (size_t i = 0; i < cp->front.n_databases; i++) {
         struct span name = span_str(cp->front.databases[i].name);
-        const struct pool_identity id = {.database = name, .key = name};
+        /* with its NUL, as clients' keys have it */
+        const struct pool_identity id = {.database = name, .key = span_of(name.p, name.n + 1)};
         if (front_is_listed(&cp->front, name) && !find(c, head, id.key))
             CHECK(make(c, head, cp, &id));
     }
@@ -145,7 +162,7 @@ static enum step look(struct control *c, const struct wish *w, struct err *err)
         err_set(err, CAUSE_DRAINING, STAGE_CLIENT, 0, "this pool is being drained");
         return NEVER;
     }
-    if (!is_served(cp, &w->id)) {
+    if (!front_serves(&cp->front, &w->id)) {
         err_set(err, CAUSE_NO_ROUTE, STAGE_CLIENT, 0,
                 "the configuration has changed meanwhile: try again");
         return NEVER;
@@ -191,6 +208,11 @@ static void on_wish(struct wish *w, void *arg)
 
 /* ---- nobody wants it any more ---- */
 
+static bool is_listed(const struct conf_pool *cp, const struct pool_identity *id)
+{
+    return !id->replication && front_is_listed(&cp->front, id->database);
+}
+
 /* Twice in a row: whom it was made for may be on the way to it. */
 static bool is_unused(struct entry *e)
 {
@@ -209,8 +231,8 @@ static void on_look(struct timer *t)
     for (size_t i = 0; i < c->n_entries; i++) {
         struct entry *e = c->entries[i];
         const struct conf_pool *cp = e->head ? conf_of(c, e->head) : NULL;
-        if (!cp || e->removed || e->pending || !e->started ||
-            front_is_listed(&cp->front, e->member->id.database) || !is_unused(e))
+        if (!cp || e->removed || e->pending || !e->started || is_listed(cp, &e->member->id) ||
+            !is_unused(e))
             continue;
         log_write(c->loop.log, LOG_DEBUG, "pool_retired", "pool=%s", e->ledger->name);
         entry_detach(c, e);

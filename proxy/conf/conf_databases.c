@@ -11,6 +11,7 @@
 #include "proxy/core/crypto.h"
 
 #define DATABASES_MAX 10000
+#define NTH_BYTES 12
 #define NAME_BYTES 63 /* PostgreSQL cuts longer ones */
 
 /* ---- the file -------------------------------------------------------------------------------- */
@@ -160,14 +161,22 @@ static void put_label(struct text *t, struct span s)
     }
 }
 
+/* "main:orders:alice:replication:pg_receivewal:2", of which most is seldom there. */
 static const char *put_pool_name(struct text *t, const char *whole, const struct pool_identity *id)
 {
     char *at = t->p + t->n;
     memcpy(at, whole, strlen(whole));
     t->n += strlen(whole);
-    put_label(t, id->database);
+    if (id->database.n)
+        put_label(t, id->database);
     if (id->user.n)
         put_label(t, id->user);
+    if (id->replication) {
+        put_label(t, SPAN_LIT("replication"));
+        put_label(t, id->application);
+    }
+    if (id->nth > 1)
+        t->n += (size_t)snprintf(t->p + t->n, NTH_BYTES, ":%u", id->nth);
     t->p[t->n++] = 0;
     return at;
 }
@@ -187,46 +196,94 @@ static struct pool_identity put_identity(struct text *t, const struct pool_ident
     own.database.p = (const uint8_t *)put(t, id->database);
     own.user.p = (const uint8_t *)put(t, id->user);
     own.key.p = (const uint8_t *)put(t, id->key);
+    own.application.p = (const uint8_t *)put(t, id->application);
     if (id->password.p)
         own.password.p = (const uint8_t *)put(t, id->password);
     return own;
 }
 
+/* A replication server is its client's own from dial to end: nothing of ours is said in between, and
+ * what looks like silence is its work. */
+static void for_replication(struct pool_conf *pool)
+{
+    pool->size.min = 0;
+    pool->check.on_return = CHECK_FAST;
+    pool->check.idle_ms = 0;
+    pool->check.leak_after_ms = 0;
+    pool->timeouts.request_ms = 0;
+    pool->timeouts.transaction_ms = 0;
+    pool->timeouts.idle_transaction_ms = 0;
+    pool->timeouts.client_idle_ms = 0;
+}
+
+/* The upstream's options, and what the identity adds, in `pairs`. */
+static void add_options(struct endpoint_conf *e, const struct pool_identity *id,
+                        struct conf_pair *pairs)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < e->n_options; i++)
+        if (!id->application.n || strcmp(e->options[i].name, "application_name") != 0)
+            pairs[n++] = e->options[i];
+    pairs[n++] = (struct conf_pair){"replication", id->replication};
+    if (id->application.n)
+        pairs[n++] = (struct conf_pair){"application_name", (const char *)id->application.p};
+    e->options = pairs;
+    e->n_options = n;
+}
+
+static void fill_endpoint(struct endpoint_conf *e, const struct conf_member *m,
+                          const struct conf_pool *whole, const struct database_conf *db)
+{
+    if (db)
+        e->database = db->upstream ? db->upstream : (const char *)m->id.database.p;
+    if (whole->front.login_as == FRONT_LOGIN_POOL)
+        return;
+    e->password_command = NULL;
+    e->user = (const char *)m->id.user.p;
+    e->password = (const char *)m->id.password.p;
+}
+
 struct conf_member *conf_member_new(const struct conf_pool *whole, struct snapshot *config,
                                     const struct pool_identity *id)
 {
-    const struct database_conf *db = front_database(&whole->front, id->database);
-    size_t n = whole->pool.n_endpoints;
-    CHECK(db != NULL);
-    struct text t = {.cap = strlen(whole->name) + 3 * (id->database.n + id->user.n) + 4 +
-                            id->database.n + id->user.n + id->password.n + id->key.n + 4};
-    size_t size = sizeof(struct conf_member) + n * sizeof(struct endpoint_conf) + t.cap;
+    const struct database_conf *db =
+        id->database.n ? front_database(&whole->front, id->database) : NULL;
+    size_t n = whole->pool.n_endpoints, n_pairs = 0;
+    CHECK(db || id->replication);
+    for (size_t i = 0; id->replication && i < n; i++)
+        n_pairs += whole->pool.endpoints[i].n_options + 2;
+    struct text t = {.cap = strlen(whole->name) + sizeof ":replication" + NTH_BYTES +
+                            4 * (id->database.n + id->user.n + id->application.n) + id->password.n +
+                            id->key.n + 9};
+    size_t size = sizeof(struct conf_member) + n * sizeof(struct endpoint_conf) +
+                  n_pairs * sizeof(struct conf_pair) + t.cap;
     struct conf_member *m = calloc(1, size);
     if (!m)
         return NULL;
     struct endpoint_conf *endpoints = (struct endpoint_conf *)(void *)(m + 1);
-    t.p = (char *)(endpoints + n);
+    struct conf_pair *pairs = (struct conf_pair *)(void *)(endpoints + n);
+    t.p = (char *)(pairs + n_pairs);
     atomic_store(&m->snap.refs, 1);
     m->snap.free = member_free;
     m->size = size;
     m->config = snapshot_take(config);
-    m->pool = *db->pool;
+    m->pool = db ? *db->pool : whole->pool;
     m->pool.name = put_pool_name(&t, whole->name, id);
     m->id = put_identity(&t, id);
     m->pool.key = m->id.key;
     for (size_t i = 0; i < n; i++) {
-        struct endpoint_conf *e = &endpoints[i];
-        *e = whole->pool.endpoints[i];
-        e->database = db->upstream ? db->upstream : (const char *)m->id.database.p;
-        if (whole->front.login_as == FRONT_LOGIN_POOL)
+        endpoints[i] = whole->pool.endpoints[i];
+        fill_endpoint(&endpoints[i], m, whole, db);
+        if (!id->replication)
             continue;
-        e->password_command = NULL;
-        e->user = (const char *)m->id.user.p;
-        e->password = (const char *)m->id.password.p;
+        add_options(&endpoints[i], &m->id, pairs);
+        pairs += whole->pool.endpoints[i].n_options + 2;
     }
     m->pool.endpoints = endpoints;
     m->pool.n_endpoints = n;
-    if (!front_is_listed(&whole->front, id->database))
+    if (id->replication)
+        for_replication(&m->pool);
+    else if (!front_is_listed(&whole->front, id->database))
         m->pool.size.min = 0; /* it goes when nobody wants it any more */
     return m;
 }

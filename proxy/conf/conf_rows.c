@@ -22,7 +22,7 @@ static const char *const log_access_words[] = {"off", "errors", "all", NULL};
 static const char *const mode_words[] = {"session", "transaction", "statement", NULL};
 static const char *const state_words[] = {"pin", "refuse", "allow", NULL};
 static const char *const on_down_words[] = {"wait", "fail", NULL};
-static const char *const target_words[] = {"any", "primary", "replica", NULL};
+static const char *const target_words[] = {"any", "primary", "replica", "prefer-replica", NULL};
 static const char *const auth_words[] = {"auto", "trust", "scram", "password",
                                          "md5",  "peer",  "cert",  NULL};
 static const char *const login_words[] = {"pool", "client", NULL};
@@ -94,7 +94,13 @@ static const struct schema_row pool_rows[] = {
              .def[1] = "fail", .def[2] = "fail"),
     ROW_ENUM(conf_pool, pool.target, "target", target_words, "any", NEW_CONNECTIONS,
              "of several upstreams, which to use: servers that take writes (primary), standbys "
-             "(replica), or the first that answers", .only = ONLY_POSTGRES),
+             "(replica), a primary only where no standby is to be had (prefer-replica), or the "
+             "first that answers", .only = ONLY_POSTGRES),
+    ROW(conf_pool, pool.dns_ttl_ms, "dns_ttl", DURATION, "15s", 100, DAY, NEW_CONNECTIONS,
+        "the addresses of an upstream's name are looked up again after so long; servers at an "
+        "address that is no longer among them take no new work; 0 looks it up for each dial, and "
+        "leaves servers where they are",
+        .zero_ok = true),
 };
 
 static const struct schema_row auth_rows[] = {

@@ -51,10 +51,13 @@ struct database_conf {
 
 /* Which pool of several behind a listener: all that a client can say of it. Borrowed. */
 struct pool_identity {
-    struct span database; /* as clients call it */
-    struct span user;     /* with FRONT_LOGIN_CLIENT; else empty */
-    struct span password; /* the same; p NULL: none is known */
-    struct span key;      /* what tells it from the others */
+    struct span database;    /* as clients call it */
+    struct span user;        /* with FRONT_LOGIN_CLIENT; else empty */
+    struct span password;    /* the same; p NULL: none is known */
+    struct span key;         /* what tells it from the others */
+    const char *replication; /* "true" or "database", as libpq has it; NULL: an ordinary one */
+    struct span application; /* with replication: how the server is to call it */
+    unsigned nth;            /* of those that look alike, by their password: which; from 1 */
 };
 
 /* Who may log in. */
@@ -140,5 +143,7 @@ struct front_conf {
 
 /* The entry for what clients call a database: its own, else that of "*"; NULL: it is not served. */
 const struct database_conf *front_database(const struct front_conf *front, struct span name);
+/* Is the pool of this identity one that the configuration allows? */
+bool front_serves(const struct front_conf *front, const struct pool_identity *id);
 /* Is its pool there from the beginning, for as long as the configuration names it? */
 bool front_is_listed(const struct front_conf *front, struct span database);

@@ -88,6 +88,7 @@ struct pg_session {
     bool cancelled;      /* its deadline passed: the server's 57014 is ours to explain */
     bool dropping_body;  /* the rest of a replaced message from the server */
     uint8_t key_n;
+    uint8_t replication; /* enum pg_replication: such a client has a server dialed for it alone */
     uint8_t deadline;  /* enum pg_deadline */
     uint8_t told;      /* enum cause: what it heard of us in an exchange that goes on */
     uint32_t renaming; /* what its statements wait for: names not confirmed, answers of ours */
@@ -183,7 +184,8 @@ void pg_note_access(struct pg_session *s, enum cause cause);
 /* The exchange counts no more, for limits and breaker; tell_service() first if there was a
  * server. */
 void pg_exchange_over(struct pg_session *s);
-void pg_tell_service(struct pg_session *s, bool well);
+/* While the session still has its server. `sick`: what shows that it is; NULL: it is well. */
+void pg_tell_service(struct pg_session *s, const char *sick);
 
 /* rename */
 enum pg_named {

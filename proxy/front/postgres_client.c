@@ -272,6 +272,8 @@ static void take_input(struct pg_session *s, struct span in)
     /* Only words that nobody answers were sent: no ReadyForQuery will come to release it. */
     if (s->state == PG_LINKED && was_linked && pg_may_release(s))
         pg_transaction_end(s);
+    else if (s->state == PG_IDLE && s->base.draining)
+        s->base.gate->ops->drain(&s->base); /* what was asked was refused, or needed no server */
 }
 
 void pg_relay_input(struct pg_session *s)

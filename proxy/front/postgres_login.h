@@ -13,7 +13,7 @@
 #include "proxy/front/wish.h"
 
 #define PG_NAME_MAX 128 /* of users and databases; PostgreSQL itself cuts them at 63 bytes */
-#define PG_PLACE_KEY (2 * PG_NAME_MAX + 2 + CRYPTO_SHA256)
+#define PG_PLACE_KEY (4 * PG_NAME_MAX + CRYPTO_SHA256)
 
 /* Needed until logged in, then freed. */
 struct pg_login {

@@ -19,25 +19,51 @@ static struct span password_of(const struct pg_session *s)
     return pg_guard_password(s->base.gate->guard, span_of(lg->user, lg->user_n));
 }
 
-/* database, or "database\0user\0" and a hash of the password: a wrong one leads to no pool that a
- * right one has opened. */
+/* Appends to the key, with a NUL behind it. */
+static void add(struct pool_identity *id, uint8_t *key, struct span s)
+{
+    if (s.n)
+        memcpy(key + id->key.n, s.p, s.n);
+    key[id->key.n + s.n] = 0;
+    id->key = span_of(key, id->key.n + s.n + 1);
+}
+
+static void add_replication(const struct pg_session *s, struct pool_identity *id, uint8_t *key)
+{
+    bool physical = s->replication == PG_REPLICATION_PHYSICAL;
+    struct span name;
+    id->replication = physical ? "true" : "database";
+    if (pg_params_get(s->login->wants, SPAN_LIT("application_name"), &name))
+        id->application = span_of(name.p, name.n < PG_NAME_MAX ? name.n : PG_NAME_MAX);
+    add(id, key, span_str(id->replication));
+    add(id, key, id->application);
+}
+
+/* What of the startup packet and the login makes it another pool than others. A wrong password leads
+ * to none that a right one has opened. */
 static bool identify(const struct pg_session *s, struct pool_identity *id,
                      uint8_t key[PG_PLACE_KEY])
 {
     const struct pg_login *lg = s->login;
-    *id = (struct pool_identity){.database = span_of(lg->database, lg->database_n)};
-    id->key = id->database;
-    if (s->base.gate->conf->login_as == FRONT_LOGIN_POOL)
-        return true;
-    size_t n = lg->database_n + 1 + lg->user_n + 1;
-    id->user = span_of(lg->user, lg->user_n);
-    id->password = password_of(s);
-    memset(key, 0, PG_PLACE_KEY);
-    memcpy(key, lg->database, lg->database_n);
-    memcpy(key + lg->database_n + 1, lg->user, lg->user_n);
-    id->key = span_of(key, n + CRYPTO_SHA256);
-    return !id->password.p ||
-           crypto_hmac_sha256(id->password, SPAN_LIT("carpool: one pool"), key + n);
+    const struct front_conf *conf = s->base.gate->conf;
+    *id = (struct pool_identity){.key = span_of(key, 0)};
+    if (s->replication != PG_REPLICATION_PHYSICAL)
+        id->database = conf->n_databases ? span_of(lg->database, lg->database_n)
+                                         : span_str(pg_guard_database(s->base.gate->guard));
+    add(id, key, id->database);
+    if (conf->login_as == FRONT_LOGIN_CLIENT) {
+        uint8_t hash[CRYPTO_SHA256] = {0};
+        id->user = span_of(lg->user, lg->user_n);
+        id->password = password_of(s);
+        add(id, key, id->user);
+        if (id->password.p &&
+            !crypto_hmac_sha256(id->password, SPAN_LIT("carpool: one pool"), hash))
+            return false;
+        add(id, key, span_of(hash, sizeof hash));
+    }
+    if (s->replication)
+        add_replication(s, id, key);
+    return true;
 }
 
 static void refuse(struct pg_session *s, enum cause cause, const char *why)
@@ -92,7 +118,7 @@ void pg_login_place(struct pg_session *s, struct span said)
 {
     struct pool_identity id;
     uint8_t key[PG_PLACE_KEY];
-    if (s->base.gate->conf->n_databases == 0) {
+    if (s->base.gate->conf->n_databases == 0 && !s->replication) {
         pg_login_welcome(s, said);
         return;
     }

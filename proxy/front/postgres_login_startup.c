@@ -93,15 +93,17 @@ bool pg_login_read(struct pg_session *s, const struct pg_startup *st, struct err
         *sqlstate = "28000";
         return err_set(err, CAUSE_DENIED, STAGE_CLIENT, 0, "this door wants TLS (sslmode=require)");
     }
-    if (st->replication != PG_REPLICATION_NO)
+    s->replication = (uint8_t)st->replication;
+    if (s->replication && f->mode != FRONT_SESSION)
         return err_set(err, CAUSE_UNSUPPORTED, STAGE_CLIENT, 0,
-                       "replication connections cannot be pooled: connect to the server itself");
-    if (f->n_databases && !front_database(f, st->database))
+                       "replication needs a server of its own: use a pool with mode: session");
+    bool physical = st->replication == PG_REPLICATION_PHYSICAL; /* knows no database */
+    if (!physical && f->n_databases && !front_database(f, st->database))
         return err_set(err, CAUSE_NO_ROUTE, STAGE_CLIENT, 0,
                        "database \"%.*s\" is not served here (pools[].databases)",
                        (int)(st->database.n > 63 ? 63 : st->database.n),
                        (const char *)st->database.p);
-    if (!f->n_databases && !pg_guard_serves(g, st->database))
+    if (!physical && !f->n_databases && !pg_guard_serves(g, st->database))
         return err_set(err, CAUSE_NO_ROUTE, STAGE_CLIENT, 0,
                        "database \"%.*s\" is not served here, only \"%s\"",
                        (int)(st->database.n > 63 ? 63 : st->database.n),

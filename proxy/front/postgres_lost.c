@@ -67,7 +67,8 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
 {
     struct pg_server *ps = s->server;
     struct server *sv = &ps->base;
-    pg_tell_service(s, outcome != OUTCOME_DROP_PROTOCOL && outcome != OUTCOME_DROP_TIMEOUT);
+    if (outcome == OUTCOME_DROP_PROTOCOL || outcome == OUTCOME_DROP_TIMEOUT)
+        pg_tell_service(s, cause_word(why->cause));
     pg_exchange_over(s);
     bool own = s->state == PG_SETTING; /* what is due is ours alone */
     if (own && s->errand == PG_ERRAND_LINK) {

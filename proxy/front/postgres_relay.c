@@ -85,9 +85,7 @@ void pg_note_access(struct pg_session *s, enum cause cause)
 void pg_exchange_over(struct pg_session *s)
 {
     struct pool *p = session_pool(&s->base);
-    if (s->permit)
-        ledger_service_result(pool_ledger(p), NULL, 0, SERVICE_NEUTRAL, s->permit,
-                              loop_now(session_loop(&s->base)));
+    pool_service_neutral(p, NULL, s->permit);
     s->permit = 0;
     if (s->admitted)
         session_exchange_over(&s->base);
@@ -99,16 +97,20 @@ void pg_exchange_over(struct pg_session *s)
  * answers not even a cancel. A lost connection is none of them: whether the database is up, the
  * door finds out, and clients can wait for that.
  */
-void pg_tell_service(struct pg_session *s, bool well)
+void pg_tell_service(struct pg_session *s, const char *sick)
 {
-    pool_service_result(session_pool(&s->base), &s->server->base, well, s->permit);
+    struct pool *p = session_pool(&s->base);
+    if (sick)
+        pool_service_failed(p, &s->server->base, sick, s->permit);
+    else
+        pool_service_well(p, &s->server->base, s->permit);
     s->permit = 0;
 }
 
 void pg_give_back(struct pg_session *s, enum cause cause)
 {
     pg_note_access(s, cause);
-    pg_tell_service(s, true);
+    pg_tell_service(s, NULL);
     pg_exchange_over(s);
     struct pg_server *ps = s->server;
     struct server *sv = &ps->base;
@@ -117,10 +119,11 @@ void pg_give_back(struct pg_session *s, enum cause cause)
     if (pg_keeps_server(s) || pg_follow_owes(s) || ps->asked)
         ps->reset_needed = true;
     s->cancelled = false;
-    if (pg_at_boundary(&s->framer))
+    if (pg_at_boundary(&s->framer) && !s->replication)
         pool_give_back(&sv);
     else
-        pool_drop(&sv, OUTCOME_DROP_DIRTY); /* it has the first half of a message */
+        pool_drop(&sv, OUTCOME_DROP_DIRTY); /* it has the first half of a message, or it was a
+                                               replication server, which nobody else could use */
     io_resume(&s->base.io);
 }
 
@@ -273,7 +276,7 @@ static void on_drain(struct session *base)
     if ((s->state == PG_IDLE || s->state == PG_SWALLOWING) && !s->carry.len &&
         pg_at_boundary(&s->framer))
         pg_refuse(s, &err, NULL);
-    else if (s->state < PG_WELCOME)
+    else if (s->state < PG_WELCOME || s->replication) /* that would never end by itself */
         session_close(base, &err);
     else if (s->state == PG_LINKED && pg_may_release(s) && !s->carry.len)
         pg_transaction_end(s);

@@ -133,6 +133,8 @@ static bool set_server(struct pg_session *s)
     uint8_t buf[PG_PARAMS_BYTES * 2];
     struct pg_out text = pg_out_of(buf, sizeof buf);
     struct span encoding;
+    if (s->replication == PG_REPLICATION_PHYSICAL) /* no SQL there; its name came with the dial */
+        return true;
     if (pg_params_same(s->params, s->server->params) || !make_settings(s, &text))
         return true;
     bool first = !s->encoded && !is_plain(pg_out_span(&text)) && wants_other_encoding(s, &encoding);

@@ -59,14 +59,18 @@ static struct span keep(struct wish *w, struct span s)
 static struct wish *wish_new(struct route *head, const struct pool_identity *id)
 {
     struct front *f = head->front;
-    size_t size = id->database.n + id->user.n + id->password.n + id->key.n;
+    size_t size = id->database.n + id->user.n + id->password.n + id->key.n + id->application.n;
     struct wish *w = calloc(1, sizeof *w + size);
     if (!w)
         return NULL;
     w->front = f;
     w->head = pool_ledger(head->pool);
-    w->id = (struct pool_identity){keep(w, id->database), keep(w, id->user), keep(w, id->password),
-                                   keep(w, id->key)};
+    w->id = *id;
+    w->id.database = keep(w, id->database);
+    w->id.user = keep(w, id->user);
+    w->id.password = keep(w, id->password);
+    w->id.key = keep(w, id->key);
+    w->id.application = keep(w, id->application);
     list_init(&w->seats);
     list_init(&w->pending);
     list_init(&w->node);

@@ -294,7 +294,8 @@ static unsigned fitting(const struct pg_flow *f, uint8_t type)
     }
 }
 
-/* COPY allows only its own messages; replication ends with a result. */
+/* COPY allows only its own messages. In replication a result follows without a CommandComplete, and
+ * a base backup may be several in a row. */
 static bool fits_copy(enum pg_copy copy, uint8_t type)
 {
     switch (copy) {
@@ -303,7 +304,7 @@ static bool fits_copy(enum pg_copy copy, uint8_t type)
     case PG_COPY_IN:
         return type == 'C';
     case PG_COPY_OUT:
-        return type == 'C' || type == 'd' || type == 'c';
+        return type == 'C' || type == 'd' || type == 'c' || type == 'T' || type == 'H';
     case PG_COPY_BOTH:
         return type == 'C' || type == 'd' || type == 'c' || type == 'T';
     }
