@@ -77,6 +77,8 @@ static void copy_books(struct pool_figures *out, const struct ledger_view *books
     out->open = books->open;
     out->max = books->max;
     out->min = books->min;
+    out->total = books->group.max;
+    out->total_open = books->group.max ? books->group.open : 0;
     out->dials = books->dials;
     out->dial_failures = books->dial_failures;
     memcpy(out->dial_causes, books->dial_causes, sizeof out->dial_causes);
@@ -100,6 +102,7 @@ static void take_pool(struct pool_figures *out, const struct admin_pool *in, boo
     struct ledger_view books;
     ledger_view(in->ledger, &books);
     copy_books(out, &books);
+    out->shares_total = in->ledger->head != NULL;
     for (unsigned i = 0; i < in->n_workers; i++) {
         add_pool(out, pool_stats(in->pools[i]));
         const struct route *route = in->routes[i];

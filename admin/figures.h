@@ -47,6 +47,9 @@ struct pool_figures {
     struct snapshot *ref;
     uint64_t servers[FIGURE_SERVER_COUNT];
     uint64_t open, max, min;    /* slots; open may exceed the sum above while a server travels */
+    uint64_t total_open, total; /* slots of all pools behind its listener (size.total); total 0: no
+                                   such bound */
+    bool shares_total;          /* `total` is the key of another pool, which tells of it */
     uint64_t waiting, leases;   /* clients in the queue; exchanges under way */
     uint64_t clients;           /* connected now */
     uint64_t accepted, refused; /* clients so far */

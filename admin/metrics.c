@@ -104,6 +104,20 @@ static void write_servers(struct text *out, const struct figures *f)
     }
 }
 
+/* Once for each bound, by the pool whose key it is. */
+static void write_total(struct text *out, const struct figures *f, const char *name,
+                        const char *help, bool open)
+{
+    family(out, name, "gauge", help);
+    for (size_t i = 0; i < f->n_pools; i++) {
+        const struct pool_figures *p = &f->pools[i];
+        if (!p->total || p->shares_total)
+            continue;
+        begin_pool(out, name, "", p);
+        end(out, open ? p->total_open : p->total);
+    }
+}
+
 static void write_paused(struct text *out, const struct figures *f)
 {
     family(out, "pool_paused", "gauge", "1 while an operator has paused the pool.");
@@ -295,6 +309,8 @@ void metrics_write(struct text *out, const struct figures *f)
     write_whole(out, f);
     write_servers(out, f);
     write_numbers(out, f);
+    write_total(out, f, "group_open", "Servers of all pools behind a listener.", true);
+    write_total(out, f, "group_max", "Upper bound of these (size.total).", false);
     write_paused(out, f);
     write_drained(out, f);
     write_breakers(out, f);

@@ -84,9 +84,12 @@ static void hint_dial(struct pool_figures *p, const char *begin)
 
 static void hint_busy(struct pool_figures *p)
 {
-    const char *advice = p->open < p->max
-                             ? "more servers are being opened"
-                             : "all servers are in use: raise size.max, or look for slow exchanges";
+    const char *advice = "more servers are being opened";
+    if (p->open >= p->max)
+        advice = "all servers are in use: raise size.max, or look for slow exchanges";
+    else if (p->total && p->total_open >= p->total)
+        advice = "all servers of the pools behind this listener are in use: raise size.total, or "
+                 "look for slow exchanges";
     snprintf(p->hint, sizeof p->hint, "%llu waiting for %llu of at most %llu servers: %s",
              (unsigned long long)p->waiting, (unsigned long long)p->open,
              (unsigned long long)p->max, advice);

@@ -23,6 +23,16 @@ static json_t *upstreams(struct page *page, const struct pool_conf *conf)
     return array;
 }
 
+static json_t *total(struct page *page, const struct pool_figures *p)
+{
+    if (!p->total)
+        return page_string(NULL);
+    json_t *o = page_made(page, json_object());
+    page_put(page, o, "open", page_number(p->total_open));
+    page_put(page, o, "max", page_number(p->total));
+    return o;
+}
+
 static json_t *servers(struct page *page, const struct pool_figures *p)
 {
     json_t *o = page_made(page, json_object());
@@ -111,6 +121,7 @@ static json_t *short_pool(struct page *page, const struct pool_figures *p)
     page_put(page, o, "listen", listens(page, p->front));
     page_put(page, o, "upstream", upstreams(page, p->conf));
     page_put(page, o, "servers", servers(page, p));
+    page_put(page, o, "total", total(page, p));
     page_put(page, o, "waiting", page_number(p->waiting));
     page_put(page, o, "leases", page_number(p->leases));
     page_put(page, o, "leases_total", page_number(p->leases_total));

@@ -27,12 +27,17 @@ uint64_t backoff_ms(uint64_t base_ms, uint64_t cap_ms, unsigned attempt, uint32_
     return 1 + scale(random, limit);
 }
 
-uint64_t jitter_around(uint64_t ms, unsigned percent, uint32_t random)
+uint64_t jitter_within(uint64_t ms, unsigned percent, uint64_t least, uint64_t most,
+                       uint32_t random)
 {
     CHECK(percent <= 100);
     uint64_t reach = ms / 100 * percent + ms % 100 * percent / 100;
     uint64_t low = ms - reach;
     uint64_t high = ms + reach < ms ? UINT64_MAX - 1 : ms + reach;
+    high = high < least ? least : high;
+    high = high > most ? most : high;
+    low = low < least ? least : low;
+    low = low > high ? high : low;
     return low + scale(random, high - low + 1);
 }
 

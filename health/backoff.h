@@ -19,8 +19,13 @@ uint64_t backoff_ms(uint64_t base_ms, uint64_t cap_ms, unsigned attempt, uint32_
  */
 uint32_t jitter_seed(uint64_t clock);
 
-/* ms plus or minus up to `percent` (0 to 100) of it. */
-uint64_t jitter_around(uint64_t ms, unsigned percent, uint32_t random);
+/*
+ * ms plus or minus up to `percent` (0 to 100) of it, evenly distributed over what of that lies
+ * between `least` and `most`: bounds that somebody wrote down hold. least = most: exactly that.
+ * Where they contradict each other, `most` holds.
+ */
+uint64_t jitter_within(uint64_t ms, unsigned percent, uint64_t least, uint64_t most,
+                       uint32_t random);
 
 /*
  * How long a server may live: max less 0 to 10 %, so that connections opened together do not all

@@ -48,13 +48,15 @@ static uint32_t next_random(struct breaker *b)
     return b->random;
 }
 
-/* open_min, doubled at each relapse up to open_max, and jitter so that many carpools spread out. */
+/* open_min, doubled at each relapse up to open_max, and jitter so that many carpools spread out;
+ * never outside of the two. */
 static uint64_t open_time(struct breaker *b)
 {
     uint64_t ms = b->conf.open_min_ms;
     for (uint32_t i = 0; i < b->relapses && ms < b->conf.open_max_ms; i++)
         ms = ms > b->conf.open_max_ms / 2 ? b->conf.open_max_ms : ms * 2;
-    ms = jitter_around(ms, OPEN_JITTER_PERCENT, next_random(b));
+    ms = jitter_within(ms, OPEN_JITTER_PERCENT, b->conf.open_min_ms, b->conf.open_max_ms,
+                       next_random(b));
     return ms ? ms : 1;
 }
 

@@ -22,10 +22,13 @@
     X(DROP_CLOSING, "drop_closing")       /* the server announced that it will close */            \
     X(DROP_FAILED, "drop_failed")         /* a reset or verification was answered with an error */ \
     X(DROP_TIMEOUT, "drop_timeout")       /* a reset or verification was not answered in time */   \
+    X(DROP_BREAKER, "drop_breaker")       /* its endpoint's service is shut, others are to serve */\
     X(DROP_LIFETIME, "drop_lifetime")     /* older than max_lifetime */                            \
     X(DROP_IDLE, "drop_idle")             /* idle longer than idle_timeout */                      \
     X(DROP_SURPLUS, "drop_surplus")       /* more servers than size.max or than are needed */      \
     X(DROP_RECYCLED, "drop_recycled")     /* of before a recycle command or change of settings */  \
+    X(DROP_MOVED, "drop_moved")           /* its address is no longer among its name's */          \
+    X(DROP_UNFIT, "drop_unfit")           /* its role is not, or no longer, the one wanted */      \
     X(DROP_DRAINING, "drop_draining")     /* the pool or the daemon is going away */
 /* clang-format on */
 

@@ -9,6 +9,7 @@
 #include <sys/un.h>
 
 #include "pools/dialer.h"
+#include "pools/ledger.h"
 
 /* ---- watching a library's socket ---- */
 
@@ -73,14 +74,9 @@ static void stop(struct dial *d)
 static void forget(struct dial *d)
 {
     d->sv->dial = NULL;
-    if (d->found)
-        uv_freeaddrinfo(d->found);
-    d->found = NULL;
-    if (d->is_resolving) {
-        d->orphaned = true;
-        uv_cancel((uv_req_t *)&d->resolving);
-        return;
-    }
+    name_cancel(&d->wait);
+    struct snapshot *found = d->found ? &d->found->snap : NULL;
+    snapshot_drop(&found);
     free(d);
 }
 
@@ -115,14 +111,20 @@ void dial_no_memory(struct dial *d)
 
 bool dial_role(struct dial *d, enum server_role role)
 {
+    static const char *const words[] = {
+        [TARGET_ANY] = "any",
+        [TARGET_PRIMARY] = "primary",
+        [TARGET_REPLICA] = "replica",
+        [TARGET_PREFER_REPLICA] = "prefer-replica",
+    };
     struct server *sv = d->sv;
     struct err err;
     sv->role = role;
-    if (server_fits_target(sv))
+    if (server_fits_target(sv) || (sv->conf->target == TARGET_PREFER_REPLICA && !sv->picky))
         return true;
     sv->unfit = true;
     err_set(&err, CAUSE_DIAL_FAILED, STAGE_LOGIN, 0, "%s is a %s (target: %s)", sv->endpoint->label,
-            server_role_word(role), sv->conf->target == TARGET_PRIMARY ? "primary" : "replica");
+            server_role_word(role), words[sv->conf->target]);
     end(d, &err);
     return false;
 }
@@ -148,13 +150,18 @@ void dial_abort(struct server *sv, const struct err *err)
 
 static void try_address(struct dial *d)
 {
-    const struct addrinfo *a = d->found;
-    for (unsigned i = d->sv->turn % d->n_found; i > 0; i--)
-        a = a->ai_next;
-    memcpy(&d->addr, a->ai_addr, a->ai_addrlen);
-    d->addr_n = a->ai_addrlen;
+    struct server *sv = d->sv;
+    union address a = d->found->v[sv->turn % d->found->n];
+    bool v6 = a.any.sa_family == AF_INET6;
+    sv->place.at = a;
+    if (v6)
+        a.v6.sin6_port = htons(sv->endpoint->port);
+    else
+        a.v4.sin_port = htons(sv->endpoint->port);
+    d->addr_n = v6 ? sizeof a.v6 : sizeof a.v4;
+    memcpy(&d->addr, &a, d->addr_n);
     d->tried++;
-    if (getnameinfo(a->ai_addr, a->ai_addrlen, d->host, sizeof d->host, NULL, 0, NI_NUMERICHOST)) {
+    if (getnameinfo(&a.any, d->addr_n, d->host, sizeof d->host, NULL, 0, NI_NUMERICHOST)) {
         dial_fail(d, CAUSE_DIAL_FAILED, STAGE_RESOLVE, 0, "the name has an odd address");
         return;
     }
@@ -164,7 +171,7 @@ static void try_address(struct dial *d)
 
 void dial_refused(struct dial *d, int sys)
 {
-    if (d->tried >= d->n_found) {
+    if (!d->found || d->tried >= d->found->n) {
         bool local = sys == EMFILE || sys == ENFILE || sys == ENOMEM;
         dial_fail(d, local ? CAUSE_INTERNAL : CAUSE_DIAL_FAILED, STAGE_CONNECT, sys,
                   "cannot connect: %s", strerror(sys));
@@ -176,53 +183,51 @@ void dial_refused(struct dial *d, int sys)
     try_address(d);
 }
 
-static void resolved(struct dial *d, int status, struct addrinfo *found)
+static void resolved(struct dial *d, struct addresses *found, int failed)
 {
     d->found = found;
-    for (struct addrinfo *a = found; a; a = a->ai_next)
-        d->n_found++;
-    if (status == 0 && found)
+    if (found)
         try_address(d);
     else
-        dial_fail(d, CAUSE_DIAL_FAILED, STAGE_RESOLVE, 0, "cannot resolve the name: %s",
-                  uv_strerror(status));
+        dial_fail(d, failed == UV_ENOMEM ? CAUSE_INTERNAL : CAUSE_DIAL_FAILED, STAGE_RESOLVE, 0,
+                  "cannot resolve the name: %s", uv_strerror(failed));
 }
 
-static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *found)
+static void on_named(struct name_wait *w, struct name *name, struct addresses *found, int failed)
 {
-    struct dial *d = req->data;
-    loop_turn(d->loop);
-    d->is_resolving = false;
-    if (!d->orphaned) {
-        resolved(d, status, found);
-        return;
+    struct dial *d = OWNER(w, struct dial, wait);
+    if (found) {
+        snapshot_take(&found->snap);
+        name_place(&d->sv->place, name);
     }
-    uv_freeaddrinfo(found);
-    free(d);
+    resolved(d, found, failed);
+}
+
+/* Asks nobody: it must not stand in a queue behind names that do. */
+static void resolve_literal(struct dial *d)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST};
+    struct addrinfo *list = NULL;
+    struct addresses *found = NULL;
+    int failed = UV_EAI_NONAME;
+    if (getaddrinfo(d->sv->endpoint->host, NULL, &hints, &list) == 0) {
+        found = addresses_of(list);
+        failed = UV_ENOMEM;
+        freeaddrinfo(list);
+    }
+    resolved(d, found, failed);
 }
 
 static void resolve(struct dial *d)
 {
-    const struct endpoint_conf *e = d->sv->endpoint;
-    char port[8];
-    snprintf(port, sizeof port, "%u", (unsigned)e->port);
-    struct addrinfo hints = {
-        .ai_socktype = SOCK_STREAM,
-        .ai_flags = AI_NUMERICSERV | (e->literal ? AI_NUMERICHOST : AI_ADDRCONFIG),
-    };
+    struct server *sv = d->sv;
     d->stage = STAGE_RESOLVE;
-    if (e->literal) { /* asks nobody: it must not stand in a queue behind names that do */
-        struct addrinfo *found = NULL;
-        int bad = getaddrinfo(e->host, port, &hints, &found);
-        resolved(d, bad ? UV_EAI_NONAME : 0, bad ? NULL : found);
+    if (sv->endpoint->literal) {
+        resolve_literal(d);
         return;
     }
-    d->resolving.data = d;
-    d->is_resolving = true;
-    if (uv_getaddrinfo(&d->loop->uv, &d->resolving, on_resolved, e->host, port, &hints) != 0) {
-        d->is_resolving = false;
-        dial_fail(d, CAUSE_INTERNAL, STAGE_RESOLVE, 0, "cannot start resolving");
-    }
+    d->wait.done = on_named;
+    name_get(sv->ledger->dialer, sv->endpoint->host, sv->conf->dns_ttl_ms, sv->anew, &d->wait);
 }
 
 static void start_unix(struct dial *d)
@@ -252,6 +257,7 @@ void dial_begin(struct server *sv, struct loop *loop, const struct dial_ops *ops
     d->ops = ops;
     d->sv = sv;
     d->loop = loop;
+    list_init(&d->wait.node);
     sv->dial = d;
     if (sv->endpoint->unix_path)
         start_unix(d);

@@ -4,7 +4,7 @@
  * What the dials of all protocols do alike, on the dialer's thread. A protocol's dial embeds
  * `struct dial` as its first member and says its own steps in a table:
  *
- *   dial_begin -> resolve (uv_getaddrinfo: libraries would block) -> choose -> start()
+ *   dial_begin -> resolve (name_dial.h: libraries would block) -> choose an address -> start()
  *              -> ... the protocol's steps ... -> dial_well | dial_fail | dial_refused | dial_abort
  *
  * One dial has one socket at a time. An address that refuses costs the upstream nothing: the next
@@ -14,6 +14,7 @@
 #include <netinet/in.h>
 #include <uv.h>
 
+#include "pools/name_dial.h"
 #include "pools/server.h"
 
 struct dial;
@@ -42,11 +43,9 @@ struct dial {
     socklen_t addr_n;
     char host[INET6_ADDRSTRLEN + 18]; /* addr in numbers, "fe80::1%eth0"; "" for a Unix socket */
     /* dial.c's own */
-    uv_getaddrinfo_t resolving;
-    bool is_resolving;
-    bool orphaned; /* over while resolving: only the callback is left */
-    struct addrinfo *found;
-    unsigned n_found, tried;
+    struct name_wait wait;
+    struct addresses *found; /* one reference; NULL: not known yet */
+    unsigned tried;
     struct dial_watch *watch;
 };
 
@@ -62,7 +61,7 @@ void dial_well(struct dial *d);
 void dial_fail(struct dial *d, enum cause cause, enum err_stage stage, int sys, const char *fmt,
                ...) PRINTF_LIKE(5, 6);
 void dial_no_memory(struct dial *d);
-/* The server has told its role. False: the pool's `target` is another, the dial is over. */
+/* The server has told its role. False: it will not do for the pool's `target`, the dial is over. */
 MUST_USE bool dial_role(struct dial *d, enum server_role role);
 /* Nobody took the connection: the next address, or the end. */
 void dial_refused(struct dial *d, int sys);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "pools/ledger.h"
+#include "pools/name_dial.h"
 #include "pools/password_dial.h"
 #include "pools/pool_private.h"
 #include "pools/server.h"
@@ -17,6 +18,7 @@ void dialer_init(struct dialer *d, struct loop *loop)
     atomic_store(&d->born, 0);
     list_init(&d->dials);
     list_init(&d->passwords);
+    list_init(&d->names);
 }
 
 static void on_dial_timeout(struct timer *t)
@@ -65,11 +67,11 @@ void dialer_stop(struct dialer *d)
             server_dialed(sv, &sv->err);
     }
     password_stop(d);
+    name_stop(d);
 }
 
 bool dialer_start(struct dialer *d, struct ledger *l, const struct pool_conf *conf,
-                  struct snapshot *snap, size_t endpoint, unsigned turn, unsigned home,
-                  bool promised, unsigned generation)
+                  struct snapshot *snap, const struct dial_order *order)
 {
     CHECK(l->ops->server_size >= sizeof(struct server));
     struct server *sv = calloc(1, l->ops->server_size);
@@ -81,15 +83,17 @@ bool dialer_start(struct dialer *d, struct ledger *l, const struct pool_conf *co
     sv->id = atomic_fetch_add(&d->born, 1) + 1;
     sv->ops = l->ops;
     sv->ledger = l;
-    sv->home = home;
-    sv->promised = promised;
-    sv->generation = generation;
+    sv->home = order->home;
+    sv->promised = order->promised;
+    sv->picky = order->picky;
+    sv->anew = order->anew;
+    sv->generation = order->generation;
     sv->retire = OUTCOME_KEEP;
     sv->snap = snap;
     sv->conf = conf;
-    sv->endpoint_at = endpoint;
-    sv->turn = turn;
-    sv->endpoint = &conf->endpoints[endpoint];
+    sv->endpoint_at = order->endpoint;
+    sv->turn = order->turn;
+    sv->endpoint = &conf->endpoints[order->endpoint];
     sv->io.fd = -1;
     list_init(&sv->node);
     list_init(&sv->dial_node);
@@ -184,9 +188,7 @@ static void on_home(struct post_msg *msg)
               "pool=%s server=%u endpoint=%s cause=%s stage=%s reason=\"%s\"", l->name, sv->id,
               sv->endpoint->label, cause_word(err.cause), stage_word(err.stage), err.note);
     pool_count_error(p, err.cause);
-    snapshot_drop(&sv->snap);
-    sv->magic = 0;
-    free(sv);
+    server_free(sv);
     pool_judge_waiters(p);
     pool_maybe_quiet(p);
 }

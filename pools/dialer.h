@@ -17,6 +17,7 @@ struct dialer {
     struct loop *loop;
     struct list dials;     /* in flight; the dialer's thread */
     struct list passwords; /* that commands have said; see password_dial.h */
+    struct list names;     /* and where they lead to; see name_dial.h */
     _Atomic uint32_t born; /* servers so far: their numbers are for people */
     bool stopping;
 };
@@ -26,11 +27,17 @@ void dialer_init(struct dialer *d, struct loop *loop);
 /* The dialer's thread: fails what is in flight and whatever comes later. */
 void dialer_stop(struct dialer *d);
 
+/* What the ledger has decided of a dial; see struct server. */
+struct dial_order {
+    size_t endpoint;
+    unsigned turn, home, generation;
+    bool promised, picky, anew;
+};
+
 /* Any thread. The slot was taken by the caller; snap's reference is handed over. False: no
  * memory. */
 bool dialer_start(struct dialer *d, struct ledger *l, const struct pool_conf *conf,
-                  struct snapshot *snap, size_t endpoint, unsigned turn, unsigned home,
-                  bool promised, unsigned generation);
+                  struct snapshot *snap, const struct dial_order *order);
 
 /* For drivers: a dial has failed but its socket may still hold the upstream's slot. Says
  * end-of-file, waits for the peer's (bounded by close_ms), closes fd, then reports the failure. */

@@ -94,7 +94,7 @@ static inline bool group_is_tight(const struct group_member *m)
 
 /* Nobody knows of the ledger yet. */
 void group_join(struct group_member *m, struct group *g);
-/* It stops: no thread of another pool comes here with news any more; one that is just here is waited
+/* It stops: no other pool's thread comes here with news any more; one that is just here is waited
  * for. Without the ledger's mutex. */
 void group_deafen(struct group_member *m);
 /* Without the ledger's mutex; all slots are free. */

@@ -91,21 +91,21 @@ static unsigned find_level(const struct group *g, unsigned *rest)
 
 /*
  * Who gets one of the rest, in this order. Who has it keeps it, or servers would be closed and
- * dialed only to change hands. But where there is not even one for each, those who have none take
- * turns with those who have had theirs.
+ * dialed only to change hands; if one of them has to yield, then one that does not work. But where
+ * there is not even one for each, those who have none take turns with those who have had theirs.
  */
-enum place { PLACE_HOLDS, PLACE_STARVES, PLACE_HAD_HIS_TURN, PLACE_WAITS, PLACE_RESTS, PLACES };
+enum place { PLACE_WORKS, PLACE_STARVES, PLACE_YIELDS, PLACE_WAITS, PLACE_RESTS, PLACES };
 
 static enum place place_of(const struct group_member *m, unsigned level, uint64_t now)
 {
     bool holds = m->live > level;
     if (level > 0)
-        return holds ? PLACE_HOLDS : PLACE_WAITS;
+        return !holds ? PLACE_WAITS : m->idle ? PLACE_YIELDS : PLACE_WORKS;
     if (!holds)
         return m->oldest_ms + GROUP_REST_MS <= now ? PLACE_STARVES : PLACE_WAITS;
     if (m->idle == m->live && !m->hungry)
         return PLACE_RESTS;
-    return m->since_ms + GROUP_REST_MS <= now ? PLACE_HAD_HIS_TURN : PLACE_HOLDS;
+    return m->since_ms + GROUP_REST_MS <= now ? PLACE_YIELDS : PLACE_WORKS;
 }
 
 /* Of one place: who waits longest; who has waited for nothing, and got his latest. */

@@ -20,11 +20,13 @@ bool ledger_make_endpoints(struct ledger *l, const struct pool_conf *conf)
         uint32_t seed = (uint32_t)(uv_hrtime() >> 4) + (uint32_t)i;
         breaker_init(&e[i].door, BREAKER_DOOR, &conf->breaker, l->now_ms, seed);
         breaker_init(&e[i].service, BREAKER_SERVICE, &conf->breaker, l->now_ms, ~seed);
+        e[i].door_said_ms = e[i].service_said_ms = l->now_ms;
     }
     free(l->endpoints);
     l->endpoints = e;
     l->n_endpoints = conf->n_endpoints;
     l->primary = 0;
+    atomic_store(&l->makes_do, false);
     return true;
 }
 
@@ -126,6 +128,8 @@ void ledger_look(struct ledger *l, unsigned worker, uint64_t now, struct ledger_
         .live = ledger_live(l),
         .stuck = ledger_stuck(l, worker),
         .down = ledger_live(l) == 0 && l->last_dial.cause != CAUSE_NONE,
+        .busy = l->last_dial.cause == CAUSE_UPSTREAM_BUSY,
+        .refused = ledger_live(l) == 0 && l->last_dial.cause != CAUSE_NONE,
         .shut = true,
         .retry_ms = l->retry_ms,
         .dial_failures = l->dial_failures,
@@ -135,6 +139,8 @@ void ledger_look(struct ledger *l, unsigned worker, uint64_t now, struct ledger_
         enum breaker_state s = l->endpoints[i].door.state;
         if (s != BREAKER_OPEN && s != BREAKER_FORCED_OPEN)
             out->shut = false;
+        if (!l->endpoints[i].refused || l->endpoints[i].dialing)
+            out->refused = false;
     }
     if (l->refused) {
         struct group_view group;
@@ -163,26 +169,46 @@ static void door_well(struct ledger *l, struct ledger_endpoint *e)
         breaker_success(&e->door, l->now_ms, 1);
 }
 
+/*
+ * Others have what it would like to have, and only by its dials it learns when they have not any
+ * more. Who has servers can do with fewer and asks seldom; who has none asks more often, to come
+ * first, yet each time it is refused half as often as before.
+ */
+static void note_busy(struct ledger *l, struct ledger_endpoint *e)
+{
+    uint32_t random = jitter_seed(uv_hrtime());
+    uint64_t hold = (uint64_t)BUSY_HOLD_MS << e->busy_streak;
+    if (e->busy_streak < 8)
+        e->busy_streak++;
+    if (hold > DIAL_BACKOFF_MAX_MS)
+        hold = DIAL_BACKOFF_MAX_MS;
+    l->busy_limit = l->open > 1 ? l->open - 1 : 1;
+    l->busy_until = l->now_ms + jitter_within(hold, 20, BUSY_HOLD_MS, UINT64_MAX, random);
+    e->next_dial_ms =
+        l->now_ms + backoff_ms(DIAL_BACKOFF_MIN_MS, BUSY_HOLD_MS, 1 + e->busy_streak, ~random);
+}
+
 /* True: the pool was renewed. */
 static bool dial_failed(struct ledger *l, struct ledger_endpoint *e, const struct server *sv,
                         const struct err *err)
 {
     /* A wrong role that is news costs no waiter a try: another endpoint is asked at once. */
-    if (!sv->unfit || e->fitness == FITNESS_UNFIT)
+    if (!sv->unfit || !e || e->fitness == FITNESS_UNFIT)
         l->dial_failures++;
     l->dial_causes[err->cause]++;
+    if (!e)
+        return false; /* they are other endpoints since a reload */
     l->last_dial = *err;
+    e->refused = pool_is_refused(err);
     if (err->cause == CAUSE_UPSTREAM_BUSY) {
         /* Busy is not down: shrink to what it bears, try again later, never trip. */
-        l->busy_limit = l->open > 1 ? l->open - 1 : 1;
-        l->busy_until = l->now_ms + BUSY_HOLD_MS;
-        e->next_dial_ms =
-            l->now_ms + backoff_ms(DIAL_BACKOFF_MIN_MS, BUSY_HOLD_MS, 2, jitter_seed(uv_hrtime()));
+        note_busy(l, e);
         return false;
     }
     if (err->cause == CAUSE_KILLED)
         return false; /* we are stopping: says nothing about the endpoint */
     e->turn = sv->turn + 1;
+    e->doubted = true;
     bool renewed = sv->unfit && ledger_found_unfit(l, e);
     if (!sv->unfit)
         ledger_found_down(l, e);
@@ -204,12 +230,16 @@ static bool dial_failed(struct ledger *l, struct ledger_endpoint *e, const struc
     return false;
 }
 
-static void dial_well(struct ledger *l, struct ledger_endpoint *e)
+/* True: the pool was renewed. */
+static bool dial_well(struct ledger *l, struct ledger_endpoint *e, struct server *sv)
 {
-    e->fail_streak = 0;
+    e->turn = sv->turn;
+    e->fail_streak = e->busy_streak = 0;
     e->next_dial_ms = 0;
+    e->refused = false;
     l->last_dial.cause = CAUSE_NONE;
     door_well(l, e);
+    return ledger_found_fit(l, sv, e);
 }
 
 void ledger_dialed(struct ledger *l, struct server *sv, const struct err *err, uint64_t now)
@@ -219,13 +249,14 @@ void ledger_dialed(struct ledger *l, struct server *sv, const struct err *err, u
     if (sv->abandoned)
         l->abandoned++;
     l->dialing--;
-    bool current = sv->conf == l->conf || sv->endpoint_at < l->n_endpoints;
-    struct ledger_endpoint *e = &l->endpoints[current ? sv->endpoint_at : 0];
-    e->dialing -= e->dialing > 0; /* 0: they are other endpoints since a reload */
+    struct ledger_endpoint *e = ledger_endpoint_of(l, sv);
+    if (e) {
+        CHECK(e->dialing > 0 && e->open > 0);
+        e->dialing--;
+        e->open -= err != NULL;
+    }
     if (!err) {
-        e->turn = sv->turn;
-        dial_well(l, e);
-        bool renewed = ledger_found_fit(l, sv, e);
+        bool renewed = e && dial_well(l, e, sv);
         ledger_unlock(l);
         if (renewed)
             ledger_say_renewed(l);
@@ -295,7 +326,7 @@ void ledger_closing(struct ledger *l)
     l->closing++;
     l->shedding -= l->shedding > 0;
     ledger_tell_group(l, l->member.need.want);
-    ledger_unlock(l);
+    ledger_leave_as_is(l);
 }
 
 void ledger_wasted(struct ledger *l, bool wasted)
@@ -309,10 +340,23 @@ void ledger_wasted(struct ledger *l, bool wasted)
     ledger_unlock(l);
 }
 
-void ledger_freed(struct ledger *l, bool abandoned, uint64_t now)
+struct ledger_endpoint *ledger_endpoint_of(struct ledger *l, const struct server *sv)
+{
+    if ((int)(sv->generation - l->endpoints_since) < 0)
+        return NULL;
+    CHECK(sv->endpoint_at < l->n_endpoints);
+    return &l->endpoints[sv->endpoint_at];
+}
+
+void ledger_freed(struct ledger *l, const struct server *sv, bool abandoned, uint64_t now)
 {
     ledger_lock(l, now);
     CHECK(l->open > 0 && l->closing > 0);
+    struct ledger_endpoint *e = ledger_endpoint_of(l, sv);
+    if (e) {
+        CHECK(e->open > 0);
+        e->open--;
+    }
     ledger_free_slot(l);
     l->closing--;
     if (abandoned)
@@ -354,7 +398,7 @@ bool ledger_sheds(struct ledger *l, uint64_t now)
     struct group_need need = ledger_need(l, l->member.need.want);
     bool sheds = group_sheds(&l->member, &need, l->now_ms);
     l->shedding += sheds;
-    ledger_unlock(l);
+    ledger_leave_as_is(l);
     return sheds;
 }
 

@@ -57,13 +57,34 @@ enum fitness { FITNESS_UNKNOWN, FITNESS_FIT, FITNESS_UNFIT };
 
 struct ledger_endpoint {
     struct breaker door, service;
+    enum breaker_state door_said, service_said; /* as of the latest news */
+    uint64_t door_said_ms, service_said_ms;
+    const char *service_why; /* the service's last failure, in a word; NULL: none yet */
     enum fitness fitness;
     unsigned fail_streak; /* dials that failed in a row */
+    unsigned busy_streak; /* dials in a row that found it busy */
     uint64_t next_dial_ms;
     unsigned turn;          /* of a name with several addresses: the one that answered last */
+    bool refused;           /* the last dial failed as waiting does not heal: pool_is_refused() */
+    bool doubted;           /* where its name leads to is to be asked anew */
     unsigned dialing;       /* of the ledger's dials, those to this one */
+    unsigned open;          /* of the ledger's slots, those of its servers */
     uint64_t dialing_since; /* when the earliest of them began */
 };
+
+/* A breaker has changed its state: noted under the mutex, written to the log by the first
+ * worker. */
+struct ledger_news {
+    enum breaker_role role;
+    enum breaker_state from, to;
+    enum breaker_reason reason;
+    uint64_t held_ms;  /* it was in `from` for so long */
+    char endpoint[96]; /* its label */
+    enum cause cause;  /* of a dial's failure; else CAUSE_NONE */
+    char why[168];     /* the failure that was heard of last; "": none that it is about */
+};
+
+#define LEDGER_NEWS_MAX 8 /* not yet written; what comes while so many wait is counted only */
 
 /* In `clients`: the pool is going, nobody may join it any more. */
 #define LEDGER_RETIRED (UINT32_C(1) << 31)
@@ -96,6 +117,9 @@ struct ledger {
     uint64_t retry_ms;          /* blocked by time alone: match again then; 0: not blocked */
     struct ledger_endpoint *endpoints;
     size_t n_endpoints;
+    unsigned endpoints_since; /* the generation of the first servers dialed to these */
+    struct ledger_news news[LEDGER_NEWS_MAX];
+    unsigned n_news, news_lost;
     size_t primary; /* target primary: the endpoint it was found at last, plus 1; 0: nowhere */
     struct err last_dial; /* of the last dial that failed; cause NONE after one that did not */
     uint64_t dials, dial_failures, abandoned;
@@ -105,6 +129,8 @@ struct ledger {
     bool warmed;           /* `min` was reached once */
     bool stopping;
 
+    uint64_t way_made_ms;  /* when it last let a server go to look for better ones */
+    _Atomic bool makes_do; /* target prefer-replica: the last server had is only second best */
     _Atomic bool paused;
     _Atomic bool drained;      /* an operator wants no clients here: read by the front */
     _Atomic bool service_shut; /* some service breaker is not closed: ask before an exchange */
@@ -148,6 +174,9 @@ struct ledger_outlook {
     unsigned stuck;         /* waiters that get nothing before somebody gives a server back: nothing
                                is on its way to them, nor is there room for one more */
     bool down;              /* nothing is live and the last dial failed */
+    bool busy;              /* ... since the upstream is busy with others: that is no outage */
+    bool refused;           /* down, and each endpoint refuses the login or shows a certificate that
+                               is not trusted: waiting does not heal it */
     bool shut;              /* every door refuses */
     uint64_t retry_ms;      /* 0, or when the books should be matched again */
     uint64_t dial_failures; /* so far */
@@ -185,7 +214,7 @@ int ledger_foreign(struct ledger *l, unsigned worker, uint64_t now);
 void ledger_closing(struct ledger *l);
 /* It closes by itself and was never leased: an upstream that does not like idle connections. */
 void ledger_wasted(struct ledger *l, bool wasted);
-void ledger_freed(struct ledger *l, bool abandoned, uint64_t now);
+void ledger_freed(struct ledger *l, const struct server *sv, bool abandoned, uint64_t now);
 
 /* One more exclusive lease of a server that others could share; false: the class is full. */
 bool ledger_pin(struct ledger *l);
@@ -194,6 +223,9 @@ void ledger_unpin(struct ledger *l, uint64_t now);
 /* Is one server to go because a reload lowered max? And may an idle one go (open > min)? */
 bool ledger_above_max(struct ledger *l);
 bool ledger_above_min(struct ledger *l);
+/* Makes do with servers of the second best role, and would look for better ones, had it a slot for
+   it: is one of them to go? Not often, and not twice for one look. */
+bool ledger_wants_room(struct ledger *l, uint64_t now);
 /* While that is so: is a server that is free now to go, for the sake of the group? It must. */
 static inline bool ledger_is_tight(const struct ledger *l)
 {
@@ -202,14 +234,33 @@ static inline bool ledger_is_tight(const struct ledger *l)
 bool ledger_sheds(struct ledger *l, uint64_t now);
 
 /*
- * The service breaker, for exchanges. allows(): false with the time until it may answer otherwise,
- * or true, perhaps with a permit (not 0) that result() has to bring back. Neutral: neither well nor
- * failed.
+ * The service breakers, for exchanges (ledger_service.c). allows(): false with the time until it
+ * may answer otherwise, or true, perhaps with a permit (not 0) that result() has to bring back.
+ * Neutral: neither well nor failed. `why` names a failure in a word that lives for ever; NULL if unknown.
+ *
+ * With one endpoint the permit is issued here, before there is a server. With several it belongs to
+ * a server, since only then is it known which endpoint is tried: the pool takes it with the lease
+ * (trial()), keeps it in the server, and settles it with what the server's exchange comes to.
  */
 enum service_result { SERVICE_WELL, SERVICE_FAILED, SERVICE_NEUTRAL };
 bool ledger_service_allows(struct ledger *l, uint64_t now, uint32_t *permit, uint64_t *wait_ms);
-void ledger_service_result(struct ledger *l, const struct server *sv, uint64_t successes,
-                           enum service_result result, uint32_t permit, uint64_t now);
+void ledger_service_result(struct ledger *l, const struct server *sv, enum service_result result,
+                           const char *why, uint32_t permit, uint64_t now);
+/* So many without a permit went well. Told before a failure that followed them. */
+void ledger_service_well(struct ledger *l, size_t endpoint, uint64_t n, uint64_t now);
+
+/* Of several endpoints: may this server be leased, as far as its endpoint's service goes? */
+enum service_gate {
+    SERVICE_PASSES, /* also where there is one endpoint only, and after a reload to others */
+    SERVICE_TRIES,  /* as a trial, and nobody has the permit: lease it before others */
+    SERVICE_SHUT,   /* close it when it comes free, others are to serve */
+};
+enum service_gate ledger_service_gate(struct ledger *l, const struct server *sv, uint64_t now);
+/* This worker has exchanges for whichever endpoint: if one waits to be tried and has no server, the
+ * worker gets one. False: there is no room for that. */
+bool ledger_try(struct ledger *l, unsigned worker, uint64_t now);
+/* The permit of a trial on this server, or 0: none is needed, or to be had. */
+uint32_t ledger_service_trial(struct ledger *l, const struct server *sv, uint64_t now);
 
 /*
  * What the names lead to has changed (a primary was demoted): servers of before now take no new
@@ -234,6 +285,10 @@ void ledger_reconf(struct ledger *l, const struct pool_conf *conf, struct snapsh
                    uint64_t now);
 /* No dials from here on. */
 void ledger_stop(struct ledger *l);
+
+/* Takes the oldest piece of news out, with the number of those that were lost before it. For the
+ * first worker, which is asked (pool_ask()) when there is some. */
+bool ledger_next_news(struct ledger *l, struct ledger_news *out, unsigned *lost);
 
 /* A consistent copy of the numbers, for admin and tests. */
 struct ledger_view {

@@ -1,69 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* The ledger's entries for exchanges' outcomes (the service breaker) and for control's verbs. */
+/* The ledger's entries for control's verbs. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "pools/ledger_private.h"
-#include "pools/pool_private.h"
-#include "pools/server.h"
-
-/* ---- the service breaker ---- */
-
-static void note_service(struct ledger *l)
-{
-    bool shut = false;
-    for (size_t i = 0; i < l->n_endpoints; i++) {
-        enum breaker_state s = l->endpoints[i].service.state;
-        if (s != BREAKER_CLOSED && s != BREAKER_FORCED_CLOSED)
-            shut = true;
-    }
-    atomic_store(&l->service_shut, shut);
-}
-
-bool ledger_service_allows(struct ledger *l, uint64_t now, uint32_t *permit, uint64_t *wait_ms)
-{
-    *permit = 0;
-    *wait_ms = 0;
-    if (!atomic_load_explicit(&l->service_shut, memory_order_relaxed))
-        return true;
-    ledger_lock(l, now);
-    bool ok = false;
-    uint64_t next = UINT64_MAX;
-    for (size_t i = 0; i < l->n_endpoints && !ok; i++) {
-        struct breaker *b = &l->endpoints[i].service;
-        breaker_tick(b, l->now_ms);
-        ok = breaker_ask(b, l->now_ms, PERMIT_HOLD_MS, permit) != BREAKER_REFUSE;
-        if (!ok && breaker_next(b) < next)
-            next = breaker_next(b);
-    }
-    if (!ok)
-        *wait_ms = next == UINT64_MAX ? 0 : (next > l->now_ms ? next - l->now_ms : 1);
-    ledger_unlock(l);
-    return ok;
-}
-
-void ledger_service_result(struct ledger *l, const struct server *sv, uint64_t successes,
-                           enum service_result result, uint32_t permit, uint64_t now)
-{
-    ledger_lock(l, now);
-    size_t at = sv && sv->endpoint_at < l->n_endpoints ? sv->endpoint_at : 0;
-    struct breaker *b = &l->endpoints[at].service;
-    if (permit) {
-        enum breaker_outcome o = result == SERVICE_WELL     ? BREAKER_PASSED
-                                 : result == SERVICE_FAILED ? BREAKER_FAILED
-                                                            : BREAKER_NEUTRAL;
-        breaker_trial(b, l->now_ms, permit, o);
-    } else {
-        if (successes)
-            breaker_success(b, l->now_ms, successes);
-        if (result == SERVICE_FAILED)
-            breaker_failure(b, l->now_ms, BREAKER_HARD);
-    }
-    note_service(l);
-    ledger_unlock(l);
-}
-
-/* ---- control ---- */
 
 void ledger_drain(struct ledger *l, bool drain)
 {
@@ -91,7 +31,7 @@ void ledger_force_breaker(struct ledger *l, enum breaker_force force, uint64_t n
         if (force == BREAKER_FORCE_AUTO)
             l->endpoints[i].next_dial_ms = 0;
     }
-    note_service(l);
+    ledger_note_service(l);
     ledger_leave(l);
 }
 
@@ -134,14 +74,14 @@ void ledger_reconf(struct ledger *l, const struct pool_conf *conf, struct snapsh
     /* Other endpoints, or other words to log in with: what is open is replaced as it comes free. */
     bool same = same_endpoints(l->conf, conf) && l->conf->target == conf->target;
     if (!same && ledger_make_endpoints(l, conf))
-        atomic_fetch_add(&l->generation, 1);
+        l->endpoints_since = atomic_fetch_add(&l->generation, 1) + 1;
     for (size_t i = 0; i < l->n_endpoints; i++) {
         breaker_reconf(&l->endpoints[i].door, &conf->breaker);
         breaker_reconf(&l->endpoints[i].service, &conf->breaker);
     }
     l->conf = conf;
     l->snap = snapshot_take(snap);
-    note_service(l);
+    ledger_note_service(l);
     ledger_leave(l);
     snapshot_drop(&old);
 }

@@ -12,10 +12,8 @@
 /* What a match decided, done after the lock is gone. */
 struct act {
     bool dial; /* else: ask `worker` to hand servers over */
-    bool promised;
     unsigned worker;
-    size_t endpoint;
-    unsigned turn;
+    struct dial_order order;
 };
 
 #define ACTS_MAX 8
@@ -25,8 +23,6 @@ struct acts {
     struct act v[ACTS_MAX];
     const struct pool_conf *conf;
     struct snapshot *snap;
-    unsigned generation;
-    uint64_t now_ms;
 };
 
 void ledger_lock(struct ledger *l, uint64_t now)
@@ -39,7 +35,10 @@ void ledger_lock(struct ledger *l, uint64_t now)
 void ledger_unlock(struct ledger *l)
 {
     CHECK(l->dialing + l->closing <= l->open);
+    bool news = ledger_note_news(l);
     pthread_mutex_unlock(&l->mutex);
+    if (news)
+        pool_ask(l->workers[0].pool);
 }
 
 unsigned ledger_live(const struct ledger *l)
@@ -167,8 +166,7 @@ static void retry_at(struct ledger *l, uint64_t at)
         l->retry_ms = at > l->now_ms ? at : l->now_ms + 1;
 }
 
-/* Notes when that may change. */
-static bool may_dial(struct ledger *l, struct ledger_endpoint *e)
+bool ledger_may_dial(struct ledger *l, struct ledger_endpoint *e)
 {
     breaker_tick(&e->door, l->now_ms);
     if (e->next_dial_ms > l->now_ms) {
@@ -182,15 +180,19 @@ static bool may_dial(struct ledger *l, struct ledger_endpoint *e)
         retry_at(l, breaker_next(&e->door));
         return false;
     }
-    return !ledger_must_look_first(l, e);
+    return ledger_service_dials(l, e) && !ledger_must_look_first(l, e);
 }
 
-/* The first endpoint that may be dialed now, of those that promise most. */
+/* One whose service waits to be tried, else the first endpoint that may be dialed now, of those
+ * that promise most. */
 static int pick_endpoint(struct ledger *l)
 {
+    for (size_t i = 0; i < l->n_endpoints && i < l->conf->n_endpoints; i++)
+        if (ledger_wants_trial(l, &l->endpoints[i]) && ledger_may_dial(l, &l->endpoints[i]))
+            return (int)i;
     for (unsigned rank = 0; rank < LEDGER_RANKS; rank++)
         for (size_t i = 0; i < l->n_endpoints && i < l->conf->n_endpoints; i++)
-            if (ledger_rank(l, &l->endpoints[i]) == rank && may_dial(l, &l->endpoints[i]))
+            if (ledger_rank(l, &l->endpoints[i]) == rank && ledger_may_dial(l, &l->endpoints[i]))
                 return (int)i;
     return -1;
 }
@@ -218,17 +220,26 @@ static bool claim(struct ledger *l, bool waits)
     return ok;
 }
 
-/* True: grant_dial() has to follow. waits: it is for a waiter. */
-static bool may_dial_one(struct ledger *l, bool waits, int *endpoint)
+bool ledger_is_full(const struct ledger *l)
+{
+    return l->open >= limit(l);
+}
+
+static bool has_room(struct ledger *l)
 {
     if (l->stopping || l->dialing >= LEDGER_DIALS_MAX)
         return false;
-    if (l->open >= limit(l)) {
-        if (l->open < l->conf->size.max)
-            retry_at(l, l->busy_until);
-        return false;
-    }
-    *endpoint = pick_endpoint(l);
+    if (!ledger_is_full(l))
+        return true;
+    if (l->open < l->conf->size.max)
+        retry_at(l, l->busy_until);
+    return false;
+}
+
+/* True: grant_dial() has to follow. waits: it is for a waiter. */
+static bool may_dial_one(struct ledger *l, bool waits, int *endpoint)
+{
+    *endpoint = has_room(l) ? pick_endpoint(l) : -1;
     return *endpoint >= 0 && claim(l, waits);
 }
 
@@ -237,13 +248,48 @@ static void grant_dial(struct ledger *l, struct acts *acts, unsigned worker, int
 {
     struct ledger_endpoint *e = &l->endpoints[endpoint];
     l->open++;
+    e->open++;
     l->dialing++;
     l->dials++;
     if (e->dialing++ == 0)
         e->dialing_since = l->now_ms;
     if (promised)
         l->workers[worker].promised++;
-    acts->v[acts->n++] = (struct act){true, promised, worker, (size_t)endpoint, e->turn};
+    acts->v[acts->n++] = (struct act){
+        .dial = true,
+        .worker = worker,
+        .order = {.endpoint = (size_t)endpoint,
+                  .turn = e->turn,
+                  .home = worker,
+                  .generation = atomic_load(&l->generation),
+                  .promised = promised,
+                  .anew = e->doubted,
+                  .picky = ledger_is_picky(l, e)},
+    };
+    e->doubted = false;
+}
+
+/* While the pool makes do with a primary: a dial that finds a standby, and nothing else, if one may
+   be there. It comes before waiters, who would take each slot for the primary, and is promised to
+   none of them, since it may well find nothing. */
+static bool grant_look(struct ledger *l, struct acts *acts)
+{
+    if (!atomic_load(&l->makes_do))
+        return false;
+    int w = ledger_oldest_waiting(l, -1);
+    if ((w < 0 && !ledger_live(l)) || !has_room(l))
+        return false;
+    for (size_t i = 0; i < l->n_endpoints && i < l->conf->n_endpoints; i++) {
+        if (!ledger_has_hope(l, &l->endpoints[i]) || !ledger_may_dial(l, &l->endpoints[i]))
+            continue;
+        if (!claim(l, false))
+            return false;
+        unsigned home = w >= 0 ? (unsigned)w : l->next_worker++ % l->n_workers;
+        grant_dial(l, acts, home, (int)i, false);
+        acts->v[acts->n - 1].order.picky = true;
+        return true;
+    }
+    return false;
 }
 
 /* A server for the worker of the oldest waiter: somebody's idle one, or a new one. */
@@ -299,16 +345,33 @@ static bool grant_unasked(struct ledger *l, struct acts *acts)
     return true;
 }
 
+bool ledger_try(struct ledger *l, unsigned worker, uint64_t now)
+{
+    ledger_lock(l, now);
+    bool wanted = false, full = ledger_is_full(l);
+    for (size_t i = 0; i < l->n_endpoints; i++)
+        wanted = wanted ||
+                 (ledger_wants_trial(l, &l->endpoints[i]) && ledger_may_dial(l, &l->endpoints[i]));
+    if (wanted && !full && l->dialing < LEDGER_DIALS_MAX)
+        l->workers[worker].grow = true;
+    ledger_leave(l);
+    return !(wanted && full);
+}
+
 static void match(struct ledger *l, struct acts *acts)
 {
     l->retry_ms = 0;
+    retry_at(l, ledger_tick_service(l));
     l->refused = false;
     if (ledger_live(l) >= l->conf->size.min)
         l->warmed = true;
     if (!l->started)
         return;
     ledger_raise_foreign(l);
-    while (acts->n < ACTS_MAX && !atomic_load(&l->paused) && grant_to_waiter(l, acts))
+    bool paused = atomic_load(&l->paused);
+    while (acts->n < ACTS_MAX && !paused && grant_look(l, acts))
+        continue;
+    while (acts->n < ACTS_MAX && !paused && grant_to_waiter(l, acts))
         continue;
     while (acts->n < ACTS_MAX && grant_unasked(l, acts))
         continue;
@@ -317,11 +380,18 @@ static void match(struct ledger *l, struct acts *acts)
     if (acts->n) {
         acts->conf = l->conf;
         acts->snap = snapshot_take(l->snap);
-        acts->generation = atomic_load(&l->generation);
     }
 }
 
-static void dial_unstarted(struct ledger *l, const struct act *act);
+void ledger_leave_as_is(struct ledger *l)
+{
+    uint64_t now = l->now_ms;
+    ledger_unlock(l);
+    if (l->member.group)
+        group_poke(l->member.group, now);
+}
+
+static void dial_unstarted(struct ledger *l, const struct dial_order *order);
 
 static void perform(struct ledger *l, struct acts *acts)
 {
@@ -329,9 +399,8 @@ static void perform(struct ledger *l, struct acts *acts)
         const struct act *a = &acts->v[i];
         if (!a->dial)
             pool_ask(l->workers[a->worker].pool);
-        else if (!dialer_start(l->dialer, l, acts->conf, snapshot_take(acts->snap), a->endpoint,
-                               a->turn, a->worker, a->promised, acts->generation))
-            dial_unstarted(l, a);
+        else if (!dialer_start(l->dialer, l, acts->conf, snapshot_take(acts->snap), &a->order))
+            dial_unstarted(l, &a->order);
     }
     if (acts->n)
         snapshot_drop(&acts->snap);
@@ -341,13 +410,14 @@ static void perform(struct ledger *l, struct acts *acts)
 void ledger_leave(struct ledger *l)
 {
     for (;;) {
-        struct acts acts = {.now_ms = l->now_ms};
+        struct acts acts = {0};
         match(l, &acts);
+        uint64_t now = l->now_ms;
         ledger_unlock(l);
         perform(l, &acts);
         if (acts.n < ACTS_MAX) {
             if (l->member.group)
-                group_poke(l->member.group, acts.now_ms);
+                group_poke(l->member.group, now);
             return;
         }
         ledger_lock(l, 0);
@@ -355,16 +425,17 @@ void ledger_leave(struct ledger *l)
 }
 
 /* Out of memory: give the slot and the promise back; the next tick of the pool tries again. */
-static void dial_unstarted(struct ledger *l, const struct act *act)
+static void dial_unstarted(struct ledger *l, const struct dial_order *order)
 {
     ledger_lock(l, 0);
     ledger_free_slot(l);
     l->dialing--;
-    if (act->promised)
-        l->workers[act->worker].promised--;
-    if (act->endpoint < l->n_endpoints) {
-        struct ledger_endpoint *e = &l->endpoints[act->endpoint];
-        e->dialing -= e->dialing > 0;
+    if (order->promised)
+        l->workers[order->home].promised--;
+    if ((int)(order->generation - l->endpoints_since) >= 0) {
+        struct ledger_endpoint *e = &l->endpoints[order->endpoint];
+        e->dialing--;
+        e->open--;
         e->next_dial_ms = l->now_ms + DIAL_BACKOFF_MIN_MS;
     }
     err_set(&l->last_dial, CAUSE_INTERNAL, STAGE_CONNECT, 0, "out of memory");

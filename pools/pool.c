@@ -36,16 +36,71 @@ void pool_count_exchange(struct pool *p, uint64_t us)
     hist_record(&p->stats.exchange, us);
 }
 
-void pool_service_result(struct pool *p, const struct server *sv, bool well, uint32_t permit)
+static void tell(struct pool *p, const struct server *sv, enum service_result result,
+                 const char *why, uint32_t permit)
 {
-    if (well && !permit) {
-        p->successes++;
+    ledger_service_result(p->ledger, sv, result, why, permit, loop_now(p->loop));
+}
+
+enum service_gate pool_gate(const struct pool *p, const struct server *sv)
+{
+    if (p->conf->n_endpoints == 1)
+        return SERVICE_PASSES;
+    return ledger_service_gate(p->ledger, sv, loop_now(p->loop));
+}
+
+/* The trial on this server ends; while it goes well, what runs on it next is the next one. */
+static void end_trial(struct pool *p, struct server *sv, enum service_result result,
+                      const char *why)
+{
+    tell(p, sv, result, why, sv->permit);
+    sv->permit = result == SERVICE_WELL && sv->leases
+                     ? ledger_service_trial(p->ledger, sv, loop_now(p->loop))
+                     : 0;
+}
+
+void pool_end_trial(struct pool *p, struct server *sv)
+{
+    if (sv->permit)
+        end_trial(p, sv, SERVICE_NEUTRAL, NULL);
+}
+
+void pool_tell_successes(struct pool *p)
+{
+    if (!p->successes)
         return;
-    }
-    uint64_t n = p->successes;
+    ledger_service_well(p->ledger, p->successes_at, p->successes, loop_now(p->loop));
     p->successes = 0;
-    ledger_service_result(p->ledger, sv, n, well ? SERVICE_WELL : SERVICE_FAILED, permit,
-                          loop_now(p->loop));
+}
+
+void pool_service_well(struct pool *p, struct server *sv, uint32_t permit)
+{
+    if (permit) {
+        tell(p, sv, SERVICE_WELL, NULL, permit);
+    } else if (sv && sv->permit) {
+        end_trial(p, sv, SERVICE_WELL, NULL);
+    } else {
+        size_t at = sv ? sv->endpoint_at : 0;
+        if (at != p->successes_at)
+            pool_tell_successes(p);
+        p->successes_at = at;
+        p->successes++;
+    }
+}
+
+void pool_service_failed(struct pool *p, struct server *sv, const char *why, uint32_t permit)
+{
+    pool_tell_successes(p); /* they were before */
+    if (permit || !sv || !sv->permit)
+        tell(p, sv, SERVICE_FAILED, why, permit);
+    else
+        end_trial(p, sv, SERVICE_FAILED, why);
+}
+
+void pool_service_neutral(struct pool *p, struct server *sv, uint32_t permit)
+{
+    if (permit)
+        tell(p, sv, SERVICE_NEUTRAL, NULL, permit);
 }
 
 void pool_request(struct pool *p)

@@ -69,8 +69,14 @@ void pool_count_error(struct pool *p, enum cause cause);
 void pool_count_retry(struct pool *p);
 /* An exchange of a shared lease took this long (exclusive leases are measured by the pool). */
 void pool_count_exchange(struct pool *p, uint64_t us);
-/* An exchange ended well or not, for the service breaker; permit from ledger_service_allows(). */
-void pool_service_result(struct pool *p, const struct server *sv, bool well, uint32_t permit);
+/*
+ * What an exchange showed of its server's endpoint, for the service breaker: it is well, it is sick
+ * (`why`: a word or two that live for ever, for the log), or nothing. `permit` is what
+ * ledger_service_allows() gave, which is settled by this; sv may be NULL only with one.
+ */
+void pool_service_well(struct pool *p, struct server *sv, uint32_t permit);
+void pool_service_failed(struct pool *p, struct server *sv, const char *why, uint32_t permit);
+void pool_service_neutral(struct pool *p, struct server *sv, uint32_t permit);
 
 /* Is a retry within the budget? Then it is paid for. pool_request() earns it. */
 void pool_request(struct pool *p);

@@ -49,7 +49,7 @@ struct tcp_conf {
 };
 
 /* Which endpoints to use, by what each server says of itself when it is logged in to. */
-enum pool_target { TARGET_ANY, TARGET_PRIMARY, TARGET_REPLICA };
+enum pool_target { TARGET_ANY, TARGET_PRIMARY, TARGET_REPLICA, TARGET_PREFER_REPLICA };
 
 /* While the door is open (dials fail): do clients wait up to outage_wait or fail at once? */
 enum on_down { ON_DOWN_WAIT, ON_DOWN_FAIL };
@@ -97,6 +97,7 @@ struct pool_conf {
     size_t n_endpoints;                    /* >= 1 */
     enum on_down on_down;
     enum pool_target target; /* Postgres; others: TARGET_ANY */
+    uint64_t dns_ttl_ms;     /* what a name leads to is good for so long; 0: for one dial */
     struct size_conf size;
     struct check_conf check;
     struct timeouts_conf timeouts;

@@ -73,6 +73,8 @@ static void grant(struct pool *p, struct server *sv, struct waiter *w)
     sv->lease_no = atomic_fetch_add(&p->ledger->leases, 1) + 1;
     sv->leased_ms = loop_now(p->loop);
     sv->leak_warned = false;
+    if (!sv->permit && p->conf->n_endpoints > 1)
+        sv->permit = ledger_service_trial(p->ledger, sv, loop_now(p->loop));
     if (w->exclusive || sv->capacity == 1) {
         sv->exclusive = true;
         sv->holder_ops = w->holder_ops;
@@ -88,13 +90,14 @@ static void grant(struct pool *p, struct server *sv, struct waiter *w)
 /* Takes the server out of the pool's hands if it is not fit to be leased now. */
 static bool checkout(struct pool *p, struct server *sv)
 {
-    enum outcome bad = sv->retire;
-    if (sv->generation != atomic_load(&p->ledger->generation))
-        bad = OUTCOME_DROP_RECYCLED;
-    else if (sv->die_ms && loop_now(p->loop) >= sv->die_ms)
+    enum outcome bad = server_outdated(sv);
+    if (bad == OUTCOME_KEEP && sv->die_ms && loop_now(p->loop) >= sv->die_ms)
         bad = OUTCOME_DROP_LIFETIME;
+    else if (pool_gate(p, sv) == SERVICE_SHUT)
+        bad = OUTCOME_DROP_BREAKER;
     if (bad == OUTCOME_KEEP &&
-        elapsed_ms(loop_now(p->loop), sv->idle_ms) >= p->conf->check.checkout_after_ms) {
+        (loop_now(p->loop) < p->wary_until_ms ||
+         elapsed_ms(loop_now(p->loop), sv->idle_ms) >= p->conf->check.checkout_after_ms)) {
         switch (io_probe(&sv->io)) {
         case IO_PEEK_QUIET:
             server_verdict(sv, PHASE_CHECKOUT, OUTCOME_KEEP);
@@ -114,9 +117,30 @@ static bool checkout(struct pool *p, struct server *sv)
     return false;
 }
 
+/* An endpoint's service is to be tried: its server first, or it would wait behind all others. If
+ * there is none, one comes; the server idle longest makes room. */
+static struct server *take_trial(struct pool *p)
+{
+    if (!ledger_try(p->ledger, p->worker, loop_now(p->loop)) && p->idle.next != p->idle.prev) {
+        struct server *last = OWNER(p->idle.prev, struct server, node);
+        server_verdict(last, PHASE_IDLE, OUTCOME_DROP_SURPLUS);
+        server_close(last, OUTCOME_DROP_SURPLUS, false);
+    }
+    LIST_EACH(n, &p->idle) {
+        struct server *sv = OWNER(n, struct server, node);
+        if (pool_gate(p, sv) == SERVICE_TRIES && checkout(p, sv))
+            return sv;
+    }
+    return NULL;
+}
+
 static struct server *take_idle(struct pool *p, bool fresh)
 {
     struct list *n;
+    bool shut = p->conf->n_endpoints > 1 && atomic_load(&p->ledger->service_shut);
+    struct server *trial = shut ? take_trial(p) : NULL;
+    if (trial)
+        return trial;
     while ((n = list_first(&p->idle))) {
         struct server *sv = OWNER(n, struct server, node);
         if (fresh && server_is_stale(sv, loop_now(p->loop)))
@@ -134,7 +158,7 @@ static struct server *take_shared(struct pool *p)
     LIST_EACH(n, &p->busy) {
         struct server *sv = OWNER(n, struct server, node);
         if (sv->exclusive || sv->leaving || sv->retire != OUTCOME_KEEP ||
-            sv->leases >= sv->capacity)
+            sv->leases >= sv->capacity || pool_gate(p, sv) == SERVICE_SHUT)
             continue;
         if (!best || sv->leases < best->leases)
             best = sv;
@@ -346,8 +370,8 @@ static void on_waiter_timeout(struct timer *t)
     const char *name = p->ledger->name;
     bool paused = atomic_load(&p->ledger->paused);
     struct err err;
-    if (!deadline_passed(w->due_ms, now) && !paused && look.down &&
-        !pool_is_refused(&look.last_dial) && p->conf->on_down == ON_DOWN_WAIT) {
+    if (!deadline_passed(w->due_ms, now) && !paused && look.down && !look.refused && !look.busy &&
+        p->conf->on_down == ON_DOWN_WAIT) {
         uint64_t patience_ms = p->conf->timeouts.outage_wait_ms;
         if (now - w->since_ms < patience_ms) {
             set_deadline(p, w, patience_ms);

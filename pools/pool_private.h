@@ -4,9 +4,11 @@
 #include "health/budget.h"
 #include "pools/ledger.h"
 #include "pools/pool.h"
+#include "proxy/core/log_quota.h"
 
 #define POOL_MAGIC UINT32_C(0x706f6f6c)
 #define SERVER_MAGIC UINT32_C(0x73727672)
+#define WARY_MS 1000
 
 struct pool {
     uint32_t magic;
@@ -29,11 +31,15 @@ struct pool {
     struct timer tick;
     struct post_msg ask;
     struct budget budget;
-    uint64_t requests;     /* since the budget was told */
-    uint64_t successes;    /* since the service breaker was told */
-    unsigned seen_renewed; /* of the ledger, as far as busy servers were told */
-    bool shares;           /* its servers carry many leases at once */
-    bool over_max;         /* a reload may have lowered max: look before keeping a server */
+    uint64_t requests; /* since the budget was told */
+    /* since the service breaker was told: good exchanges, and a server of their endpoint's */
+    uint64_t successes;
+    size_t successes_at;
+    struct log_quota news;  /* lines about breakers; the first worker's */
+    uint64_t wary_until_ms; /* servers have just gone: each is looked at before it is leased */
+    unsigned seen_renewed;  /* of the ledger, as far as busy servers were told */
+    bool shares;            /* its servers carry many leases at once */
+    bool over_max;          /* a reload may have lowered max: look before keeping a server */
     bool stopping, killing;
     void (*on_quiet)(struct pool *p, void *arg);
     void *quiet_arg;
@@ -44,6 +50,7 @@ struct pool {
 /* server.c */
 void server_move(struct server *sv, enum server_state to);
 void server_close(struct server *sv, enum outcome why, bool eof);
+void server_free(struct server *sv);                  /* whose dial has failed, or that is gone */
 void server_adopt(struct server *sv, struct pool *p); /* attaches it here, then server_ready() */
 void server_send_away(struct server *sv, unsigned worker);
 void server_check(struct server *sv, enum phase phase, enum outcome step);
@@ -62,6 +69,11 @@ struct server *pool_take_stale(struct pool *p, const struct waiter *w);
 void pool_free_one_up(struct pool *p);
 void pool_deliver(struct deferred *d);
 
+/* Of several endpoints: may it be leased, does it have to go? */
+enum service_gate pool_gate(const struct pool *p, const struct server *sv);
+/* The lease ends: a trial that nobody told about was none. */
+void pool_end_trial(struct pool *p, struct server *sv);
+
 /* pool_return.c: a server of this pool is free and well: the oldest waiter, another worker, or
  * idle. */
 void pool_ready(struct pool *p, struct server *sv);
@@ -73,6 +85,9 @@ void pool_unsettle(struct pool *p, struct server *sv, const struct err *err);
 /* The lease is over and the driver has said `outcome`. */
 void pool_settle_server(struct pool *p, struct server *sv, enum outcome outcome);
 void pool_maybe_quiet(struct pool *p);
+
+/* What went well since the service breaker heard of it. */
+void pool_tell_successes(struct pool *p);
 
 /* pool_tend.c */
 void pool_tick(struct timer *t);

@@ -41,18 +41,20 @@ static bool give_away(struct pool *p, struct server *sv)
     return true;
 }
 
-static enum outcome fit(struct pool *p, const struct server *sv)
+/* Asking counts: whoever is told to go is the one. */
+static enum outcome fit(struct pool *p, struct server *sv)
 {
-    if (sv->retire != OUTCOME_KEEP)
-        return sv->retire;
+    enum outcome outdated = server_outdated(sv);
+    if (outdated != OUTCOME_KEEP)
+        return outdated;
     if (p->stopping)
         return OUTCOME_DROP_DRAINING;
-    if (sv->generation != atomic_load(&p->ledger->generation))
-        return OUTCOME_DROP_RECYCLED;
     if (sv->die_ms && loop_now(p->loop) >= sv->die_ms)
         return OUTCOME_DROP_LIFETIME;
     if (p->over_max && ledger_above_max(p->ledger))
         return OUTCOME_DROP_SURPLUS;
+    if (pool_gate(p, sv) == SERVICE_SHUT)
+        return OUTCOME_DROP_BREAKER;
     if (io_unsent(&sv->io))
         return OUTCOME_DROP_DIRTY; /* it could not travel */
     if (ledger_is_tight(p->ledger) && ledger_sheds(p->ledger, loop_now(p->loop)))
@@ -60,10 +62,9 @@ static enum outcome fit(struct pool *p, const struct server *sv)
     return OUTCOME_KEEP;
 }
 
-void pool_ready(struct pool *p, struct server *sv)
+static void put_to_use(struct pool *p, struct server *sv, enum outcome why)
 {
     sv->leaving = false;
-    enum outcome why = fit(p, sv);
     if (why != OUTCOME_KEEP) {
         server_close(sv, why, false);
         return;
@@ -87,6 +88,11 @@ void pool_ready(struct pool *p, struct server *sv)
     pool_settle_waiter(w, sv, NULL);
     if (p->n_waiters && sv->capacity > 1)
         pool_serve(p);
+}
+
+void pool_ready(struct pool *p, struct server *sv)
+{
+    put_to_use(p, sv, fit(p, sv));
 }
 
 void pool_serve(struct pool *p)
@@ -139,8 +145,9 @@ void pool_settle_server(struct pool *p, struct server *sv, enum outcome outcome)
         server_check(sv, PHASE_RETURN, outcome);
         return;
     }
-    server_verdict(sv, PHASE_RETURN, OUTCOME_KEEP);
-    pool_ready(p, sv);
+    outcome = fit(p, sv);
+    server_verdict(sv, PHASE_RETURN, outcome);
+    put_to_use(p, sv, outcome);
 }
 
 /* Ends one lease; true if it was the server's last. */
@@ -161,7 +168,10 @@ static bool end_lease(struct server *sv)
         if (sv->capacity > 1)
             ledger_unpin(p->ledger, loop_now(p->loop));
     }
-    return --sv->leases == 0;
+    if (--sv->leases)
+        return false;
+    pool_end_trial(p, sv);
+    return true;
 }
 
 void pool_give_back(struct server **svp)

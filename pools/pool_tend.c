@@ -3,13 +3,15 @@
  * What a pool does without being asked: idle servers are pinged, shrunk and replaced, waiters are
  * told when waiting has become pointless, orders from control are obeyed, and the pool ends.
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "pools/pool_private.h"
 
 #define TICK_MS 1000
 #define TICK_WAITING_MS 100
-#define KILL_GRACE_MS 500 /* for the end-of-file of servers, past the drain's deadline */
+#define TRIAL_IDLE_MS 1000 /* a server for trials that nobody comes to: another worker's turn */
+#define KILL_GRACE_MS 500  /* for the end-of-file of servers, past the drain's deadline */
 
 void pool_rearm(struct pool *p, uint64_t in_ms)
 {
@@ -59,14 +61,13 @@ void pool_judge_waiters(struct pool *p)
     if (!look.down)
         return;
     bool patient = p->conf->on_down == ON_DOWN_WAIT;
-    bool refused = pool_is_refused(&look.last_dial);
     LIST_EACH(n, &p->waiters) {
         struct waiter *w = OWNER(n, struct waiter, node);
         struct err err;
-        if (refused)
+        if (look.refused)
             err_set(&err, look.last_dial.cause, look.last_dial.stage, look.last_dial.sys,
                     "pool %s: %.120s", p->ledger->name, look.last_dial.note);
-        else if (patient && now - w->since_ms >= p->conf->timeouts.outage_wait_ms)
+        else if (patient && !look.busy && now - w->since_ms >= p->conf->timeouts.outage_wait_ms)
             pool_outage_err(w, now, &look, &err);
         else if (patient)
             continue;
@@ -84,14 +85,19 @@ void pool_judge_waiters(struct pool *p)
 
 /* ---- idle servers ---- */
 
-static enum outcome idle_verdict(struct pool *p, const struct server *sv, uint64_t now)
+static enum outcome idle_verdict(struct pool *p, struct server *sv, uint64_t now)
 {
-    if (sv->generation != atomic_load(&p->ledger->generation))
-        return OUTCOME_DROP_RECYCLED;
+    enum outcome outdated = server_outdated(sv);
+    if (outdated != OUTCOME_KEEP)
+        return outdated;
     if (sv->die_ms && now >= sv->die_ms)
         return OUTCOME_DROP_LIFETIME;
     if (p->over_max && ledger_above_max(p->ledger))
         return OUTCOME_DROP_SURPLUS;
+    enum service_gate gate = pool_gate(p, sv);
+    if (gate == SERVICE_SHUT ||
+        (gate == SERVICE_TRIES && elapsed_ms(now, sv->idle_ms) >= TRIAL_IDLE_MS))
+        return OUTCOME_DROP_BREAKER;
     uint64_t idle = p->conf->size.idle_timeout_ms;
     if (idle && elapsed_ms(now, sv->idle_ms) >= idle && ledger_above_min(p->ledger))
         return OUTCOME_DROP_IDLE;
@@ -100,13 +106,18 @@ static enum outcome idle_verdict(struct pool *p, const struct server *sv, uint64
     return OUTCOME_KEEP;
 }
 
-static unsigned count_stale(const struct pool *p, uint64_t now)
+/* Those idle so long that others may have them; looks again when there is one more. */
+static void count_stale(struct pool *p, uint64_t now)
 {
     unsigned n = 0;
-    for (struct list *at = p->idle.prev; at != &p->idle; at = at->prev, n++)
-        if (elapsed_ms(now, OWNER(at, struct server, node)->idle_ms) < GROUP_REST_MS)
+    for (struct list *at = p->idle.prev; at != &p->idle; at = at->prev, n++) {
+        uint64_t idle = elapsed_ms(now, OWNER(at, struct server, node)->idle_ms);
+        if (idle < GROUP_REST_MS) {
+            pool_rearm(p, GROUP_REST_MS - idle);
             break;
-    return n;
+        }
+    }
+    atomic_store(&p->books->stale, n);
 }
 
 /* Other pools of the group are short of servers: those idle longest go first. */
@@ -114,14 +125,13 @@ static void shed_idle(struct pool *p, uint64_t now)
 {
     if (!ledger_is_tight(p->ledger) || list_empty(&p->idle))
         return;
-    atomic_store(&p->books->stale, count_stale(p, now));
+    count_stale(p, now);
     ledger_tend(p->ledger, now);
     while (!list_empty(&p->idle) && ledger_sheds(p->ledger, now)) {
         struct server *sv = OWNER(p->idle.prev, struct server, node);
         server_verdict(sv, PHASE_IDLE, OUTCOME_DROP_SURPLUS);
         server_close(sv, OUTCOME_DROP_SURPLUS, false);
     }
-    pool_rearm(p, GROUP_REST_MS);
 }
 
 static void tend_idle(struct pool *p, uint64_t now)
@@ -155,10 +165,13 @@ static void tend_shared(struct pool *p, uint64_t now)
             continue;
         if (sv->retire != OUTCOME_KEEP)
             return;
-        if (sv->generation != atomic_load(&p->ledger->generation))
-            why = OUTCOME_DROP_RECYCLED;
+        enum outcome outdated = server_outdated(sv);
+        if (outdated != OUTCOME_KEEP)
+            why = outdated;
         else if (sv->die_ms && now >= sv->die_ms)
             why = OUTCOME_DROP_LIFETIME;
+        else if (!sv->permit && pool_gate(p, sv) == SERVICE_SHUT)
+            why = OUTCOME_DROP_BREAKER;
         else if (!old && p->over_max && ledger_above_max(p->ledger))
             why = OUTCOME_DROP_SURPLUS;
         else if (!old && ledger_is_tight(p->ledger) && ledger_sheds(p->ledger, now))
@@ -169,6 +182,34 @@ static void tend_shared(struct pool *p, uint64_t now)
     }
     if (old)
         server_retire(old, why);
+}
+
+/* The names lead elsewhere: nothing more for servers that are where they led before. */
+static void retire_moved(struct pool *p)
+{
+    LIST_EACH(n, &p->busy) {
+        struct server *sv = OWNER(n, struct server, node);
+        if (name_has_left(&sv->place))
+            server_retire(sv, OUTCOME_DROP_MOVED);
+    }
+}
+
+/* At its bound on servers of the second best role, the pool lets one go, if it is time to look for
+   better ones again: one that is idle, else the next to come free. */
+static void make_way(struct pool *p, uint64_t now)
+{
+    if (!atomic_load(&p->ledger->makes_do))
+        return;
+    struct list *const lists[] = {&p->idle, &p->busy};
+    for (unsigned i = 0; i < ARRAY_LEN(lists); i++)
+        for (struct list *n = lists[i]->prev; n != lists[i]; n = n->prev) {
+            struct server *sv = OWNER(n, struct server, node);
+            if (server_fits_target(sv) || sv->retire != OUTCOME_KEEP)
+                continue;
+            if (ledger_wants_room(p->ledger, now))
+                server_retire(sv, OUTCOME_DROP_UNFIT);
+            return;
+        }
 }
 
 /* None of those may be leased once more; each goes when its last lease ends. */
@@ -206,11 +247,7 @@ static void tell_service(struct pool *p, uint64_t now)
 {
     budget_request(&p->budget, now, p->requests);
     p->requests = 0;
-    if (!p->successes)
-        return;
-    uint64_t n = p->successes;
-    p->successes = 0;
-    ledger_service_result(p->ledger, NULL, n, SERVICE_WELL, 0, now);
+    pool_tell_successes(p);
 }
 
 void pool_tick(struct timer *t)
@@ -219,7 +256,9 @@ void pool_tick(struct timer *t)
     uint64_t now = loop_now(p->loop);
     if (!p->stopping) {
         tend_idle(p, now);
+        retire_moved(p);
         tend_shared(p, now);
+        make_way(p, now);
         warn_of_leaks(p, now);
         tell_service(p, now);
         ledger_tend(p->ledger, now);
@@ -236,6 +275,33 @@ bool pool_ok(const struct pool *p)
         n++;
     return n == p->n_waiters && atomic_load(&p->books->waiters) == n && p->n_wholes <= n &&
            atomic_load(&p->books->idle) == counter_get(&p->stats.idle);
+}
+
+#define NEWS_PER_S 10
+
+/* Breakers that have moved, over all workers; who reads must learn of it once. */
+static void say_news(struct pool *p)
+{
+    struct ledger_news n;
+    unsigned lost;
+    while (p->worker == 0 && ledger_next_news(p->ledger, &n, &lost)) {
+        uint32_t left_out;
+        p->news.left_out += lost;
+        if (!log_quota_take(&p->news, loop_now(p->loop), NEWS_PER_S, &left_out))
+            continue;
+        char tail[32] = "", cause[48] = "", why[200] = "";
+        if (left_out)
+            snprintf(tail, sizeof tail, " left_out=%u", left_out);
+        if (n.cause != CAUSE_NONE)
+            snprintf(cause, sizeof cause, " cause=%s", cause_word(n.cause));
+        if (n.why[0])
+            snprintf(why, sizeof why, " reason=\"%s\"", n.why);
+        log_write(p->loop->log, n.to == BREAKER_OPEN ? LOG_WARN : LOG_INFO, "breaker",
+                  "pool=%s breaker=%s endpoint=%s to=%s from=%s rule=%s held_ms=%llu%s%s%s",
+                  p->ledger->name, breaker_role_word(n.role), n.endpoint, breaker_state_word(n.to),
+                  breaker_state_word(n.from), breaker_reason_word(n.reason),
+                  (unsigned long long)n.held_ms, cause, why, tail);
+    }
 }
 
 /* ---- orders ---- */
@@ -277,6 +343,7 @@ void pool_obey(struct post_msg *ask)
     if (!p->stopping)
         take_conf(p);
     retire_renewed(p);
+    say_news(p);
     pay_what_is_owed(p);
     if (p->stopping) {
         pool_maybe_quiet(p);

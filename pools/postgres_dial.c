@@ -89,7 +89,8 @@ static void fail_by_message(struct dial *d)
     enum cause cause = CAUSE_DIAL_FAILED;
     if (strcmp(state, "53300") == 0)
         cause = CAUSE_UPSTREAM_BUSY;
-    else if (strcmp(state, "57P03") == 0 && d->sv->conf->target != TARGET_ANY)
+    else if (strcmp(state, "57P03") == 0 &&
+             (d->sv->conf->target == TARGET_PRIMARY || d->sv->conf->target == TARGET_REPLICA))
         d->sv->unfit = true; /* it starts up, or is a standby that takes no logins: may be soon */
     else if (strcmp(state, "3D000") == 0)
         cause = CAUSE_NO_ROUTE;

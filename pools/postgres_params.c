@@ -149,6 +149,21 @@ struct pg_params *pg_params_new(void)
     return p;
 }
 
+/* The size of all names and values afterwards. */
+static size_t bytes_with(const struct pg_params *p, struct span name, struct span value)
+{
+    struct span had;
+    bool found = pg_params_get(p, name, &had);
+    return p->bytes - (found ? name.n + had.n : 0) + (value.p ? name.n + value.n : 0);
+}
+
+bool pg_params_fits(const struct pg_params *p, struct span name, struct span value)
+{
+    struct span had;
+    size_t n = p->n - pg_params_get(p, name, &had) + (value.p != NULL);
+    return n <= PG_PARAMS_MAX && bytes_with(p, name, value) <= PG_PARAMS_BYTES;
+}
+
 bool pg_params_set(struct pg_params **pp, struct span name, struct span value)
 {
     const struct pg_params *old = *pp;
@@ -156,11 +171,9 @@ bool pg_params_set(struct pg_params **pp, struct span name, struct span value)
     bool found = pg_params_get(old, name, &had);
     if (found ? value.p && span_eq(had, value) : !value.p)
         return true;
-    size_t n_new = old->n - found + (value.p != NULL);
-    size_t bytes = old->bytes - (found ? name.n + had.n : 0) + (value.p ? name.n + value.n : 0);
-    if (n_new > PG_PARAMS_MAX || bytes > PG_PARAMS_BYTES)
+    if (!pg_params_fits(old, name, value))
         return false;
-    struct pg_params *p = params_alloc(bytes);
+    struct pg_params *p = params_alloc(bytes_with(old, name, value));
     if (!p)
         return false;
     bool placed = value.p == NULL;

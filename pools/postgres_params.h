@@ -28,6 +28,9 @@ void pg_params_drop(struct pg_params **p);
  * the bounds are passed or memory is out. */
 MUST_USE bool pg_params_set(struct pg_params **p, struct span name, struct span value);
 
+/* Whether the bounds allow that: if they do, what failed above was memory. */
+bool pg_params_fits(const struct pg_params *p, struct span name, struct span value);
+
 bool pg_params_get(const struct pg_params *p, struct span name, struct span *value);
 size_t pg_params_count(const struct pg_params *p);
 void pg_params_at(const struct pg_params *p, size_t i, struct span *name, struct span *value);

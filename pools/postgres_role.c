@@ -17,7 +17,7 @@ static void judge(struct pg_server *ps)
     struct loop *loop = sv->io.loop;
     if (server_fits_target(sv))
         return;
-    server_retire(sv, OUTCOME_DROP_RECYCLED);
+    server_retire(sv, OUTCOME_DROP_UNFIT);
     /* Replicas are many, each says so itself; the primary is one: other servers are its, too. */
     if (sv->conf->target == TARGET_PRIMARY && ledger_renew(sv->ledger, loop_now(loop)))
         log_write(loop->log, LOG_WARN, "servers_renewed",

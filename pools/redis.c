@@ -180,7 +180,7 @@ static void lost(struct server *sv, const struct err *err)
     struct pool *p = sv->pool;
     struct redis_loss loss = {.err = err, .why = sv->retire, .log = NULL};
     if (rs->n_calls > rs->n_tombs)
-        pool_service_result(p, sv, false, 0);
+        pool_service_failed(p, sv, cause_word(err->cause), 0);
     redis_server_lost(rs, err, sv->retire);
     struct list *n;
     while ((n = list_first(&rs->users))) {

@@ -33,11 +33,25 @@ bool server_fits_target(const struct server *sv)
     case TARGET_PRIMARY:
         return sv->role != ROLE_STANDBY;
     case TARGET_REPLICA:
+    case TARGET_PREFER_REPLICA:
         return sv->role != ROLE_PRIMARY;
     case TARGET_ANY:
         break;
     }
     return true;
+}
+
+enum outcome server_outdated(struct server *sv)
+{
+    if (sv->retire != OUTCOME_KEEP)
+        return sv->retire;
+    if (sv->generation != atomic_load(&sv->ledger->generation))
+        return OUTCOME_DROP_RECYCLED;
+    if (!server_fits_target(sv) && !atomic_load(&sv->ledger->makes_do))
+        return OUTCOME_DROP_UNFIT;
+    if (name_has_left(&sv->place))
+        return OUTCOME_DROP_MOVED;
+    return OUTCOME_KEEP;
 }
 
 const char *server_role_word(enum server_role role)
@@ -395,13 +409,19 @@ void server_retire(struct server *sv, enum outcome why)
         server_close(sv, why, false);
 }
 
+void server_free(struct server *sv)
+{
+    snapshot_drop(&sv->snap);
+    name_leave(&sv->place);
+    sv->magic = 0;
+    free(sv);
+}
+
 static void on_after(struct deferred *d)
 {
     struct server *sv = OWNER(d, struct server, after);
     CHECK(sv->state == SERVER_GONE && sv->holds == 0 && sv->leases == 0);
-    snapshot_drop(&sv->snap);
-    sv->magic = 0;
-    free(sv);
+    server_free(sv);
 }
 
 /* The peer has closed, or had its time: the slot is free. */
@@ -419,7 +439,7 @@ static void gone(struct server *sv, bool abandoned)
     deferred_init(&sv->after, on_after);
     if (sv->holds == 0)
         loop_defer(p->loop, &sv->after);
-    ledger_freed(p->ledger, abandoned, loop_now(p->loop));
+    ledger_freed(p->ledger, sv, abandoned, loop_now(p->loop));
     pool_maybe_quiet(p);
 }
 
@@ -431,6 +451,9 @@ void server_close(struct server *sv, enum outcome why, bool eof)
     log_write(p->loop->log, LOG_INFO, "server_close", "pool=%s server=%u reason=%s uses=%llu",
               p->ledger->name, sv->id, outcome_word(why), (unsigned long long)sv->uses);
     server_move(sv, SERVER_CLOSING);
+    /* One that goes by itself is seldom the only one: an upstream that restarts. */
+    if (why == OUTCOME_DROP_EOF || why == OUTCOME_DROP_UNREAD || why == OUTCOME_DROP_CLOSING)
+        p->wary_until_ms = loop_now(p->loop) + WARY_MS;
     if (sv->uses || eof)
         ledger_wasted(p->ledger, sv->uses == 0);
     ledger_closing(p->ledger);

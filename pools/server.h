@@ -17,6 +17,7 @@
  * the dialer while DIALING.
  */
 #include "pools/driver.h"
+#include "pools/name_dial.h"
 #include "pools/pool_conf.h"
 #include "proxy/core/io.h"
 #include "proxy/core/snapshot.h"
@@ -55,6 +56,7 @@ struct server {
     enum server_state state;
     unsigned leases;
     unsigned capacity;
+    uint32_t permit;       /* its lease is a trial of the service breaker; 0: it is not */
     unsigned holds;        /* reasons not to reuse or free it yet: cancels under way */
     bool exclusive;        /* the one lease owns the socket */
     bool promised;         /* its dial or move fulfils a promise of the ledger */
@@ -97,9 +99,12 @@ struct server {
     const struct endpoint_conf *endpoint;
     size_t endpoint_at; /* its place in conf->endpoints */
     unsigned turn;      /* which address to take, of a name with several */
-    struct dial *dial;  /* of a protocol that uses pools/dial.h */
+    struct name_place place;
+    struct dial *dial; /* of a protocol that uses pools/dial.h */
     struct timer dial_timer;
     struct list dial_node;
+    bool anew;                  /* where the endpoint's name led to before is in doubt */
+    bool picky;                 /* it must not make do with the second best role */
     bool unfit;                 /* it failed: the server answers well, but has the wrong role */
     bool abandoned;             /* it failed, and the upstream did not close in time */
     struct dial_linger *linger; /* waits for the end-of-file of a failed dial */
@@ -119,8 +124,12 @@ static inline bool server_is_stale(const struct server *sv, uint64_t now)
 
 const char *server_state_name(enum server_state state);
 
-/* Is its role one that the pool's `target` wants? An unknown one always is. */
+/* Is its role one that the pool's `target` wants? An unknown one always is. Of prefer-replica, a
+   primary is not: the second best, taken where nothing else is to be had. */
 bool server_fits_target(const struct server *sv);
+/* Should it make way for others: is it of before a recycle, only second best, or at an address that
+   is no longer its name's? Else OUTCOME_KEEP. */
+enum outcome server_outdated(struct server *sv);
 /* "primary", "standby"; NULL: not known. */
 const char *server_role_word(enum server_role role);
 

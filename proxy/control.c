@@ -280,6 +280,7 @@ int control_run(const struct control_args *args)
     c->writer = writer_new(&c->loop, STDOUT_FILENO);
     enum log_level level = loaded->config->log.level;
     loop_init(&c->loop, "control", writer_ring(c->writer, "control", level));
+    writer_start(c->writer);
     c->started_ms = loop_now(&c->loop);
     struct timespec ts;
     clock_gettime(CLOCK_REALTIME, &ts);

@@ -185,8 +185,9 @@ void doors_close(struct door_socket *doors, size_t n, bool remove_files)
 void entry_unlisten(struct entry *e)
 {
     doors_close(e->doors, e->n_doors, true);
-    e->doors = NULL;
-    e->n_doors = 0;
+    doors_close(e->old_doors, e->n_old_doors, false);
+    e->doors = e->old_doors = NULL;
+    e->n_doors = e->n_old_doors = 0;
 }
 
 static int inherit(const struct entry *e, const char *label)

@@ -347,8 +347,10 @@ void control_on_attached(struct worker_pool *wp)
                       wp->worker->index);
         if (--e->pending)
             return;
-        if (c->phase > CONTROL_DELAYING)
+        if (c->phase > CONTROL_DELAYING) {
+            entry_unlisten(e);
             return; /* everything goes now: the end frees it */
+        }
         if (wp->last == WORKER_DETACH) {
             release(c, e);
             return;

@@ -109,7 +109,8 @@ struct loaded *loaded_new(const struct control_args *args, struct conf_report *r
 bool control_apply(struct control *c, struct loaded *fresh, struct report *report);
 bool control_reload(struct control *c, char *text, size_t cap);
 void entry_free(struct control *c, struct entry *e);
-/* No more clients, once the workers' own descriptors are closed too. */
+/* No more clients, once the workers' own descriptors are closed too. Not while an order is pending:
+ * workers read the doors. */
 void entry_unlisten(struct entry *e);
 
 /* What an entry is asked of its workers, each; answered by control_on_attached(). */

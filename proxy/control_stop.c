@@ -21,8 +21,10 @@ static void drain_now(struct control *c)
     uint64_t ms = c->loaded->config->drain.deadline_ms;
     log_write(c->loop.log, LOG_INFO, "draining", "deadline_ms=%llu", (unsigned long long)ms);
     loop_timer_set(&c->loop, &c->drain_timer, ms ? ms : 1);
+    /* While an order is pending, workers look at the doors: those go when they have answered. */
     for (size_t i = 0; i < c->n_entries; i++)
-        entry_unlisten(c->entries[i]);
+        if (!c->entries[i]->pending)
+            entry_unlisten(c->entries[i]);
     behind_answer(c);
     post_all(c, offsetof(struct worker, drain));
 }

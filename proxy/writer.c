@@ -1,13 +1,27 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * From the rings to the descriptor, which may be anything: a file, a pipe or socket that somebody
+ * reads slowly or not at all, a terminal that was stopped. Nobody waits for it: when it takes no
+ * more, its next "writable" is an event of the loop like others.
+ *
+ * That is asked of an epoll set of its own, since libuv would make the descriptor itself
+ * non-blocking, which it may share with a shell. A file has no such event, and needs none.
+ *
+ * Owner: control's thread.
+ */
 #include "proxy/writer.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
-#define BATCH 4096 /* what a pipe takes without waiting once poll() says it is writable */
-#define RETRY_MS 50
+#define BATCH 4096       /* what a pipe takes without waiting once poll() says it is writable */
+#define LINES_A_TURN 256 /* then the loop's other events have their turn */
+#define RETRY_MS 50      /* where there is no event to wait for */
 
 struct ring {
     struct writer *writer;
@@ -18,7 +32,11 @@ struct ring {
 struct writer {
     struct loop *loop;
     int fd;
+    int own_fd; /* a terminal opened once more, without blocking; -1: none */
+    int set;    /* the epoll set with fd in it; -1: it has no events */
     bool json, closed;
+    bool watched; /* it is waited for */
+    uv_poll_t poll;
     struct timer retry;
     size_t n;
     struct ring rings[WRITER_RINGS];
@@ -71,26 +89,51 @@ static bool has_room(const struct writer *w)
     return w->batch_n + LOG_LINE_MAX * 2 + 200 <= BATCH;
 }
 
-/* Until nothing is left, or the descriptor takes no more for now: then again in a moment. */
+static void drain(struct writer *w);
+
+static void on_writable(uv_poll_t *poll, int status, int events)
+{
+    struct writer *w = OWNER(poll, struct writer, poll);
+    (void)status;
+    (void)events;
+    uv_poll_stop(poll);
+    w->watched = false;
+    drain(w);
+}
+
+static void on_retry(struct timer *t)
+{
+    drain(OWNER(t, struct writer, retry));
+}
+
+static void watch(struct writer *w)
+{
+    if (w->closed || w->watched)
+        return;
+    w->watched = w->set >= 0 && uv_poll_start(&w->poll, UV_READABLE, on_writable) == 0;
+    if (!w->watched)
+        loop_timer_set(w->loop, &w->retry, RETRY_MS);
+}
+
+/* Until nothing is left, the descriptor takes no more for now, or it has been enough for a turn. */
 static void drain(struct writer *w)
 {
+    unsigned lines = 0;
     while (has_room(w) || flush(w)) {
         struct ring *r = oldest(w);
         if (!r && flush(w))
             return;
         if (!r)
             break;
+        if (lines++ == LINES_A_TURN && !w->closed) {
+            post_once(w->loop, &r->wake);
+            return;
+        }
         w->batch_n += log_render(log_ring_peek(r->log), r->log->thread, w->json,
                                  w->batch + w->batch_n, BATCH - w->batch_n);
         log_ring_pop(r->log);
     }
-    if (!w->closed)
-        loop_timer_set(w->loop, &w->retry, RETRY_MS);
-}
-
-static void on_retry(struct timer *t)
-{
-    drain(OWNER(t, struct writer, retry));
+    watch(w);
 }
 
 static void on_wake(struct post_msg *msg)
@@ -105,14 +148,37 @@ static void wake(struct log_ring *log)
     post_once(r->writer->loop, &r->wake);
 }
 
+/* A terminal that was stopped (^S) takes the first bytes of a write and blocks on the rest: it is
+ * opened once more, since its open file is the shell's, too. */
+static int open_terminal(int fd)
+{
+    char path[40];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    return isatty(fd) ? open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC) : -1;
+}
+
 struct writer *writer_new(struct loop *loop, int fd)
 {
     struct writer *w = calloc(1, sizeof *w);
     CHECK(w != NULL);
     w->loop = loop;
-    w->fd = fd;
+    w->own_fd = open_terminal(fd);
+    w->fd = w->own_fd >= 0 ? w->own_fd : fd;
+    w->set = -1;
     timer_init(&w->retry, on_retry);
     return w;
+}
+
+void writer_start(struct writer *w)
+{
+    struct epoll_event event = {.events = EPOLLOUT};
+    w->set = epoll_create1(EPOLL_CLOEXEC);
+    if (w->set >= 0 && epoll_ctl(w->set, EPOLL_CTL_ADD, w->fd, &event) == 0 &&
+        uv_poll_init(&w->loop->uv, &w->poll, w->set) == 0)
+        return;
+    if (w->set >= 0)
+        close(w->set); /* a file, or out of descriptors */
+    w->set = -1;
 }
 
 struct log_ring *writer_ring(struct writer *w, const char *thread, enum log_level level)
@@ -140,6 +206,8 @@ void writer_close(struct writer *w)
 {
     w->closed = true;
     loop_timer_stop(w->loop, &w->retry);
+    if (w->set >= 0)
+        uv_close((uv_handle_t *)&w->poll, NULL);
     drain(w);
     for (size_t i = 0; i < w->n; i++)
         w->rings[i].log->wake = NULL;
@@ -148,6 +216,10 @@ void writer_close(struct writer *w)
 void writer_free(struct writer *w)
 {
     drain(w);
+    if (w->set >= 0)
+        close(w->set);
+    if (w->own_fd >= 0)
+        close(w->own_fd);
     for (size_t i = 0; i < w->n; i++)
         free(w->rings[i].log);
     free(w);

@@ -12,6 +12,8 @@
 struct writer;
 
 struct writer *writer_new(struct loop *loop, int fd);
+/* Once the loop is there, before it runs. */
+void writer_start(struct writer *w);
 /* A ring of its own for a thread; the writer owns it. Before the thread runs. */
 struct log_ring *writer_ring(struct writer *w, const char *thread, enum log_level level);
 /* Level and format, from now on. */

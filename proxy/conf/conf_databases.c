@@ -202,8 +202,8 @@ static struct pool_identity put_identity(struct text *t, const struct pool_ident
     return own;
 }
 
-/* A replication server is its client's own from dial to end: nothing of ours is said in between, and
- * what looks like silence is its work. */
+/* A replication server is its client's own from dial to end: nothing of ours is said in between,
+ * and what looks like silence is its work. */
 static void for_replication(struct pool_conf *pool)
 {
     pool->size.min = 0;

@@ -164,7 +164,8 @@ static const struct schema_row check_rows[] = {
     ROW(check_conf, idle_ms, "idle", DURATION, "30s", 10, DAY, RELOADS,
         "ping a server after so long without work; 0 never", .zero_ok = true),
     ROW(check_conf, checkout_after_ms, "checkout_after", DURATION, "1s", 0, DAY, RELOADS,
-        "look for end-of-file before using a server idle for longer; 0 always"),
+        "look for end-of-file before using a server idle for longer, and any for a second after "
+        "one was lost; 0 always"),
     ROW(check_conf, timeout_ms, "timeout", DURATION, "1s", 1, 5 * MINUTE, RELOADS,
         "bound of each check"),
     ROW(check_conf, leak_after_ms, "leak_after", DURATION, "1m", 10, DAY, RELOADS,

@@ -143,18 +143,35 @@ static bool is_unwelcome(struct session *s, struct err *why)
                                     s->gate->conf->limits.clients);
 }
 
+/* Before its relay knows of it. */
+static void session_drop(struct session *s)
+{
+    struct front *f = s->route->front;
+    log_write(f->loop->log, LOG_ERROR, "client_dropped", "pool=%s conn=%u reason=\"out of memory\"",
+              pool_ledger(s->route->pool)->name, s->id);
+    atomic_fetch_sub(&f->clients, 1);
+    session_after_nothing(s);
+    front_maybe_quiet(f);
+}
+
 /* On the worker it will stay on. */
 static void session_start(struct session *s)
 {
     struct route *r = s->route;
     struct front *f = r->front;
+    struct err why;
     if (!io_attach(&s->io, f->loop, &session_io_ops)) {
-        log_write(f->loop->log, LOG_ERROR, "client_dropped",
-                  "pool=%s conn=%u reason=\"out of memory\"", pool_ledger(r->pool)->name, s->id);
-        atomic_fetch_sub(&f->clients, 1);
-        session_after_nothing(s);
-        front_maybe_quiet(f);
+        session_drop(s);
         return;
+    }
+    if (is_unwelcome(s, &why)) {
+        s->refusal = malloc(sizeof *s->refusal);
+        if (!s->refusal) {
+            session_drop(s);
+            return;
+        }
+        *s->refusal = why;
+        counter_add(&r->refused, 1);
     }
     list_push_back(&r->sessions, &s->node);
     r->n_sessions++;
@@ -162,16 +179,6 @@ static void session_start(struct session *s)
     counter_add(&r->accepted, 1);
     s->since_ms = loop_now(f->loop);
     session_init(s);
-    struct err why;
-    if (is_unwelcome(s, &why)) {
-        counter_add(&r->refused, 1);
-        s->refusal = malloc(sizeof *s->refusal);
-        if (!s->refusal) {
-            session_close(s, NULL);
-            return;
-        }
-        *s->refusal = why;
-    }
     s->gate->ops->open(s);
     if ((f->draining || r->closing) && !s->closed) {
         s->draining = true;

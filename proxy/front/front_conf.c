@@ -14,7 +14,7 @@ const struct database_conf *front_database(const struct front_conf *front, struc
     return any;
 }
 
-/* Physical replication knows no database. Both need a server of their own for as long as they last. */
+/* Physical replication knows no database. Both need a server of their own as long as they last. */
 static bool serves_replication(const struct front_conf *front, const struct pool_identity *id)
 {
     bool physical = strcmp(id->replication, "true") == 0;

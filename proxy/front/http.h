@@ -37,9 +37,10 @@
 #define HR_REPLAY_MAX ((size_t)64 * 1024)    /* of a body, while the request may be tried again */
 #define HR_DISCARD_MAX ((uint64_t)64 * 1024) /* of a body nobody wants: more costs the connection */
 #define HR_LINGER_MS 2000                    /* from our end-of-file to the client's */
-#define HR_REFUSE_MS 1000 /* a refused client that says nothing is told so after this */
-#define HR_PSEUDONYM 16   /* "carpool-" and eight random letters */
-#define HR_TARGET_MAX 200 /* of a request's target, in the access log */
+#define HR_REFUSE_MS 1000  /* a refused client that says nothing is told so after this */
+#define HR_PSEUDONYM 16    /* "carpool-" and eight random letters */
+#define HR_PIPELINE_MAX 32 /* requests that a client may end before it is the others' turn */
+#define HR_TARGET_MAX 200  /* of a request's target, in the access log */
 
 enum hr_state {
     HR_TLS,     /* the handshake; also before anything else */
@@ -75,7 +76,9 @@ struct hr_work {
     struct list node;           /* of the stock */
     struct http_parser *parser; /* of requests */
     struct waiter waiter;
-    uint64_t due_ms; /* PAUSE: when the request's time is up, 0: never */
+    struct deferred more; /* goes on with `carry` after others had their turn */
+    unsigned ended;       /* requests of a pipeline since then */
+    uint64_t due_ms;      /* PAUSE: when the request's time is up, 0: never */
     /* The request, for the access log; only while that may want it. */
     uint64_t asked_us; /* when the head was complete; 0: not noted */
     const char *method;
@@ -123,8 +126,9 @@ struct hr_session {
     bool interim;      /* the head at hand is a 1xx */
     bool told_interim; /* the client has been told one, or the head */
     bool answered;     /* the final head is on its way: no second try, no answer of our own */
-    bool deaf;  /* the server answered early and will close: the rest of the body is dropped */
-    bool close; /* the client's connection ends with this response */
+    bool deaf;   /* the server answered early and will close: the rest of the body is dropped */
+    bool close;  /* the client's connection ends with this response */
+    bool judged; /* the service breaker has been told how this exchange went */
     bool server_keep;
     bool logged;     /* its line of the access log is written, or need not be */
     uint16_t status; /* that the client was given, 0: none */
@@ -176,6 +180,11 @@ void *hr_stock_new(void);
 void hr_stock_free(void *stock);
 /* From now on s->work is there. False: out of memory. */
 MUST_USE bool hr_work_begin(struct hr_session *s);
+/* Has it ended so many requests in one go that others come first? */
+static inline bool hr_is_greedy(const struct hr_session *s)
+{
+    return s->work && s->work->ended >= HR_PIPELINE_MAX;
+}
 /* Returns it, if there is any. The waiter must not be waiting. */
 void hr_work_end(struct hr_session *s);
 

@@ -85,8 +85,10 @@ void hr_end(struct hr_session *s, bool close)
     hr_tell_service(s, SERVICE_NEUTRAL);
     bufq_clear(&session_loop(&s->base)->chunks, &s->replay);
     s->head_due = s->logged = false;
-    if (s->work)
+    if (s->work) {
         s->work->asked_us = 0;
+        s->work->ended++;
+    }
     s->taken = 0;
     s->given_before = s->given;
     s->status = 0;

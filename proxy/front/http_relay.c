@@ -151,6 +151,8 @@ void hr_advance(struct hr_session *s)
         return;
     if (is_at_rest(s))
         hr_work_end(s);
+    else if (hr_is_greedy(s) && s->carry.len && (s->state == HR_IDLE || s->state == HR_HEAD))
+        loop_defer_next(loop, &s->work->more);
     if (s->client_eof || s->carry.len >= hr_carry_max(s))
         io_pause(&s->base.io);
     else
@@ -308,7 +310,7 @@ static void on_drain(struct session *base)
         return;
     case HR_IDLE:
         /* What has come already is answered, and that answer says that it is the last. */
-        if (io_probe(&base->io) != IO_PEEK_BYTES)
+        if (!s->carry.len && io_probe(&base->io) != IO_PEEK_BYTES)
             hr_linger(s);
         break;
     case HR_DISCARD:

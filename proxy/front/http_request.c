@@ -127,7 +127,8 @@ static void note_head(struct hr_session *s, const struct http_head *head)
     s->has_body = s->chunked || head->length > 0;
     s->minor = head->minor;
     s->tries = 0;
-    s->head_due = s->answered = s->deaf = s->close = s->replay_lost = s->storing = false;
+    s->head_due = s->answered = s->judged = s->deaf = s->close = false;
+    s->replay_lost = s->storing = false;
     s->unsent = s->heard = s->told_interim = false;
     s->sent = 0;
 }
@@ -210,7 +211,7 @@ bool hr_takes_input(const struct hr_session *s)
     switch (s->state) {
     case HR_IDLE:
     case HR_HEAD:
-        return io_unsent(&s->base.io) <= hr_high_water(s);
+        return io_unsent(&s->base.io) <= hr_high_water(s) && !hr_is_greedy(s);
     case HR_DISCARD:
         return true;
     case HR_LINKED:

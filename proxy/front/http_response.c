@@ -46,11 +46,25 @@ static enum http_verdict write_head(struct hr_session *s, struct hr_batch *b,
     }
 }
 
-/* 501 and 505 are about the request; the others say that the upstream is not well. */
-static enum service_result judge(const struct http_head *head)
+static void tell_service(struct hr_session *s, enum service_result result)
 {
-    return head->status >= 500 && head->status != 501 && head->status != 505 ? SERVICE_FAILED
-                                                                             : SERVICE_WELL;
+    if (!s->judged)
+        hr_tell_service(s, result);
+    s->judged = true;
+}
+
+/*
+ * 501 and 505 are about the request; other 5xx say that the upstream is not well. That it is, is
+ * known at the response's end; but a trial, for which others wait, may be about a stream that lasts
+ * for hours.
+ */
+static void judge(struct hr_session *s, const struct http_head *head)
+{
+    const struct ledger *l = pool_ledger(session_pool(&s->base));
+    if (head->status >= 500 && head->status != 501 && head->status != 505)
+        tell_service(s, SERVICE_FAILED);
+    else if (atomic_load_explicit(&l->service_shut, memory_order_relaxed))
+        tell_service(s, SERVICE_WELL);
 }
 
 /* The final head goes out: from here on only the body matters. */
@@ -64,7 +78,7 @@ static void note_answer(struct hr_session *s, const struct http_head *head)
     s->deaf = !head->keep_alive;
     s->storing = false;
     bufq_clear(&session_loop(&s->base)->chunks, &s->replay);
-    hr_tell_service(s, judge(head));
+    judge(s, head);
     hr_set_deadline(s, HR_DEADLINE_NONE, 0);
 }
 
@@ -141,6 +155,7 @@ static void on_end(struct hr_session *s, size_t surplus)
     hs->after = judge_server(s, surplus);
     hs->keep_alive_s = s->keep_alive_s;
     http_parser_reset(hs->parser);
+    tell_service(s, SERVICE_WELL);
     hr_access(s, CAUSE_NONE);
     s->server = NULL;
     pool_give_back(&sv);
@@ -222,6 +237,7 @@ static void on_gone(struct hr_session *s, ssize_t n)
         hr_batch_init(&b, s, session_loop(&s->base), send_down);
         put_end(s, &b);
         hr_batch_flush(&b);
+        tell_service(s, SERVICE_WELL);
         hr_access(s, CAUSE_NONE);
         s->server = NULL;
         pool_drop(&sv, OUTCOME_DROP_EOF);

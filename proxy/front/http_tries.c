@@ -25,11 +25,12 @@ void hr_tell_service(struct hr_session *s, enum service_result result)
     struct server *sv = s->server ? &s->server->base : NULL;
     uint32_t permit = s->permit;
     s->permit = 0;
-    if (result != SERVICE_NEUTRAL)
-        pool_service_result(p, sv, result == SERVICE_WELL, permit);
-    else if (permit)
-        ledger_service_result(pool_ledger(p), sv, 0, SERVICE_NEUTRAL, permit,
-                              loop_now(session_loop(&s->base)));
+    if (result == SERVICE_WELL)
+        pool_service_well(p, sv, permit);
+    else if (result == SERVICE_FAILED)
+        pool_service_failed(p, sv, "it answers with 5xx", permit);
+    else
+        pool_service_neutral(p, sv, permit);
 }
 
 /* ---- getting a server ---- */
@@ -160,11 +161,17 @@ void hr_fail(struct hr_session *s, const struct err *why, enum outcome outcome,
 {
     struct server *sv = &s->server->base;
     struct err err = *why;
+    if (s->judged)
+        result = SERVICE_NEUTRAL;
     /* Never guessed, always said. */
     if (!s->answered && !s->idempotent && s->sent > 0)
         err_set(&err, why->cause, why->stage, why->sys,
                 "%.110s; whether the request was carried out is unknown", why->note);
-    hr_tell_service(s, result);
+    if (result == SERVICE_FAILED) {
+        pool_service_failed(sv->pool, sv, cause_word(err.cause), s->permit);
+        s->permit = 0;
+    }
+    hr_tell_service(s, SERVICE_NEUTRAL);
     if (!s->answered) {
         bool close = hr_say_refusal(s, &err, 0, 0);
         if (s->base.closed)

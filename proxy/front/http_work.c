@@ -15,6 +15,13 @@ struct stock {
     unsigned n;
 };
 
+static void on_more(struct deferred *d)
+{
+    struct hr_work *w = OWNER(d, struct hr_work, more);
+    w->ended = 0;
+    hr_advance(w->waiter.holder);
+}
+
 void *hr_stock_new(void)
 {
     struct stock *stock = calloc(1, sizeof *stock);
@@ -50,6 +57,7 @@ static struct hr_work *work_new(struct loop *loop)
         return NULL;
     }
     http_parser_lend(w->parser, &loop->chunks); /* a route's clients are all of one thread */
+    deferred_init(&w->more, on_more);
     w->waiter.exclusive = true;
     w->waiter.holder_ops = &hr_holder_ops;
     w->waiter.on_lease = hr_on_lease;
@@ -82,6 +90,8 @@ void hr_work_end(struct hr_session *s)
         return;
     CHECK(w->waiter.state == WAITER_NONE);
     s->work = NULL;
+    deferred_cancel(&w->more);
+    w->ended = 0;
     if (stock->n >= SPARE_WORKS) {
         work_free(w);
         return;

@@ -13,6 +13,7 @@
  *         postgres_unnamed.c, postgres_rename_answers.c  two parts of that
  *     postgres_statements.c  what they say, and what each client calls them
  *     postgres_follow.c  what a session leaves on its server: it follows, or the client stays
+ *     postgres_pins.c    why a client keeps its server, and until when
  *     postgres_settings.c  parameters that follow the client from server to server
  *     postgres_lost.c    what the client hears when its server is lost, or none could be had
  *     postgres_answer.c  what carpool itself says to a client
@@ -64,6 +65,7 @@ struct pg_session {
     struct session base;
     enum pg_state state;
     struct pg_framer framer;
+    uint32_t user;            /* its name, in the route's `users`; 0: not logged in */
     struct bufq carry;        /* bytes of the client that cannot be used yet */
     struct pg_server *server; /* while SETTING, LINKED */
     struct waiter waiter;     /* its err is also why carpool answers instead of a server */
@@ -73,8 +75,7 @@ struct pg_session {
     struct pg_follow *follow;    /* NULL until it leaves anything on a server */
     uint64_t deadline_ms;        /* when `deadline` is; without meaning if that is NONE */
     uint64_t transaction_due_ms; /* timeouts.transaction; 0: no limit, or none under way */
-    const char *pinned;  /* why it keeps its server, where state of its own lives; NULL: not */
-    const char *refused; /* what a statement would have left behind; it was made to fail */
+    const char *refused;         /* what a statement would have left behind; it was made to fail */
     struct pg_login *login;
     struct pg_swallow swallow; /* SWALLOWING, FAILED */
     enum pg_errand errand;     /* SETTING */
@@ -87,11 +88,12 @@ struct pg_session {
     bool local_rollback; /* FAILED: an extended ROLLBACK is being answered */
     bool cancelled;      /* its deadline passed: the server's 57014 is ours to explain */
     bool dropping_body;  /* the rest of a replaced message from the server */
+    uint16_t pins;       /* PG_LEFT() of why it keeps its server, where state of its own lives */
     uint8_t key_n;
     uint8_t replication; /* enum pg_replication: such a client has a server dialed for it alone */
-    uint8_t deadline;  /* enum pg_deadline */
-    uint8_t told;      /* enum cause: what it heard of us in an exchange that goes on */
-    uint32_t renaming; /* what its statements wait for: names not confirmed, answers of ours */
+    uint8_t deadline;    /* enum pg_deadline */
+    uint8_t told;        /* enum cause: what it heard of us in an exchange that goes on */
+    uint32_t renaming;   /* what its statements wait for: names not confirmed, answers of ours */
     uint32_t stall_client,
         stall_server; /* untaken when the stall clock was set: less is progress */
     uint32_t permit;  /* of the service breaker, for the exchange under way; 0: none */
@@ -117,6 +119,7 @@ struct pg_route {
     struct pg_statements *statements;
     struct pg_failures *failures; /* of logins; NULL until there is one */
     struct pg_lookups *lookups;   /* of users; NULL until there is one */
+    struct pg_users *users;       /* who is logged in; NULL until somebody is */
 };
 
 extern const struct relay_ops postgres_relay;
@@ -155,6 +158,8 @@ void pg_login_free(struct pg_session *s);
 void pg_set_deadline(struct pg_session *s, enum pg_deadline kind, uint64_t ms);
 /* A side takes nothing now: in write_stall at the latest something must have moved. */
 void pg_watch_stall(struct pg_session *s);
+void pg_watch_if_held_up(struct pg_session *s); /* the same if the client is far behind */
+void pg_stall_over(struct pg_session *s);       /* the client has taken all */
 /* Something was sent, or a transaction has ended (`anew`): is one under way, and since when? */
 void pg_watch_transaction(struct pg_session *s, bool anew);
 void pg_on_deadline(struct session *base);
@@ -164,8 +169,6 @@ const char *pg_state_name(enum pg_state state);
 void pg_become(struct pg_session *s, enum pg_state to);
 /* Bytes a peer may leave unsent before the other side is not read any more. */
 size_t pg_high_water(const struct pg_session *s);
-/* From now on it keeps its server: `why` is a literal that completes "keeps its server: ". */
-void pg_pin(struct pg_session *s, const char *why);
 /* Session mode, or session state that lives on the server. */
 bool pg_keeps_server(const struct pg_session *s);
 /* Neither side has sent anything that is not answered, not even half. */
@@ -237,6 +240,10 @@ const char *pg_follow_parse(struct pg_session *s, struct span text, bool unnamed
 void pg_follow_bind(struct pg_session *s, const struct pg_trace *t);
 /* CommandComplete, which is in the outbox to the client. May end the session. */
 void pg_follow_tag(struct pg_session *s, struct span body, struct pg_outbox *to_client);
+/* Before the first ParameterStatus behind them, which stands at the end of a query, or
+ * ReadyForQuery: RESETs that were done count. What is told for that goes to the outbox, and what
+ * precedes it must be there. */
+void pg_follow_reset(struct pg_session *s, struct pg_outbox *to_client);
 /* ReadyForQuery. */
 void pg_follow_ready(struct pg_session *s);
 /* The transaction is over. True: SETTING now, to ask for what it has set; then pg_follow_row() with
@@ -246,9 +253,20 @@ void pg_follow_row(struct pg_session *s, struct span body);
 void pg_follow_asked(struct pg_session *s);
 /* Something that it sets was sent, and how that ended was not asked for. */
 bool pg_follow_owes(const struct pg_session *s);
-/* It keeps its server: nothing need be asked. */
-void pg_follow_forget(struct pg_session *s);
+/* 0, or what tells statements that are read now from those of the same text that are read under the
+ * settings the server is known to have. */
+uint64_t pg_follow_salt(const struct pg_session *s);
+/* The server is lost. rolled_back: with a transaction. */
+void pg_follow_lost(struct pg_session *s, bool rolled_back);
+/* An ErrorResponse. */
+void pg_follow_failed(struct pg_follow *f);
 void pg_follow_free(struct pg_session *s);
+
+/* pins: why it keeps its server */
+void pg_pin(struct pg_session *s, enum pg_leaves why);
+/* Completes "keeps its server: ". */
+const char *pg_pin_word(enum pg_leaves what);
+const char *pg_pinned_by(const struct pg_session *s); /* NULL: nothing pins it */
 
 /* settings */
 void pg_sql_text(struct pg_out *o, const char *text);
@@ -262,6 +280,8 @@ bool pg_settings_again(struct pg_session *s);
 /* RESET of a name, or (empty) of all was done by the server, which went back to its own values: the
  * client goes back to those it came with, and hears of what changes for it. */
 void pg_settings_reset(struct pg_session *s, struct span name, struct pg_outbox *to_client);
+/* That was rolled back: what the server does not report is as it was. */
+void pg_settings_restore(struct pg_session *s, struct pg_params *before);
 /* A parameter that the server reported while LINKED. False: that is no news for the client. */
 bool pg_settings_reported(struct pg_session *s, struct span body);
 /* The lease in the waiter becomes the session's server, set to its parameters first if need be. */

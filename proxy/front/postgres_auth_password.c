@@ -56,7 +56,7 @@ static void on_compared(struct post_msg *msg)
     a->job = NULL;
     a->waiting = false;
     if (!tried) {
-        err_set(&err, CAUSE_INTERNAL, STAGE_CLIENT, 0, "the cryptographic library failed");
+        err_set(&err, CAUSE_INTERNAL, STAGE_CLIENT, 0, "out of memory for a hash");
         a->on_answer(a, PG_AUTH_BAD, &nothing, &err);
     } else if (!right) {
         a->on_answer(a, pg_auth_denied(a, "password", &err), &nothing, &err);
@@ -194,7 +194,9 @@ static enum pg_auth_step hear_md5(struct pg_auth *a, struct span body, struct pg
     memcpy(both, a->user->md5, CRYPTO_MD5_HEX);
     memcpy(both + CRYPTO_MD5_HEX, a->salt, sizeof a->salt);
     if (!crypto_md5_hex(span_of(both, sizeof both), want + 3)) {
-        err_set(err, CAUSE_INTERNAL, STAGE_CLIENT, 0, "md5 is switched off on this machine");
+        bool can = crypto_md5_hex(span_of(NULL, 0), want + 3);
+        err_set(err, CAUSE_INTERNAL, STAGE_CLIENT, 0,
+                can ? "out of memory for a hash" : "md5 is switched off on this machine");
         return PG_AUTH_BAD;
     }
     bool right = crypto_equal(given, span_of(want, 3 + CRYPTO_MD5_HEX));

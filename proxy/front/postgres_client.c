@@ -182,7 +182,7 @@ static enum step linked_one(struct pg_session *s, struct walk *w, enum pg_step w
     if (speaks_of_statements(m->type) && s->renames)
         return rename_one(s, w, m);
     if (m->type == 'P' && m->body.n && m->body.p[0] != 0)
-        pg_pin(s, "a prepared statement");
+        pg_pin(s, PG_LEAVES_STATEMENT);
     if (m->type == 'B')
         pg_follow_bind(s, NULL);
     return pass_one(s, w, m);

@@ -64,6 +64,35 @@ void pg_watch_stall(struct pg_session *s)
                     pool_conf(session_pool(&s->base))->timeouts.write_stall_ms);
 }
 
+/* The client is behind, and its server waits for it: not the other way round. */
+static bool is_held_up(const struct pg_session *s)
+{
+    return io_unsent(&s->base.io) > pg_high_water(s);
+}
+
+static void await_cancel(struct pg_session *s)
+{
+    pg_set_deadline(s, PG_DEADLINE_CANCEL,
+                    pool_conf(session_pool(&s->base))->check.timeout_ms + 1000);
+}
+
+void pg_stall_over(struct pg_session *s)
+{
+    if (s->server && s->cancelled && pg_flow_is_busy(&s->server->flow))
+        await_cancel(s);
+    else if (s->state == PG_IDLE || s->state == PG_SWALLOWING)
+        pg_set_deadline(s, PG_DEADLINE_IDLE,
+                        pool_conf(session_pool(&s->base))->timeouts.client_idle_ms);
+    else
+        pg_set_deadline(s, PG_DEADLINE_NONE, 0);
+}
+
+void pg_watch_if_held_up(struct pg_session *s)
+{
+    if (is_held_up(s))
+        pg_watch_stall(s);
+}
+
 static void on_stall(struct pg_session *s)
 {
     unsigned long long ms = pool_conf(session_pool(&s->base))->timeouts.write_stall_ms;
@@ -87,6 +116,10 @@ static void judge(struct pg_session *s, enum pg_deadline kind)
     struct session *base = &s->base;
     const struct timeouts_conf *t = &pool_conf(session_pool(base))->timeouts;
     struct err err;
+    if ((kind == PG_DEADLINE_REQUEST || kind == PG_DEADLINE_CANCEL) && s->server && is_held_up(s)) {
+        pg_watch_stall(s); /* it is the client that holds things up */
+        return;
+    }
     switch (kind) {
     case PG_DEADLINE_NONE:
         return;
@@ -98,14 +131,9 @@ static void judge(struct pg_session *s, enum pg_deadline kind)
     case PG_DEADLINE_REQUEST:
         if (!s->server || !pg_flow_is_busy(&s->server->flow))
             return;
-        if (io_unsent(&base->io) > pg_high_water(s)) {
-            pg_watch_stall(s); /* it is the client that holds things up */
-            return;
-        }
         s->cancelled = true;
         (void)pg_cancel(s->server);
-        pg_set_deadline(s, PG_DEADLINE_CANCEL,
-                        pool_conf(session_pool(base))->check.timeout_ms + 1000);
+        await_cancel(s);
         return;
     case PG_DEADLINE_CANCEL:
         err_set(&err, CAUSE_REQUEST_TIMEOUT, STAGE_EXCHANGE, 0,

@@ -46,7 +46,7 @@ void pg_describe(const struct session *base, struct census_client *row)
     row->state = state_word(s);
     if (s->server) {
         census_has(row, &s->server->base, loop_now(session_loop(base)));
-        row->pinned = base->gate->conf->mode == FRONT_SESSION ? "session mode" : s->pinned;
+        row->pinned = base->gate->conf->mode == FRONT_SESSION ? "session mode" : pg_pinned_by(s);
     }
     if (s->params && pg_params_get(s->params, SPAN_LIT("application_name"), &name))
         snprintf(row->application, sizeof row->application, "%.*s",

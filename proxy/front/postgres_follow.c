@@ -4,38 +4,22 @@
  * the client: those that the server reports by themselves, those that a SET names because they are
  * asked for before the server is given back. What cannot follow (temporary tables, cursors WITH
  * HOLD, advisory locks, LISTEN, settings that nobody can name) keeps the client on its server until
- * it leaves or says DISCARD ALL; or is refused; or is let be, as `session_state` says.
+ * it ends (postgres_pins.c); or is refused; or is let be, as `session_state` says.
  *
  *     text sent          trace                 tag comes          transaction ends
  *     SET x = 1    -->   remembers "x"    -->  accounted for -->  asks for x, then gives back
  *     CREATE TEMP  -->   remembers why    -->  pinned
  *     DO ...; SET        nothing               pinned: a SET nobody saw
+ *     RESET ALL    -->   what was asked   -->  back to what  -->  rolled back: back again
+ *                        need not be           it came with
  */
+#include "proxy/front/postgres_follow.h"
+
 #include <stdlib.h>
 
-#include "proxy/front/postgres.h"
 #include "proxy/wire/postgres_read.h"
-#include "proxy/wire/postgres_text.h"
 
-enum { NAMES_MAX = 16, NAME_MAX_BYTES = 63 };
-
-struct name {
-    uint8_t n;
-    uint8_t text[NAME_MAX_BYTES];
-};
-
-struct pg_follow {
-    unsigned seen;      /* SETs sent whose tags are still to come */
-    const char *leaves; /* sent; pins when it is done */
-    bool resets, all;   /* a RESET was sent: of `reset`, or of all */
-    struct name reset;
-    unsigned n; /* settings to be asked for */
-    struct name names[NAMES_MAX];
-    struct pg_trace unnamed; /* of the unnamed statement: it may be bound in a later batch */
-    struct name unnamed_name;
-};
-
-static struct pg_follow *have_follow(struct pg_session *s)
+struct pg_follow *pg_have_follow(struct pg_session *s)
 {
     if (!s->follow)
         s->follow = calloc(1, sizeof *s->follow);
@@ -44,6 +28,8 @@ static struct pg_follow *have_follow(struct pg_session *s)
 
 void pg_follow_free(struct pg_session *s)
 {
+    if (s->follow)
+        pg_params_drop(&s->follow->before);
     free(s->follow);
     s->follow = NULL;
 }
@@ -53,29 +39,7 @@ void pg_follow_free(struct pg_session *s)
 bool pg_follow_owes(const struct pg_session *s)
 {
     const struct pg_follow *f = s->follow;
-    return f && (f->n > 0 || f->leaves || f->resets);
-}
-
-static const char *reason_of(enum pg_leaves leaves)
-{
-    switch (leaves) {
-    case PG_LEAVES_SETTINGS:
-    case PG_LEAVES_CHARACTERISTICS:
-    case PG_LEAVES_SETTING:
-        return "a setting that cannot be followed";
-    case PG_LEAVES_TEMPORARY:
-        return "a temporary table";
-    case PG_LEAVES_CURSOR:
-        return "a cursor WITH HOLD";
-    case PG_LEAVES_LOCK:
-        return "an advisory lock of the session";
-    case PG_LEAVES_LIBRARY:
-        return "a loaded library";
-    case PG_LEAVES_NOTHING:
-    case PG_LEAVES_RESET:
-        break;
-    }
-    return NULL;
+    return f && (f->n > 0 || f->leaves || f->n_resets || f->before);
 }
 
 /* The server tells of its changes without being asked. */
@@ -85,23 +49,32 @@ static bool is_reported(const struct pg_session *s, struct span name)
     return pg_params_get(s->server->origin, name, &value) && !pg_param_reported_only(name);
 }
 
-static bool set_name(struct name *to, struct span name)
+static bool set_name(struct pg_name *to, struct span name)
 {
-    if (name.n > NAME_MAX_BYTES)
+    if (name.n > PG_NAME_BYTES)
         return false;
+    to->reset = to->asked = false;
     to->n = (uint8_t)name.n;
     if (name.n)
         memcpy(to->text, name.p, name.n);
     return true;
 }
 
-/* To be asked for at the end of the transaction. False: too many, or too long. */
+static struct span span_of_name(const struct pg_name *name)
+{
+    return span_of(name->text, name->n);
+}
+
+/* To be asked for when the server is to be given back. False: too many, or too long. */
 static bool remember(struct pg_follow *f, struct span name)
 {
-    for (unsigned i = 0; i < f->n; i++)
-        if (span_ieq(span_of(f->names[i].text, f->names[i].n), name))
-            return true;
-    if (f->n == NAMES_MAX || !set_name(&f->names[f->n], name))
+    for (unsigned i = 0; i < f->n; i++) {
+        if (!span_ieq(span_of_name(&f->names[i]), name))
+            continue;
+        f->names[i].reset = false;
+        return true;
+    }
+    if (f->n == PG_NAMES_MAX || !set_name(&f->names[f->n], name))
         return false;
     f->n++;
     return true;
@@ -113,50 +86,77 @@ static bool remember_characteristics(struct pg_follow *f)
            remember(f, SPAN_LIT("default_transaction_deferrable"));
 }
 
-/* What came of it is asked for, too: it may be rolled back, or be one of several. (Not of what the
- * client came with: the server knows nothing of that.) */
-static const char *note_reset_sent(struct pg_session *s, struct span name)
+/* What was to be asked for is known, if this is done and not rolled back. */
+static void forget_reset(struct pg_follow *f, struct span name)
+{
+    for (unsigned i = 0; i < f->n; i++)
+        if (!name.n || span_ieq(span_of_name(&f->names[i]), name))
+            f->names[i].reset = true;
+}
+
+/* What came of it is asked for, too, but not of what the client came with: the server knows nothing
+ * of that. */
+static enum pg_leaves note_reset_sent(struct pg_session *s, struct span name)
 {
     struct pg_follow *f = s->follow;
     struct span value;
-    f->resets = set_name(&f->reset, name);
-    f->all = name.n == 0;
-    bool ask = name.n && !pg_keeps_server(s) && !is_reported(s, name) &&
-               !(s->startup && pg_params_get(s->startup, name, &value));
-    return ask && !remember(f, name) ? reason_of(PG_LEAVES_SETTING) : NULL;
+    bool session = s->base.gate->conf->mode == FRONT_SESSION;
+    if (f->n_resets == PG_RESETS_MAX || !set_name(&f->resets[f->n_resets], name))
+        return PG_LEAVES_SETTING;
+    struct pg_name *reset = &f->resets[f->n_resets++];
+    reset->asked = name.n && !session && !is_reported(s, name) &&
+                   !(s->startup && pg_params_get(s->startup, name, &value));
+    if (reset->asked)
+        return remember(f, name) ? PG_LEAVES_NOTHING : PG_LEAVES_SETTING;
+    forget_reset(f, name);
+    return PG_LEAVES_NOTHING;
 }
 
-/* NULL: it follows, or there is nothing to follow. */
-static const char *note_trace(struct pg_session *s, const struct pg_trace *t, bool runs)
+/* Other statements than before and after it would be the same text now: see pg_follow_salt(). */
+static void note_parses(struct pg_session *s)
+{
+    struct pg_follow *f = s->follow;
+    if (!f->salt)
+        f->salt = ((uint64_t)s->base.id << 32 | ++f->salts) * UINT64_C(0x9e3779b97f4a7c15);
+}
+
+/* NOTHING: it follows, or there is nothing to follow. */
+static enum pg_leaves note_trace(struct pg_session *s, const struct pg_trace *t, bool runs)
 {
     bool reported = t->leaves == PG_LEAVES_SETTING && is_reported(s, t->name);
-    struct pg_follow *f;
-    if ((t->leaves == PG_LEAVES_NOTHING || reported) && !t->set)
-        return NULL;
-    f = have_follow(s);
+    struct pg_follow *f = pg_have_follow(s);
     if (!f)
-        return "no memory to follow its settings";
+        return PG_LEAVES_SETTINGS;
     f->seen += t->set && runs;
+    if (s->base.gate->conf->mode == FRONT_SESSION)
+        return t->leaves == PG_LEAVES_RESET ? note_reset_sent(s, t->name) : PG_LEAVES_NOTHING;
+    if (t->parses && runs)
+        note_parses(s);
     if (t->leaves == PG_LEAVES_RESET)
         return note_reset_sent(s, t->name);
-    if (pg_keeps_server(s))
-        return NULL;
+    if (t->leaves == PG_LEAVES_CURSOR && runs)
+        pg_pins_declare(s, t->name);
     if (t->leaves == PG_LEAVES_NOTHING || reported ||
         (t->leaves == PG_LEAVES_SETTING && remember(f, t->name)) ||
         (t->leaves == PG_LEAVES_CHARACTERISTICS && remember_characteristics(f)))
-        return NULL;
-    return reason_of(t->leaves);
+        return PG_LEAVES_NOTHING;
+    return t->leaves;
+}
+
+static bool matters(const struct pg_trace *t)
+{
+    return t->leaves != PG_LEAVES_NOTHING || t->set || t->parses;
 }
 
 static const char *follow(struct pg_session *s, const struct pg_trace *t, bool runs)
 {
-    const char *why = note_trace(s, t, runs);
-    if (!why)
+    enum pg_leaves what = matters(t) ? note_trace(s, t, runs) : PG_LEAVES_NOTHING;
+    if (what == PG_LEAVES_NOTHING)
         return NULL;
     if (s->base.gate->conf->session_state == FRONT_STATE_REFUSE)
-        return why;
-    if (have_follow(s))
-        s->follow->leaves = why;
+        return pg_pin_word(what);
+    if (pg_have_follow(s))
+        s->follow->leaves |= 1u << what;
     return NULL;
 }
 
@@ -165,8 +165,9 @@ const char *pg_follow_query(struct pg_session *s, struct span text)
     const char *why = NULL;
     do {
         struct pg_trace t = pg_text_trace(text);
-        if (t.leaves != PG_LEAVES_NOTHING || t.set)
-            why = follow(s, &t, true);
+        if (s->pins)
+            pg_pins_sent(s, &t);
+        why = follow(s, &t, true);
     } while (!why && pg_text_next(&text));
     return why;
 }
@@ -175,33 +176,41 @@ const char *pg_follow_query(struct pg_session *s, struct span text)
 static void keep_unnamed(struct pg_follow *f, const struct pg_trace *t)
 {
     f->unnamed = *t;
-    if (!set_name(&f->unnamed_name, t->name))
+    if (!set_name(&f->unnamed_name, t->name)) {
         f->unnamed.leaves = PG_LEAVES_SETTINGS;
-    f->unnamed.name = span_of(f->unnamed_name.text, f->unnamed_name.n);
+        f->unnamed.ends = 0;
+    }
+    f->unnamed.name = span_of_name(&f->unnamed_name);
 }
 
 const char *pg_follow_parse(struct pg_session *s, struct span text, bool unnamed)
 {
     struct pg_trace t = pg_text_trace(text);
-    bool matters = t.set || t.leaves != PG_LEAVES_NOTHING;
-    if (unnamed && (matters || s->follow) && have_follow(s))
+    if (unnamed && (matters(&t) || t.ends || s->follow) && pg_have_follow(s))
         keep_unnamed(s->follow, &t);
     bool may_refuse = s->base.gate->conf->session_state == FRONT_STATE_REFUSE;
-    return matters && may_refuse ? follow(s, &t, false) : NULL;
+    return matters(&t) && may_refuse ? follow(s, &t, false) : NULL;
 }
 
 void pg_follow_bind(struct pg_session *s, const struct pg_trace *t)
 {
     if (!t && s->follow)
         t = &s->follow->unnamed;
-    if (t && (t->leaves != PG_LEAVES_NOTHING || t->set))
+    if (s->pins)
+        pg_pins_sent(s, t);
+    if (t)
         (void)follow(s, t, true); /* it was not refused when it was prepared */
+}
+
+uint64_t pg_follow_salt(const struct pg_session *s)
+{
+    return s->follow ? s->follow->salt : 0;
 }
 
 /* ---- what is done ---- */
 
 /* State is there that nobody refused in time. */
-static void pin(struct pg_session *s, const char *why)
+static void pin(struct pg_session *s, enum pg_leaves why)
 {
     struct err err;
     switch (s->base.gate->conf->session_state) {
@@ -211,7 +220,7 @@ static void pin(struct pg_session *s, const char *why)
     case FRONT_STATE_REFUSE:
         pg_pin(s, why); /* the server is reset behind it */
         err_set(&err, CAUSE_UNSUPPORTED, STAGE_CLIENT, 0,
-                "%s was left in the session (session_state: refuse)", why);
+                "%s was left in the session (session_state: refuse)", pg_pin_word(why));
         pg_refuse(s, &err, NULL);
         return;
     case FRONT_STATE_ALLOW:
@@ -219,14 +228,35 @@ static void pin(struct pg_session *s, const char *why)
     }
 }
 
+static void drop_resets(struct pg_follow *f)
+{
+    f->n_resets -= f->n_reset;
+    memmove(f->resets, f->resets + f->n_reset, f->n_resets * sizeof f->resets[0]);
+    f->n_reset = 0;
+    f->undone = false;
+}
+
 /* RESET, SET TO DEFAULT: of a name, of all, or (behind other statements) of nobody knows what. */
-static void note_reset(struct pg_session *s, struct pg_outbox *o)
+static void note_reset(struct pg_follow *f)
+{
+    if (f->undone)
+        drop_resets(f);
+    f->n_reset += f->n_reset < f->n_resets;
+}
+
+void pg_follow_reset(struct pg_session *s, struct pg_outbox *to_client)
 {
     struct pg_follow *f = s->follow;
-    if (f && f->resets)
-        pg_settings_reset(s, f->all ? span_of(NULL, 0) : span_of(f->reset.text, f->reset.n), o);
-    if (f)
-        f->resets = false;
+    if (!f || f->n_reset == 0)
+        return;
+    for (unsigned i = 0; i < f->n_reset && !f->undone; i++) {
+        if (!f->before && !f->resets[i].asked) { /* it may be rolled back later */
+            f->before = pg_params_take(s->params);
+            f->end = (struct pg_end){0};
+        }
+        pg_settings_reset(s, span_of_name(&f->resets[i]), to_client);
+    }
+    drop_resets(f);
 }
 
 static void note_set(struct pg_session *s)
@@ -234,22 +264,44 @@ static void note_set(struct pg_session *s)
     if (s->follow && s->follow->seen > 0)
         s->follow->seen--;
     else
-        pin(s, "a SET inside other statements");
+        pin(s, PG_LEAVES_SETTINGS);
 }
 
 /* What keeps a server, of those that need not stay anyway. */
 static void note_state(struct pg_session *s, struct span tag)
 {
-    if (s->follow && s->follow->leaves) {
-        pin(s, s->follow->leaves);
-        s->follow->leaves = NULL;
+    struct pg_follow *f = s->follow;
+    for (unsigned what = 0; f && f->leaves; what++) {
+        if (f->leaves & 1u << what)
+            pin(s, (enum pg_leaves)what);
+        f->leaves &= ~(1u << what);
     }
     if (span_eq(tag, SPAN_LIT("SET")))
         note_set(s);
     else if (span_eq(tag, SPAN_LIT("PREPARE")))
-        pin(s, "a statement prepared in SQL");
+        pin(s, PG_LEAVES_PREPARED);
     else if (span_eq(tag, SPAN_LIT("LISTEN")))
-        pin(s, "LISTEN");
+        pin(s, PG_LEAVES_LISTEN);
+}
+
+/* How a transaction ends; ROLLBACK TO a savepoint says ROLLBACK, too. */
+static void note_end(struct pg_follow *f, struct span tag)
+{
+    f->end.committed |=
+        span_eq(tag, SPAN_LIT("COMMIT")) || span_eq(tag, SPAN_LIT("PREPARE TRANSACTION"));
+    if (span_eq(tag, SPAN_LIT("ROLLBACK")))
+        pg_follow_failed(f);
+}
+
+/* Nothing of it is left; but what was sent behind it may leave something. */
+static void note_discarded(struct pg_session *s, struct pg_outbox *o)
+{
+    pg_settings_reset(s, span_of(NULL, 0), o);
+    if (pg_flow_due(&s->server->flow) > 1)
+        return;
+    if (s->follow)
+        s->follow->n = 0;
+    pg_pins_none(s);
 }
 
 void pg_follow_tag(struct pg_session *s, struct span body, struct pg_outbox *o)
@@ -260,33 +312,107 @@ void pg_follow_tag(struct pg_session *s, struct span body, struct pg_outbox *o)
     if (!s->renames &&
         (span_eq(tag, SPAN_LIT("DISCARD ALL")) || span_eq(tag, SPAN_LIT("DEALLOCATE ALL"))))
         pg_prepared_forget(s->server->prepared); /* of sessions from before a reload */
-    if (!pg_keeps_server(s))
-        note_state(s, tag);
-    if (span_eq(tag, SPAN_LIT("RESET")) || span_eq(tag, SPAN_LIT("SET"))) {
-        note_reset(s, o);
-    } else if (span_eq(tag, SPAN_LIT("DISCARD ALL"))) {
-        pg_settings_reset(s, span_of(NULL, 0), o);
-        if (pg_flow_due(&s->server->flow) <= 1) /* else: for what was sent behind it */
-            s->pinned = NULL;
+    if (s->follow) {
+        s->follow->n_done++;
+        note_end(s->follow, tag);
     }
+    if (s->base.gate->conf->mode != FRONT_SESSION)
+        note_state(s, tag);
+    if (s->follow && (span_eq(tag, SPAN_LIT("RESET")) || span_eq(tag, SPAN_LIT("SET"))))
+        note_reset(s->follow);
+    else if (span_eq(tag, SPAN_LIT("DISCARD ALL")))
+        note_discarded(s, o);
+}
+
+void pg_follow_failed(struct pg_follow *f)
+{
+    f->end.failed = true;
+    f->undone = f->n_reset > 0;
+    pg_pins_failed(f);
+}
+
+/* Rolled back to a point before a RESET, or behind it? The server knows, of what it was set to
+ * since (see pg_settings_again()), and of what is the same to carpool and to it. */
+static bool ask_for_all(struct pg_session *s, const struct pg_params *before)
+{
+    for (size_t i = 0; i < pg_params_count(before); i++) {
+        struct span name, value, now, has;
+        pg_params_at(before, i, &name, &value);
+        if (pg_params_get(s->server->origin, name, &value))
+            continue;
+        bool set = pg_params_get(s->params, name, &now) &&
+                   pg_params_get(s->server->params, name, &has) && span_eq(now, has);
+        if ((pg_params_get(s->startup, name, &value) && !set) || !remember(s->follow, name))
+            return false;
+    }
+    return true;
+}
+
+/* The transaction that has reset settings is over. */
+static void settle_reset(struct pg_session *s)
+{
+    struct pg_follow *f = s->follow;
+    struct pg_params *before = f->before;
+    f->before = NULL;
+    if (f->end.failed && f->end.committed) {
+        if (!ask_for_all(s, before))
+            pin(s, PG_LEAVES_SETTINGS);
+    } else if (f->end.failed) {
+        pg_settings_restore(s, before);
+    } else {
+        unsigned n = 0;
+        for (unsigned i = 0; i < f->n; i++)
+            if (!f->names[i].reset)
+                f->names[n++] = f->names[i];
+        f->n = n;
+    }
+    pg_params_drop(&before);
 }
 
 void pg_follow_ready(struct pg_session *s)
 {
-    if (!s->follow || pg_flow_due(&s->server->flow) > 0)
+    struct pg_follow *f = s->follow;
+    bool idle = s->server->flow.tx == PG_TX_IDLE;
+    if (!f)
         return;
-    s->follow->seen = 0;
-    if (s->server->flow.tx != PG_TX_IDLE)
+    if (idle && f->before)
+        settle_reset(s);
+    if (pg_flow_due(&s->server->flow) > 0)
+        return;
+    f->seen = 0;
+    pg_pins_ready(s, idle);
+    if (!idle)
         return; /* a portal may still be run */
-    s->follow->resets = false;
-    s->follow->leaves = NULL;
+    f->end = (struct pg_end){0};
+    f->n_resets = f->n_reset = 0;
+    f->leaves = 0;
+    if (f->n == 0)
+        f->salt = 0;
+}
+
+void pg_follow_lost(struct pg_session *s, bool rolled_back)
+{
+    struct pg_follow *f = s->follow;
+    if (!f)
+        return;
+    if (f->before && rolled_back) { /* what it has reset, too */
+        pg_params_drop(&s->params);
+        s->params = pg_params_take(f->before);
+    }
+    pg_params_drop(&f->before);
+    f->seen = f->leaves = f->n = 0;
+    f->n_resets = f->n_reset = 0;
+    f->salt = 0;
+    f->end = (struct pg_end){0};
+    pg_pins_failed(f);
+    pg_pins_ready(s, true);
 }
 
 /* ---- asking ---- */
 
 bool pg_follow_ask(struct pg_session *s)
 {
-    uint8_t buf[NAMES_MAX * (NAME_MAX_BYTES * 2 + 64)];
+    uint8_t buf[PG_NAMES_MAX * (PG_NAME_BYTES * 2 + 64)];
     struct pg_follow *f = s->follow;
     struct pg_out o = pg_out_of(buf, sizeof buf);
     if (!f || f->n == 0)
@@ -294,7 +420,7 @@ bool pg_follow_ask(struct pg_session *s)
     for (unsigned i = 0; i < f->n; i++) {
         pg_sql_text(&o, i == 0 ? "SELECT " : ", ");
         pg_sql_text(&o, "pg_catalog.current_setting(");
-        pg_sql_literal(&o, span_of(f->names[i].text, f->names[i].n));
+        pg_sql_literal(&o, span_of_name(&f->names[i]));
         pg_sql_text(&o, ", true)");
     }
     if (!pg_settings_send(s, &o))
@@ -313,7 +439,7 @@ static bool take_row(struct pg_session *s, struct span body)
     for (unsigned i = 0; i < f->n; i++) {
         int32_t len = pg_cur_i32(&c);
         struct span value = len < 0 ? span_of(NULL, 0) : pg_cur_bytes(&c, (size_t)len);
-        struct span name = span_of(f->names[i].text, f->names[i].n);
+        struct span name = span_of_name(&f->names[i]);
         if (len == 0)
             value.p = (const uint8_t *)""; /* empty, which is not absent */
         if (c.bad || !pg_params_set(&s->params, name, value) ||
@@ -331,15 +457,10 @@ void pg_follow_row(struct pg_session *s, struct span body)
 
 void pg_follow_asked(struct pg_session *s)
 {
-    if (s->follow->n == 0)
-        return;
-    /* Not answered (a timeout or a cancel that came late), or too much to be carried about. */
-    s->follow->n = 0;
-    pin(s, reason_of(PG_LEAVES_SETTING));
-}
-
-void pg_follow_forget(struct pg_session *s)
-{
-    if (s->follow)
-        s->follow->n = 0;
+    struct pg_follow *f = s->follow;
+    bool well = f->n == 0;
+    f->n = 0;
+    f->salt = 0;
+    if (!well) /* not answered (a cancel that came late), or too much to be carried about */
+        pin(s, PG_LEAVES_SETTING);
 }

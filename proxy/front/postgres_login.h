@@ -28,6 +28,10 @@ struct pg_login {
     char user[PG_NAME_MAX], database[PG_NAME_MAX];
 };
 
+/* pg_params_set(), and why not: too many, or no memory. */
+MUST_USE bool pg_login_set(struct pg_params **p, struct span name, struct span value,
+                           struct err *err);
+
 /* Reads the startup packet into the login. False: *err says why not, *sqlstate (NULL: by cause). */
 MUST_USE bool pg_login_read(struct pg_session *s, const struct pg_startup *st, struct err *err,
                             const char **sqlstate);

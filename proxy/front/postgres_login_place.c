@@ -39,8 +39,8 @@ static void add_replication(const struct pg_session *s, struct pool_identity *id
     add(id, key, id->application);
 }
 
-/* What of the startup packet and the login makes it another pool than others. A wrong password leads
- * to none that a right one has opened. */
+/* What of the startup packet and the login makes it another pool than others. A wrong password
+ * leads to none that a right one has opened. */
 static bool identify(const struct pg_session *s, struct pool_identity *id,
                      uint8_t key[PG_PLACE_KEY])
 {
@@ -106,7 +106,7 @@ static void on_pool(struct seat *seat, const struct err *err)
     if (err)
         pg_refuse(s, err, NULL);
     else if (!identify(s, &id, key))
-        refuse(s, CAUSE_INTERNAL, "the cryptographic library failed");
+        refuse(s, CAUSE_INTERNAL, "out of memory for a hash");
     else if (move(s, &id))
         welcome(s, span_of(NULL, 0));
     else
@@ -123,7 +123,7 @@ void pg_login_place(struct pg_session *s, struct span said)
         return;
     }
     if (!identify(s, &id, key)) {
-        refuse(s, CAUSE_INTERNAL, "the cryptographic library failed");
+        refuse(s, CAUSE_INTERNAL, "out of memory for a hash");
     } else if (move(s, &id)) {
         welcome(s, said);
     } else {

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What a startup packet asks for: a database that is served, parameters that can be understood. */
+#include <errno.h>
+
 #include "proxy/front/postgres_login.h"
 
 /* ---- options ---- */
@@ -9,34 +11,50 @@ struct word {
     size_t n;
 };
 
+bool pg_login_set(struct pg_params **p, struct span name, struct span value, struct err *err)
+{
+    if (pg_params_set(p, name, value))
+        return true;
+    if (pg_params_fits(*p, name, value))
+        return err_set(err, CAUSE_INTERNAL, STAGE_CLIENT, ENOMEM, "out of memory");
+    return err_set(err, CAUSE_TOO_LARGE, STAGE_CLIENT, 0, "too many startup parameters");
+}
+
+static bool strange(struct err *err)
+{
+    return err_set(err, CAUSE_CLIENT_PROTOCOL, STAGE_CLIENT, 0,
+                   "startup options that cannot be understood");
+}
+
 /* "name=value", dashes of the name as underscores. */
-static bool take_pair(struct pg_params **wants, char *pair)
+static bool take_pair(struct pg_params **wants, char *pair, struct err *err)
 {
     char *eq = strchr(pair, '=');
     if (!eq || eq == pair)
-        return false;
+        return strange(err);
     for (char *p = pair; p < eq; p++)
         if (*p == '-')
             *p = '_';
-    return pg_params_set(wants, span_of(pair, (size_t)(eq - pair)), span_str(eq + 1));
+    return pg_login_set(wants, span_of(pair, (size_t)(eq - pair)), span_str(eq + 1), err);
 }
 
 /* "-c" (its pair is the next word), "-cname=value", "--name=value". */
-static bool take_word(struct pg_params **wants, struct word *w, bool *want_pair)
+static bool take_word(struct pg_params **wants, struct word *w, bool *want_pair, struct err *err)
 {
     w->text[w->n] = 0;
     bool is_pair = *want_pair;
     *want_pair = !is_pair && strcmp(w->text, "-c") == 0;
     if (is_pair)
-        return take_pair(wants, w->text);
+        return take_pair(wants, w->text, err);
     if (*want_pair)
         return true;
-    return (strncmp(w->text, "--", 2) == 0 || strncmp(w->text, "-c", 2) == 0) &&
-           take_pair(wants, w->text + 2);
+    if (strncmp(w->text, "--", 2) != 0 && strncmp(w->text, "-c", 2) != 0)
+        return strange(err);
+    return take_pair(wants, w->text + 2, err);
 }
 
 /* options: "-c name=value --name=value", with backslashes before blanks. */
-static bool read_options(struct pg_params **wants, struct span options)
+static bool read_options(struct pg_params **wants, struct span options, struct err *err)
 {
     struct word w = {.n = 0};
     bool want_pair = false;
@@ -44,7 +62,7 @@ static bool read_options(struct pg_params **wants, struct span options)
         uint8_t c = i < options.n ? options.p[i] : ' ';
         bool blank = c == ' ' || c == '\t' || c == '\n';
         if (blank && w.n > 0) {
-            if (!take_word(wants, &w, &want_pair))
+            if (!take_word(wants, &w, &want_pair, err))
                 return false;
             w.n = 0;
         }
@@ -53,24 +71,26 @@ static bool read_options(struct pg_params **wants, struct span options)
         if (c == '\\' && i + 1 < options.n)
             c = options.p[++i];
         if (w.n + 1 >= sizeof w.text)
-            return false;
+            return strange(err);
         w.text[w.n++] = (char)c;
     }
-    return !want_pair;
+    return !want_pair || strange(err);
 }
 
-static bool read_wants(struct pg_login *lg, const struct pg_startup *st)
+static bool read_wants(struct pg_login *lg, const struct pg_startup *st, struct err *err)
 {
     static const char *const ours[] = {"user", "database", "options", "replication"};
     lg->wants = pg_params_new();
-    if (!lg->wants || (st->options.n && !read_options(&lg->wants, st->options)))
+    if (!lg->wants)
+        return err_set(err, CAUSE_INTERNAL, STAGE_CLIENT, ENOMEM, "out of memory");
+    if (st->options.n && !read_options(&lg->wants, st->options, err))
         return false;
     struct span rest = st->params, name, value;
     while (pg_param_next(&rest, &name, &value)) {
         bool skip = pg_param_is_protocol_option(name);
         for (size_t i = 0; i < ARRAY_LEN(ours); i++)
             skip = skip || span_eq(name, span_str(ours[i]));
-        if (!skip && !pg_params_set(&lg->wants, name, value))
+        if (!skip && !pg_login_set(&lg->wants, name, value, err))
             return false;
     }
     return true;
@@ -108,9 +128,8 @@ bool pg_login_read(struct pg_session *s, const struct pg_startup *st, struct err
                        "database \"%.*s\" is not served here, only \"%s\"",
                        (int)(st->database.n > 63 ? 63 : st->database.n),
                        (const char *)st->database.p, pg_guard_database(g));
-    if (!read_wants(lg, st))
-        return err_set(err, CAUSE_CLIENT_PROTOCOL, STAGE_CLIENT, 0,
-                       "startup options that cannot be understood");
+    if (!read_wants(lg, st, err))
+        return false;
     if (st->user.n > sizeof lg->user || st->database.n > sizeof lg->database)
         return err_set(err, CAUSE_TOO_LARGE, STAGE_CLIENT, 0,
                        "a name of a user or database longer than %d bytes", PG_NAME_MAX);

@@ -3,13 +3,15 @@
  * The welcome: AuthenticationOk, the server's parameters with the client's wishes on top, a cancel
  * key, ReadyForQuery. One write, together with what the authentication had to say last.
  */
+#include <errno.h>
 #include <stdio.h>
 
 #include "pools/ledger.h"
 #include "proxy/front/postgres_login.h"
+#include "proxy/front/postgres_users.h"
 
 /* The server's parameters with the client's wishes on top. */
-static bool make_params(struct pg_session *s, struct pg_params *welcome)
+static bool make_params(struct pg_session *s, struct pg_params *welcome, struct err *err)
 {
     const struct pg_params *wants = s->login->wants;
     s->params = pg_params_take(welcome);
@@ -21,7 +23,7 @@ static bool make_params(struct pg_session *s, struct pg_params *welcome)
             continue;
         if (pg_params_get(welcome, name, &known))
             value = pg_param_spelled(name, value, known, buf);
-        if (!pg_params_set(&s->params, name, value))
+        if (!pg_login_set(&s->params, name, value, err))
             return false;
     }
     return true;
@@ -29,7 +31,7 @@ static bool make_params(struct pg_session *s, struct pg_params *welcome)
 
 /* "orders-api - 10.0.0.7:40122", in the 63 bytes that the server keeps: the address is whole, the
  * name is cut. */
-static bool add_host(struct pg_session *s)
+static bool add_host(struct pg_session *s, struct err *err)
 {
     enum { KEPT = 63 };
     char peer[64], text[2 * KEPT + 8];
@@ -41,7 +43,7 @@ static bool add_host(struct pg_session *s)
         name = span_of(NULL, 0);
     snprintf(text, sizeof text, "%.*s%s%s", (int)(name.n < room ? name.n : room),
              name.n ? (const char *)name.p : "", name.n ? " - " : "", peer);
-    return pg_params_set(&s->params, SPAN_LIT("application_name"), span_str(text));
+    return pg_login_set(&s->params, SPAN_LIT("application_name"), span_str(text), err);
 }
 
 static void welcome(struct pg_session *s, struct pg_params *known, struct span said)
@@ -49,9 +51,10 @@ static void welcome(struct pg_session *s, struct pg_params *known, struct span s
     uint8_t buf[PG_PARAMS_BYTES + PG_AUTH_OUT + 2048];
     struct pg_out out = pg_out_of(buf, sizeof buf);
     struct err err;
-    bool fits = make_params(s, known) && (!s->base.gate->conf->add_host || add_host(s));
-    if (!fits || !pg_keys_add(s)) {
-        err_set(&err, CAUSE_TOO_LARGE, STAGE_CLIENT, 0, "too many startup parameters");
+    bool well = make_params(s, known, &err) && (!s->base.gate->conf->add_host || add_host(s, &err));
+    if (well && !pg_keys_add(s))
+        well = err_set(&err, CAUSE_INTERNAL, STAGE_CLIENT, ENOMEM, "out of memory");
+    if (!well) {
         pg_refuse(s, &err, NULL);
         return;
     }
@@ -68,6 +71,8 @@ static void welcome(struct pg_session *s, struct pg_params *known, struct span s
     }
     pg_put_backend_key(&out, s->key_pid, span_of(s->key, s->key_n));
     pg_put_ready(&out, PG_TX_IDLE);
+    struct pg_route *r = s->base.route->state;
+    s->user = pg_user_take(&r->users, span_of(s->login->user, s->login->user_n));
     pg_login_free(s);
     pg_say(s, &out);
     if (s->base.closed)

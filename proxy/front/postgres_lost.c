@@ -79,6 +79,7 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
     session_error(&s->base, &loss.err);
     pg_note_access(s, loss.err.cause);
     pg_rename_unlink(s);
+    pg_follow_lost(s, loss.in_tx);
     s->server = NULL;
     s->loss_untold = true;
     s->swallow = (struct pg_swallow){0};
@@ -97,6 +98,7 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
     pg_framer_init(&s->framer, PG_SIDE_CLIENT);
     s->waiter.err = loss.err;
     pg_become(s, loss.in_tx ? PG_FAILED : s->swallow.till_sync ? PG_SWALLOWING : PG_IDLE);
+    pg_watch_if_held_up(s);
     pg_relay_input(s);
 }
 

@@ -9,6 +9,7 @@
 #include "pools/ledger.h"
 #include "proxy/core/sm.h"
 #include "proxy/front/postgres.h"
+#include "proxy/front/postgres_users.h"
 #include "proxy/front/postgres_auth.h"
 #include "proxy/front/postgres_statements.h"
 
@@ -62,22 +63,22 @@ bool pg_may_release(const struct pg_session *s)
            pg_at_boundary(&s->server->framer) && !s->server->carry.len;
 }
 
-void pg_pin(struct pg_session *s, const char *why)
-{
-    if (s->pinned)
-        return;
-    s->pinned = why;
-}
-
 bool pg_keeps_server(const struct pg_session *s)
 {
-    return s->pinned || s->base.gate->conf->mode == FRONT_SESSION;
+    return s->pins || s->base.gate->conf->mode == FRONT_SESSION;
+}
+
+static struct span user_of(const struct pg_session *s)
+{
+    const struct pg_route *r = s->base.route->state;
+    return pg_user_of(r->users, s->user);
 }
 
 void pg_note_access(struct pg_session *s, enum cause cause)
 {
     session_access(&s->base, &(struct access_line){.server = s->server ? &s->server->base : NULL,
                                                    .waiter = &s->waiter,
+                                                   .user = user_of(s),
                                                    .cause = cause ? cause : s->told});
     s->told = CAUSE_NONE;
 }
@@ -137,7 +138,6 @@ void pg_transaction_end(struct pg_session *s)
         return;
     }
     if (pg_keeps_server(s)) {
-        pg_follow_forget(s);
         if (pg_settings_again(s))
             return;
         pg_set_deadline(s, PG_DEADLINE_IDLE,
@@ -157,8 +157,9 @@ void pg_transaction_end(struct pg_session *s)
 static void refuse_exchange(struct pg_session *s, const struct err *err, bool waited)
 {
     s->waiter.err = *err;
-    session_access(
-        &s->base, &(struct access_line){.waiter = waited ? &s->waiter : NULL, .cause = err->cause});
+    session_access(&s->base, &(struct access_line){.waiter = waited ? &s->waiter : NULL,
+                                                   .user = user_of(s),
+                                                   .cause = err->cause});
     pg_exchange_over(s);
     session_error(&s->base, &s->waiter.err);
     s->swallow = (struct pg_swallow){0};
@@ -244,7 +245,7 @@ static void on_drained(struct session *base)
         return;
     }
     if (s->deadline == PG_DEADLINE_STALL)
-        pg_set_deadline(s, PG_DEADLINE_NONE, 0);
+        pg_stall_over(s);
     if (s->server)
         io_resume(&s->server->base.io);
 }
@@ -293,6 +294,7 @@ static void on_fini(struct session *base, const struct err *err)
     pg_exchange_over(s);
     pg_keys_remove(s);
     pg_login_free(s);
+    pg_user_drop(((struct pg_route *)base->route->state)->users, s->user);
     pg_params_drop(&s->params);
     pg_params_drop(&s->startup);
     pg_rename_free(s);
@@ -307,6 +309,7 @@ static void pool_state_free(void *state)
     pg_statements_free(r->statements);
     pg_failures_free(r->failures);
     pg_lookups_free(r->lookups);
+    pg_users_free(r->users);
     free(r);
 }
 

@@ -160,7 +160,8 @@ static enum pg_named told(struct pg_session *s, const struct pg_msg *m)
 
 static struct pg_statement_key key_of(const struct pg_session *s, const struct pg_statement *st)
 {
-    struct pg_statement_key key = {.settings = pg_params_planning(s->server->params),
+    struct pg_statement_key key = {.settings =
+                                       pg_params_planning(s->server->params) ^ pg_follow_salt(s),
                                    .edition = st->edition};
     memcpy(key.digest, st->digest, sizeof key.digest);
     return key;
@@ -210,6 +211,10 @@ static struct pg_prepared *ensure(struct pg_session *s, struct pg_outbox *o,
     struct pg_server *ps = s->server;
     struct pg_statement_key key = key_of(s, st);
     struct pg_prepared *p = pg_prepared_find(ps->prepared, &key, ps->flow.ends_sent);
+    if (!p && pg_follow_salt(s)) { /* it was read before the settings changed */
+        key.settings ^= pg_follow_salt(s);
+        p = pg_prepared_find(ps->prepared, &key, ps->flow.ends_sent);
+    }
     if (p)
         return p;
     p = place(s, o, PG_TOKEN_PARSE_OWN, span_of(NULL, 0), st);
@@ -341,7 +346,7 @@ static enum pg_named on_parse(struct pg_session *s, const struct pg_msg *m, stru
         return done == PG_NAMED_PASS ? pg_unnamed_parse(s, m, o) : done;
     }
     if (!m->whole) { /* too long to be kept: it lives on this server, under the client's name */
-        pg_pin(s, "a prepared statement longer than 64 KiB");
+        pg_pin(s, PG_LEAVES_STATEMENT);
         return PG_NAMED_PASS;
     }
     if (!pg_read_parse(m->body, &parse))

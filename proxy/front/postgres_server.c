@@ -172,6 +172,7 @@ static bool walk_message(struct pg_session *s, struct walk *w, const struct pg_m
     bool drop = false;
     if (m->type == 'S') {
         collect(w);
+        pg_follow_reset(s, &w->out);
         drop = !pg_settings_reported(s, m->body);
     } else if (m->type == 'C') {
         pg_outbox_add(&w->out, span_of(w->from.p, w->from.n - w->in.n + m->raw.n));
@@ -180,12 +181,17 @@ static bool walk_message(struct pg_session *s, struct walk *w, const struct pg_m
         if (s->base.closed)
             return false;
     } else if (m->type == 'Z') {
+        if (s->follow)
+            collect(w);
+        pg_follow_reset(s, &w->out);
         s->resetting = false;
         pg_follow_ready(s);
         if (s->server->flow.tx == PG_TX_IDLE)
             pg_watch_transaction(s, true);
     } else if (m->type == 'E') {
         pg_role_error(s->server, m->body);
+        if (s->follow)
+            pg_follow_failed(s->follow);
         collect(w);
         drop = replace_error(s, w, m);
     }

@@ -313,6 +313,30 @@ void pg_settings_reset(struct pg_session *s, struct span name, struct pg_outbox 
     reset_all(s, s->server->params, o);
 }
 
+static void restore_names(struct pg_session *s, const struct pg_params *before,
+                          struct pg_params *names)
+{
+    struct pg_server *ps = s->server;
+    struct pg_params *of = pg_params_take(names); /* it may be replaced meanwhile */
+    for (size_t i = 0; i < pg_params_count(of); i++) {
+        struct span name, value, had;
+        pg_params_at(of, i, &name, &value);
+        if (pg_params_get(ps->origin, name, &had))
+            continue;
+        value = pg_params_get(before, name, &had) ? had : span_of(NULL, 0);
+        if (!pg_params_set(&s->params, name, value) || !pg_params_set(&ps->params, name, value))
+            server_retire(&ps->base, OUTCOME_DROP_DIRTY);
+    }
+    pg_params_drop(&of);
+}
+
+void pg_settings_restore(struct pg_session *s, struct pg_params *before)
+{
+    restore_names(s, before, s->server->params);
+    restore_names(s, before, s->params);
+    restore_names(s, before, before);
+}
+
 static bool note_parameter(struct pg_session *s, struct span name, struct span value)
 {
     struct pg_server *ps = s->server;

@@ -225,8 +225,8 @@ void redis_answer(struct redis_client *c, struct span text);
 void redis_fail(struct redis_client *c, struct redis_request *r, const struct err *err);
 /* Says what is at the front of the list and ready to be said. */
 void redis_deliver(struct redis_client *c);
-void redis_permit_result(struct redis_client *c, struct redis_request *r,
-                         enum service_result result);
+/* The request does not end well: what shows the service to be sick, or NULL: that shows nothing. */
+void redis_permit_result(struct redis_client *c, struct redis_request *r, const char *sick);
 
 /* access */
 void redis_access_write(struct redis_client *c, const struct redis_request *r, enum cause cause);

@@ -134,13 +134,14 @@ void redis_request_free(struct redis_client *c, struct redis_request *r)
     route->n_free++;
 }
 
-void redis_permit_result(struct redis_client *c, struct redis_request *r,
-                         enum service_result result)
+void redis_permit_result(struct redis_client *c, struct redis_request *r, const char *sick)
 {
     if (!r->permit)
         return;
-    ledger_service_result(pool_ledger(session_pool(&c->base)), NULL, 0, result, r->permit,
-                          loop_now(redis_loop(c)));
+    if (sick)
+        pool_service_failed(session_pool(&c->base), NULL, sick, r->permit);
+    else
+        pool_service_neutral(session_pool(&c->base), NULL, r->permit);
     r->permit = 0;
 }
 
@@ -195,6 +196,7 @@ static void note_error(struct redis_client *c, const struct err *err)
 void redis_fail(struct redis_client *c, struct redis_request *r, const struct err *err)
 {
     redis_access(c, r, err->cause);
+    redis_permit_result(c, r, NULL); /* unless more was said of the service before */
     r->state = REDIS_REQ_FAILED;
     r->cause = (uint8_t)err->cause;
     note_error(c, err);

@@ -80,7 +80,6 @@ static void refuse_held(struct redis_client *c)
     struct redis_request *r = c->hold;
     c->hold = NULL;
     bufq_clear(&redis_loop(c)->chunks, &c->work->held);
-    redis_permit_result(c, r, SERVICE_NEUTRAL);
     redis_fail(c, r, &c->work->waiter.err);
     /* What follows in a transaction must not be executed by itself; there is nothing else to
      * lose. */
@@ -165,7 +164,7 @@ void redis_lose_own(struct redis_client *c, const struct err *err, enum outcome 
     struct redis_server *rs = own_of(c);
     struct err end = *err;
     if (c->n_flying > 0)
-        pool_service_result(session_pool(&c->base), c->own, false, 0);
+        pool_service_failed(session_pool(&c->base), c->own, cause_word(err->cause), 0);
     else
         session_error(&c->base, err); /* nobody hears of it, yet something was lost */
     redis_server_lost(rs, err, why);

@@ -327,7 +327,7 @@ static void drop_requests(struct redis_client *c, enum cause cause)
 {
     LIST_EACH(n, &c->requests) {
         struct redis_request *r = OWNER(n, struct redis_request, node);
-        redis_permit_result(c, r, SERVICE_NEUTRAL);
+        redis_permit_result(c, r, NULL);
         if (r->state == REDIS_REQ_FLYING || r->state == REDIS_REQ_QUEUED)
             redis_access(c, r, cause);
         if (r->state != REDIS_REQ_FLYING || !list_linked(&r->call.node)) {

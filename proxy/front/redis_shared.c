@@ -106,7 +106,6 @@ static void fail_queued(struct redis_client *c, const struct err *err)
         struct redis_request *r = OWNER(n, struct redis_request, node);
         if (r->state != REDIS_REQ_QUEUED || r == c->hold)
             continue;
-        redis_permit_result(c, r, SERVICE_NEUTRAL);
         redis_fail(c, r, err);
     }
     bufq_clear(&redis_loop(c)->chunks, &c->work->queued);
@@ -204,7 +203,10 @@ void redis_answered(struct redis_client *c, struct redis_request *r, struct serv
     struct pool *p = session_pool(&c->base);
     c->n_flying--;
     redis_access(c, r, CAUSE_NONE);
-    pool_service_result(p, sv, !r->ill, r->permit);
+    if (r->ill)
+        pool_service_failed(p, sv, "it answers that it cannot serve now", r->permit);
+    else
+        pool_service_well(p, sv, r->permit);
     r->permit = 0;
     redis_request_free(c, r);
     redis_deliver(c);
@@ -303,7 +305,7 @@ static void on_lost(struct redis_call *call, const struct redis_loss *loss)
     struct redis_client *c = r->client;
     c->n_flying--;
     redis_wake(c);
-    redis_permit_result(c, r, SERVICE_FAILED);
+    redis_permit_result(c, r, cause_word(loss->err->cause));
     if (call->open) {
         /* Half a reply is out: nothing that follows would be understood. */
         redis_access(c, r, loss->err->cause);
@@ -342,9 +344,9 @@ void redis_time_out(struct redis_client *c, struct redis_request *r)
     err_set(&err, CAUSE_REQUEST_TIMEOUT, STAGE_EXCHANGE, 0, "no reply within %llu ms",
             (unsigned long long)conf_of(c)->timeouts.request_ms);
     if (r->permit)
-        redis_permit_result(c, r, SERVICE_FAILED);
+        redis_permit_result(c, r, cause_word(err.cause));
     else
-        pool_service_result(session_pool(&c->base), &rs->base, false, 0);
+        pool_service_failed(session_pool(&c->base), &rs->base, cause_word(err.cause), 0);
     if (r->call.open) {
         redis_doom(c, &err);
         return;

@@ -79,7 +79,7 @@ struct access_line {
     /* Of an exclusive lease, or of one that did not come: the figures below are taken from it and
        from the server. NULL: they are given. */
     const struct waiter *waiter;
-    struct span user; /* who the client is; empty: not known, or no matter */
+    struct span user; /* who the client is; empty: not logged in, or no matter */
     enum cause cause; /* CAUSE_NONE: it ended well */
     uint64_t wait_us, exchange_us;
     uint64_t bytes_in, bytes_out; /* from the client, to the client */

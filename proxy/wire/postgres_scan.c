@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "proxy/wire/postgres_scan.h"
 
-enum { WORD_MAX = 16 }; /* longer words are not ours */
+enum { WORD_MAX = 24 }; /* longer words are not ours */
 
 static bool is_blank(uint8_t c)
 {
@@ -105,4 +105,29 @@ bool pg_scan_char(struct pg_scan *s, char c)
         return false;
     s->p++;
     return true;
+}
+
+size_t pg_scan_name(struct pg_scan *s, uint8_t *name, size_t cap)
+{
+    size_t n = 0;
+    pg_scan_blanks(s);
+    if (s->p == s->end || *s->p != '"') {
+        struct span w = pg_scan_word(s);
+        if (w.n > cap)
+            return 0;
+        for (; n < w.n; n++)
+            name[n] = ascii_lower(w.p[n]);
+        return n;
+    }
+    for (s->p++; s->p < s->end; s->p++) {
+        if (*s->p == '"' && !pg_scan_looking_at(s, '"', '"')) {
+            s->p++;
+            return n;
+        }
+        s->p += *s->p == '"';
+        if (n == cap)
+            return 0;
+        name[n++] = *s->p;
+    }
+    return 0;
 }

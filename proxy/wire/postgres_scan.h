@@ -21,3 +21,6 @@ struct span pg_scan_word(struct pg_scan *s);
 bool pg_scan_accept(struct pg_scan *s, const char *word);
 /* Takes the character if it comes next. */
 bool pg_scan_char(struct pg_scan *s, char c);
+/* Takes a name: quoted, or folded as the server folds plain letters. Its length; 0: none, or longer
+ * than cap. */
+size_t pg_scan_name(struct pg_scan *s, uint8_t *name, size_t cap);

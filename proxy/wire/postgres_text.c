@@ -49,32 +49,6 @@ struct pg_text pg_text_look(struct span text)
     return (struct pg_text){PG_VERB_OTHER, false, false};
 }
 
-/* A name behind a keyword: quoted, or folded as the server folds plain letters. */
-static size_t take_name(struct pg_scan *s, uint8_t *name, size_t cap)
-{
-    size_t n = 0;
-    pg_scan_blanks(s);
-    if (s->p == s->end || *s->p != '"') {
-        struct span w = pg_scan_word(s);
-        if (w.n > cap)
-            return 0;
-        for (; n < w.n; n++)
-            name[n] = ascii_lower(w.p[n]);
-        return n;
-    }
-    for (s->p++; s->p < s->end; s->p++) {
-        if (*s->p == '"' && !pg_scan_looking_at(s, '"', '"')) {
-            s->p++;
-            return n;
-        }
-        s->p += *s->p == '"';
-        if (n == cap)
-            return 0;
-        name[n++] = *s->p;
-    }
-    return 0;
-}
-
 size_t pg_text_deallocate(struct span text, uint8_t *name, size_t cap)
 {
     struct pg_scan s = pg_scan_of(text);
@@ -83,7 +57,13 @@ size_t pg_text_deallocate(struct span text, uint8_t *name, size_t cap)
     (void)pg_scan_accept(&s, "PREPARE");
     if (pg_scan_accept(&s, "ALL"))
         return 0;
-    size_t n = take_name(&s, name, cap);
+    size_t n = pg_scan_name(&s, name, cap);
     pg_scan_semicolons(&s);
     return s.p == s.end ? n : 0;
+}
+
+size_t pg_text_name(struct span name, uint8_t *to, size_t cap)
+{
+    struct pg_scan s = {name.p, name.p + name.n};
+    return pg_scan_name(&s, to, cap);
 }

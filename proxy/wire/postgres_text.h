@@ -31,26 +31,38 @@ struct pg_text pg_text_look(struct span text);
  * case unless quoted) into `name`, its length. 0: it is something else, or does not fit. */
 size_t pg_text_deallocate(struct span text, uint8_t *name, size_t cap);
 
-/* What a statement leaves behind in the server's session, as far as its words show. */
+/* What a statement leaves behind in the server's session, as far as its words or its tag show. */
 enum pg_leaves {
     PG_LEAVES_NOTHING,         /* or nothing that can be seen here */
     PG_LEAVES_SETTING,         /* the setting `name` */
     PG_LEAVES_CHARACTERISTICS, /* default_transaction_isolation, _read_only, _deferrable */
     PG_LEAVES_SETTINGS,        /* some settings */
     PG_LEAVES_TEMPORARY,       /* a temporary table, view or sequence */
-    PG_LEAVES_CURSOR,          /* a cursor WITH HOLD */
+    PG_LEAVES_CURSOR,          /* a cursor WITH HOLD, `name` */
     PG_LEAVES_LOCK,            /* an advisory lock of the session */
     PG_LEAVES_LIBRARY,         /* LOAD */
-    PG_LEAVES_RESET            /* RESET name, or (no name) RESET ALL */
+    PG_LEAVES_RESET,           /* RESET name, or (no name) RESET ALL */
+    PG_LEAVES_PREPARED,        /* PREPARE; by its tag */
+    PG_LEAVES_LISTEN,          /* by its tag */
+    PG_LEAVES_STATEMENT        /* a prepared statement of the protocol's; no text says so */
 };
+#define PG_LEFT(what) (1u << PG_LEAVES_##what)
+
 struct pg_trace {
     enum pg_leaves leaves;
-    bool set;         /* the command is SET: its tag is accounted for */
+    uint16_t
+        ends;    /* PG_LEFT() of what it ends for certain if it is done; the cursor `name` alone if
+                      there is one. NOTHING: it leaves and ends nothing else */
+    bool empty;  /* no statement: it has no tag */
+    bool set;    /* the command is SET: its tag is accounted for */
+    bool parses; /* it sets, LOCAL or not, what the server does not report and reads texts by */
     struct span name; /* in the text; as the server has it (TimeZone for SET TIME ZONE) */
 };
-/* Of the first statement of a text (its beginning will do); set_config() and advisory locks are
- * found anywhere in it. PREPARE and LISTEN are told by their tags and are not looked for. */
+/* Of the first statement of a text (its beginning will do; but without its NUL it `ends` nothing);
+ * set_config() and advisory locks are found anywhere in it. */
 struct pg_trace pg_text_trace(struct span text);
+/* A name in a text as the server reads it; its length, 0 if it does not fit. */
+size_t pg_text_name(struct span name, uint8_t *to, size_t cap);
 
 /* Goes on to the statement behind the first `;` that is no part of a string, name or comment.
  * False: there is none. */

@@ -9,9 +9,22 @@
 
 enum { DECLARE_WORDS = 10 }; /* between DECLARE and FOR */
 
+/* Settings that the server does not report, and reads texts by: the same text is another
+ * statement. */
+static bool is_read_by(struct span name)
+{
+    static const char *const names[] = {
+        "transform_null_equals", "array_nulls",     "xmloption",
+        "lc_monetary",           "backslash_quote", "timezone_abbreviations"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (span_ieq(name, span_str(names[i])))
+            return true;
+    return false;
+}
+
 static struct pg_trace setting(struct span name)
 {
-    return (struct pg_trace){.leaves = PG_LEAVES_SETTING, .name = name};
+    return (struct pg_trace){.leaves = PG_LEAVES_SETTING, .name = name, .parses = is_read_by(name)};
 }
 
 /* A word of the grammar; as the first half of "local.tenant" it is none. */
@@ -65,12 +78,23 @@ static struct pg_trace setting_or_default(struct pg_scan *s, struct span name, b
     return t;
 }
 
+/* SET LOCAL name ...: over with the transaction. */
+static struct pg_trace trace_local(struct pg_scan *s)
+{
+    struct span name = special_name(s);
+    if (!name.n)
+        name = dotted_name(s);
+    return (struct pg_trace){.leaves = PG_LEAVES_NOTHING, .parses = is_read_by(name)};
+}
+
 /* SET [SESSION] name { TO | = } ..., and its special forms. */
 static struct pg_trace trace_set(struct pg_scan *s)
 {
     const struct pg_trace nothing = {.leaves = PG_LEAVES_NOTHING};
     const struct pg_trace something = {.leaves = PG_LEAVES_SETTINGS};
-    if (keyword(s, "LOCAL") || keyword(s, "TRANSACTION") || keyword(s, "CONSTRAINTS"))
+    if (keyword(s, "LOCAL"))
+        return trace_local(s);
+    if (keyword(s, "TRANSACTION") || keyword(s, "CONSTRAINTS"))
         return nothing;
     if (keyword(s, "SESSION")) {
         if (pg_scan_accept(s, "CHARACTERISTICS"))
@@ -115,20 +139,30 @@ static bool is_dropped_at_commit(struct pg_scan *s)
     return false;
 }
 
+/* A name as it stands there, with its quotes. */
+static struct span name_of(struct pg_scan *s)
+{
+    pg_scan_blanks(s);
+    if (s->p == s->end || *s->p != '"')
+        return pg_scan_word(s);
+    const uint8_t *from = s->p++;
+    while (s->p < s->end && *s->p != '"')
+        s->p++;
+    if (s->p < s->end)
+        s->p++;
+    return span_of(from, (size_t)(s->p - from));
+}
+
 static struct pg_trace trace_declare(struct pg_scan *s)
 {
+    struct span name = name_of(s);
     bool with = false;
     for (int i = 0; i < DECLARE_WORDS; i++) {
-        if (pg_scan_char(s, '"')) { /* a quoted name */
-            while (s->p < s->end && *s->p++ != '"')
-                continue;
-            continue;
-        }
         struct span word = pg_scan_word(s);
         if (!word.n || span_ieq(word, SPAN_LIT("FOR")))
             break;
         if (with && span_ieq(word, SPAN_LIT("HOLD")))
-            return (struct pg_trace){.leaves = PG_LEAVES_CURSOR};
+            return (struct pg_trace){.leaves = PG_LEAVES_CURSOR, .name = name};
         with = span_ieq(word, SPAN_LIT("WITH"));
     }
     return (struct pg_trace){.leaves = PG_LEAVES_NOTHING};
@@ -176,9 +210,10 @@ static struct pg_trace trace_set_config(const uint8_t *p, const uint8_t *end)
     struct pg_scan behind = {quote ? quote + 1 : end, end};
     if (!quote || !pg_scan_char(&behind, ','))
         return some;
+    struct span name = span_of(s.p, (size_t)(quote - s.p));
     if (is_local(behind.p, end))
-        return (struct pg_trace){.leaves = PG_LEAVES_NOTHING};
-    return setting(span_of(s.p, (size_t)(quote - s.p)));
+        return (struct pg_trace){.leaves = PG_LEAVES_NOTHING, .parses = is_read_by(name)};
+    return setting(name);
 }
 
 /* SELECT ... INTO TEMP, as it is mostly written. */
@@ -227,39 +262,132 @@ static struct pg_trace trace_create(struct pg_scan *s)
     return (struct pg_trace){.leaves = temporary ? PG_LEAVES_TEMPORARY : PG_LEAVES_NOTHING};
 }
 
-struct pg_trace pg_text_trace(struct span text)
+/* ---- what ends, if nothing follows ---- */
+
+static struct pg_trace ends(const struct pg_scan *s, unsigned what)
 {
-    struct pg_scan s = pg_scan_of(text);
-    if (s.p == s.end)
-        return (struct pg_trace){.leaves = PG_LEAVES_NOTHING};
+    struct pg_scan behind = *s;
+    pg_scan_blanks(&behind);
+    bool all = behind.p == behind.end || *behind.p == ';';
+    return (struct pg_trace){.leaves = PG_LEAVES_NOTHING, .ends = (uint16_t)(all ? what : 0)};
+}
+
+static struct pg_trace trace_close(struct pg_scan *s)
+{
+    if (pg_scan_accept(s, "ALL"))
+        return ends(s, PG_LEFT(CURSOR));
+    struct span name = name_of(s);
+    struct pg_trace t = ends(s, PG_LEFT(CURSOR));
+    t.name = name;
+    return t;
+}
+
+static struct pg_trace trace_deallocate(struct pg_scan *s)
+{
+    (void)pg_scan_accept(s, "PREPARE");
+    bool all = pg_scan_accept(s, "ALL");
+    return ends(s, all ? PG_LEFT(PREPARED) | PG_LEFT(STATEMENT) : 0);
+}
+
+static struct pg_trace trace_discard(struct pg_scan *s)
+{
+    if (pg_scan_accept(s, "TEMP") || pg_scan_accept(s, "TEMPORARY"))
+        return ends(s, PG_LEFT(TEMPORARY));
+    bool harmless = pg_scan_accept(s, "PLANS") || pg_scan_accept(s, "SEQUENCES");
+    return ends(s, harmless ? PG_LEFT(NOTHING) : 0); /* DISCARD ALL is told by its tag */
+}
+
+static struct pg_trace trace_unlisten(struct pg_scan *s)
+{
+    bool all = pg_scan_char(s, '*');
+    return ends(s, all ? PG_LEFT(LISTEN) : 0);
+}
+
+/* SELECT pg_advisory_unlock_all() */
+static bool unlocks_all(struct pg_scan *s)
+{
+    if (pg_scan_accept(s, "pg_catalog") && !pg_scan_char(s, '.'))
+        return false;
+    return pg_scan_accept(s, "pg_advisory_unlock_all") && pg_scan_char(s, '(') &&
+           pg_scan_char(s, ')');
+}
+
+/* ---- the statement ---- */
+
+static struct pg_trace trace_s(struct pg_scan *s)
+{
+    if (pg_scan_accept(s, "SET")) {
+        struct pg_trace t = trace_set(s);
+        t.set = true;
+        return t;
+    }
+    struct pg_scan ahead = *s;
+    if (pg_scan_accept(&ahead, "SELECT") && unlocks_all(&ahead))
+        return ends(&ahead, PG_LEFT(LOCK));
+    return trace_calls(s);
+}
+
+static struct pg_trace trace_d(struct pg_scan *s)
+{
+    if (pg_scan_accept(s, "DECLARE"))
+        return trace_declare(s);
+    if (pg_scan_accept(s, "DEALLOCATE"))
+        return trace_deallocate(s);
+    if (pg_scan_accept(s, "DISCARD"))
+        return trace_discard(s);
+    return trace_calls(s);
+}
+
+static struct pg_trace trace_r(struct pg_scan *s)
+{
+    if (!pg_scan_accept(s, "RESET"))
+        return trace_calls(s);
+    struct pg_trace t = trace_reset(s);
+    if (t.leaves == PG_LEAVES_RESET)
+        t.ends = ends(s, PG_LEFT(NOTHING)).ends;
+    t.parses = !t.name.n || is_read_by(t.name);
+    return t;
+}
+
+static struct pg_trace trace_statement(struct pg_scan s)
+{
     switch (ascii_lower(*s.p)) {
     case 's':
-        if (pg_scan_accept(&s, "SET")) {
-            struct pg_trace t = trace_set(&s);
-            t.set = true;
-            return t;
-        }
-        break;
+        return trace_s(&s);
     case 'r':
-        if (pg_scan_accept(&s, "RESET"))
-            return trace_reset(&s);
-        break;
+        return trace_r(&s);
+    case 'd':
+        return trace_d(&s);
     case 'c':
         if (pg_scan_accept(&s, "CREATE"))
             return trace_create(&s);
-        break;
-    case 'd':
-        if (pg_scan_accept(&s, "DECLARE"))
-            return trace_declare(&s);
+        if (pg_scan_accept(&s, "CLOSE"))
+            return trace_close(&s);
         break;
     case 'l':
         if (pg_scan_accept(&s, "LOAD"))
             return (struct pg_trace){.leaves = PG_LEAVES_LIBRARY};
         break;
+    case 'u':
+        if (pg_scan_accept(&s, "UNLISTEN"))
+            return trace_unlisten(&s);
+        break;
     default:
         break;
     }
     return trace_calls(&s);
+}
+
+struct pg_trace pg_text_trace(struct span text)
+{
+    struct pg_scan s = pg_scan_of(text);
+    bool whole = s.end < text.p + text.n; /* there is its NUL */
+    if (s.p == s.end)
+        return (struct pg_trace){.leaves = PG_LEAVES_NOTHING, .empty = whole};
+    struct pg_trace t = trace_statement(s);
+    if (!whole)
+        t.ends = 0;
+    return t;
 }
 
 /* ---- several statements ---- */
@@ -305,8 +433,8 @@ bool pg_text_next(struct span *text)
         uint8_t c = *s.p++;
         if (c == ';') {
             pg_scan_semicolons(&s);
-            *text = span_of(s.p, (size_t)(s.end - s.p));
-            return text->n > 0;
+            *text = span_of(s.p, (size_t)(text->p + text->n - s.p)); /* with its NUL */
+            return s.p < s.end;
         }
         if (c == '\'' || c == '"')
             skip_quoted(&s, c, c == '\'' && ascii_lower(last) == 'e');

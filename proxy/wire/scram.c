@@ -118,7 +118,7 @@ static enum scram_verdict bad(struct scram *s, struct err *err, const char *what
 static enum scram_verdict broken(struct scram *s, struct err *err)
 {
     s->state = SCRAM_FAILED;
-    err_set(err, CAUSE_INTERNAL, STAGE_LOGIN, 0, "the cryptographic library failed");
+    err_set(err, CAUSE_INTERNAL, STAGE_LOGIN, 0, "out of memory for a hash");
     return SCRAM_BAD;
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import peers
 from harness.base import LOOPBACK
-from measure import LoadFailed, Sample, Target, Workload, generate
+from measure import IDLE, LoadFailed, Sample, Target, Workload, generate, resident
 
 POOL = 16
 CLIENTS = 32
@@ -78,3 +78,24 @@ class Bench:
 
         one = Workload("1 KiB, 1 client", self.targets, of("1 KiB", 1), weight=0.3, added=True)
         return [*map(load, SIZES), one]
+
+    def extra(self, tell):
+        """Memory of clients that have asked once and keep their connection: what the process grows by, for each."""
+        target = self.targets[1]
+        tell(f"{IDLE} idle clients: {target.name}")
+        with contextlib.ExitStack() as stack:
+            clients = []
+
+            def ask():
+                clients.append(stack.enter_context(contextlib.closing(
+                    http.client.HTTPConnection(LOOPBACK, target.port, timeout=20))))
+                clients[-1].request("GET", self.paths["1 KiB"])
+                clients[-1].getresponse().read()
+
+            for _ in range(POOL):
+                ask()
+            before = resident(target.proxy)
+            for _ in range(IDLE):
+                ask()
+            each = (resident(target.proxy) - before) / IDLE / 1024
+        return f"Resident memory of each of {IDLE} idle clients that have asked before: {target.name} {each:.2f} KiB."

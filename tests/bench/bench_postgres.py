@@ -13,7 +13,7 @@ import peers
 from harness.base import LOOPBACK, temp_folder
 from harness.pgwire import Wire
 from harness.postgres import DATABASE, PASSWORD, binaries
-from measure import LoadFailed, Sample, Target, Workload, generate
+from measure import IDLE, LoadFailed, Sample, Target, Workload, generate, resident
 
 POOL = 20
 CLIENTS = 32
@@ -21,7 +21,6 @@ CHURNERS = 8             # each in a thread of its own: pgbench connects blockin
 READERS = 4
 SAMPLING = 0.1           # part of the transactions whose time is logged
 SCALE = 1
-IDLE = 8000
 CROWD_RATE = 15000       # transactions for each second that a crowd is to be measured
 
 USER = "app"
@@ -181,9 +180,3 @@ class Bench:
                     stack.enter_context(Wire(LOOPBACK, target.port, user=USER, database=DATABASE))
                 said.append(f"{target.name} {(resident(target.proxy) - before) / IDLE / 1024:.2f} KiB")
         return f"Resident memory of each of {IDLE} idle clients that are logged in: {', '.join(said)}."
-
-
-def resident(child):
-    """Bytes of memory a process and its descendants have."""
-    return sum(int(re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()).group(1))
-               for pid in child.family()) * 1024

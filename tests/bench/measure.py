@@ -9,6 +9,7 @@ median over the rounds.
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import statistics
@@ -21,6 +22,7 @@ from harness.base import clean_env, die_with_parent
 
 TICKS = os.sysconf("SC_CLK_TCK")
 CORES = os.cpu_count()
+IDLE = 8000  # clients that do nothing, where their memory is measured
 QUIET = 0.1  # part of the cores that may go to strangers before a figure is called disturbed
 
 
@@ -68,6 +70,14 @@ def _machine():
 def _generators():
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+def resident(child):
+    """Bytes of memory a process and its descendants have."""
+    return sum(int(re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()).group(1))
+               for pid in child.family()) * 1024
 
 
 # ---- one run -------------------------------------------------------------------------------------

@@ -51,8 +51,11 @@ def test_clients_of_postgres(carpool, pg, workers):
             conn.execute("rollback")
             wait_for(lambda: not daemon.waiting(), what="the other's turn")
         conn.execute("listen news")
-        held = next(row for row in clients(daemon) if row["application"] == "billing")
-        assert "LISTEN" in held["pinned"] and held["state"] == "idle" and held["server"]
+
+        def pinned():
+            return [row for row in clients(daemon) if row["application"] == "billing"
+                    and row["state"] == "idle" and "LISTEN" in (row["pinned"] or "")]
+        assert only(wait_for(pinned, what="LISTEN to be seen"))["server"]
     wait_for(lambda: clients(daemon) == [], what="everybody to be gone")
 
 
@@ -104,6 +107,7 @@ def test_tables(carpool, pg):
     with daemon.connect(application_name="billing") as conn, daemon.connect("more") as more:
         conn.execute("begin")
         more.execute("select 1")
+        wait_for(lambda: daemon.leases("more") == 0, what="the second to be idle")
         out = daemon.cli("clients").stdout.splitlines()
         assert out[0].split()[:4] == ["pool", "conn", "client", "state"] and len(out) == 3
         assert "in_transaction" in out[1] and "billing" in out[1] and "idle" in out[2]
@@ -171,5 +175,5 @@ def test_asking_while_everything_moves(carpool, pg):
     finally:
         end.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
     assert len(whole) > 20 and any(page.get("clients") for page in whole)

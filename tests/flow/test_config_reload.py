@@ -5,7 +5,7 @@ import json
 import socket
 
 import pytest
-from harness.base import LOOPBACK, free_port
+from harness.base import LOOPBACK, free_port, wait_for
 from harness.carpool import postgres_pool
 
 
@@ -18,8 +18,15 @@ def taken():
         yield sock.getsockname()[1]
 
 
-def last_reload(daemon):
-    return json.loads(daemon.log_lines('"event":"reload"')[-1])
+def reloads(daemon, nth):
+    """The line about the nth reload."""
+    lines = wait_for(lambda: len(found := daemon.log_lines('"event":"reload"')) >= nth and found,
+                     what=f"reload {nth} in the log")
+    return json.loads(lines[nth - 1])
+
+
+def addresses(daemon, event):
+    return [json.loads(line)["address"] for line in daemon.log_lines(f'"event":"{event}"')]
 
 
 def test_values_in_force_over_two_reloads(carpool, pg):
@@ -41,22 +48,22 @@ def test_a_reload_says_what_changed(carpool, pg):
     daemon = carpool(postgres_pool(pg.url()), log={"format": "json"})
     address = f"{LOOPBACK}:{daemon.port()}"
     assert "nothing differs" in daemon.reload().stdout
-    line = last_reload(daemon)
+    line = reloads(daemon, 1)
     assert line["result"] == "applied" and line["changes"] == 0 and line["reason"]
     daemon.change(size={"max": 7})
-    assert "pools.orders.size.max: " in daemon.reload().stdout and "7" in last_reload(daemon)["reason"]
-    assert len(daemon.log_lines('"event":"listening"')) == 1, "no address changed"
+    assert "pools.orders.size.max: " in daemon.reload().stdout and "7" in reloads(daemon, 2)["reason"]
+    assert addresses(daemon, "listening") == [address], "no address changed"
     daemon.change(listen=[address, f"{LOOPBACK}:{other}"])
     daemon.reload()
-    assert [json.loads(s)["address"] for s in daemon.log_lines('"event":"listening"')] == \
-        [address, f"{LOOPBACK}:{other}"]
+    wait_for(lambda: addresses(daemon, "listening") == [address, f"{LOOPBACK}:{other}"],
+             what="the new address in the log")
     daemon.change(listen=[address])
     daemon.reload()
-    assert [json.loads(s)["address"] for s in daemon.log_lines('"event":"unlistened"')] == \
-        [f"{LOOPBACK}:{other}"]
+    wait_for(lambda: addresses(daemon, "unlistened") == [f"{LOOPBACK}:{other}"],
+             what="the old address in the log")
     daemon.file.write_text("pools: 7")
     assert daemon.cli("reload", check=False).returncode == 1
-    line = last_reload(daemon)
+    line = reloads(daemon, 5)
     assert line["result"] == "refused" and "pools is a list" in line["reason"]
 
 

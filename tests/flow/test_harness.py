@@ -128,8 +128,9 @@ def test_nginx_counts_and_refuses(servers):
     with httpx.Client(base_url=server.url()) as one, httpx.Client(base_url=server.url()) as two:
         with one.stream("GET", "/slow/20000"):
             assert two.get("/sized/3000").status_code == 503
+    wait_for(lambda: [r["status"] for r in server.requests(mark) if "3000" in r["request"]] == [503],
+             what="nginx to log it")
     assert server.refusals(mark) == 1
-    assert [r["status"] for r in server.requests(mark) if "3000" in r["request"]] == [503]
     assert server.get("/echo", tls=True).startswith(b"GET /echo")
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
         httpx.get(server.url(tls=True))

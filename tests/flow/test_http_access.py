@@ -177,7 +177,7 @@ def test_a_request_behind_another_is_no_part_of_it(logged, origin):
 def test_what_the_upstream_did(logged, raw):
     """The answer that the client got, and by whose fault; the server is known."""
     daemon = logged(raw.url(), access="errors", breaker={"consecutive": 0, "failure_ratio": "0%"},
-                    timeouts={"request": "400ms", "read_stall": "400ms"})
+                    timeouts={"request": "1500ms", "read_stall": "1s"})
     with Counting(daemon.port("web")) as c:
         c.send(request("POST", "/lost", body=b"x"))
         end = raw.accept()
@@ -202,7 +202,7 @@ def test_what_the_upstream_did(logged, raw):
         ("GET", "/torn", 200, "idle_timeout")]
     assert [(line["bytes_in"], line["bytes_out"]) for line in found[:2]] == [lost, late]
     assert [line["lease"] for line in found] == [1, 2, 3] and all(line["server"] for line in found)
-    assert found[1]["exchange_us"] >= 390_000
+    assert found[1]["exchange_us"] >= 1_000_000
 
 
 def test_nobody_listens(logged):
@@ -254,7 +254,7 @@ def test_what_went_well_costs_no_line(logged, origin, access):
 
 
 def test_only_what_is_slow(logged, raw):
-    daemon = logged(raw.url(), access="off", log={"slow": "300ms"})
+    daemon = logged(raw.url(), access="off", log={"slow": "1s"})
     with Http(daemon.port("web")) as c:
         c.send(request("GET", "/fast"))
         end = raw.accept()
@@ -264,12 +264,12 @@ def test_only_what_is_slow(logged, raw):
         c.send(request("GET", "/slow"))
         end.request()
         end.send(b"HTTP/1.1 200 OK\r\n")
-        c.silent(0.5)
+        c.silent(1.2)
         end.send(b"Content-Length: 1\r\n\r\n2")
         assert c.response().body == b"2"
     slow = [line for line in lines(daemon, 1) if line["path"] == "/slow"]
     assert [(line["slow"], line["status"]) for line in slow] == [("yes", 200)]
-    assert slow[0]["exchange_us"] >= 450_000
+    assert slow[0]["exchange_us"] >= 1_000_000
 
 
 def test_a_reload_in_the_middle_of_a_request(logged, raw):

@@ -64,6 +64,23 @@ def test_a_waiting_request_still_gets_its_turn(web, raw):
     daemon.ended()
 
 
+def test_a_pipeline_that_is_cut_is_told_where(web):
+    """Whatever has been read already when the drain begins: the last answer says that it is the last."""
+    daemon = web()
+    with Http(daemon.port("web")) as c:
+        assert c.get("/body/1").status == 200
+        daemon.signal(signal.SIGSTOP)
+        try:
+            c.send(request("TRACE", "/") * 500)
+            daemon.signal(signal.SIGTERM)
+        finally:
+            daemon.signal(signal.SIGCONT)
+        while (r := c.response())["connection"] is None:
+            assert r.status == 405
+        assert r["connection"] == "close" and c.ends()
+    daemon.ended()
+
+
 def test_the_deadline_ends_what_does_not_end(carpool, raw):
     daemon = carpool(http_pool(raw.url()), drain={"deadline": "500ms"})
     with Http(daemon.port("web")) as c:
@@ -114,7 +131,7 @@ class Load:
 
     def join(self):
         for t in self._threads:
-            t.join(20 * SLOW)
+            t.join(60)
         assert not any(t.is_alive() for t in self._threads)
 
 
@@ -152,7 +169,11 @@ def test_recycle_replaces_every_server(web, nginx):
         assert c.get("/a").status == 200
         daemon.cli("recycle", "web")
         assert c.get("/b").status == 200
-    rows = [r for r in nginx.requests(mark) if r["request"][:6] in ("GET /a", "GET /b")]
+
+    def both():
+        found = [r for r in nginx.requests(mark) if r["request"][:6] in ("GET /a", "GET /b")]
+        return len(found) == 2 and found
+    rows = wait_for(both, what="nginx to log both")
     assert len({r["connection"] for r in rows}) == 2
 
 

@@ -6,12 +6,13 @@ codec says, and that nothing of a refused message reaches the other side.
 """
 
 import json
+import signal
 import time
 
 import pytest
 from harness.base import wait_for
 from harness.http_fixtures import _origin, nginx, origin, raw, web  # noqa: F401
-from harness.httpwire import Closed, Http, chunked, refused, reply, request
+from harness.httpwire import Closed, Http, chunked, http_pool, refused, reply, request
 from harness.nginx import pattern
 
 H = b"Host: h\r\n"
@@ -239,7 +240,8 @@ def test_two_responses_for_one_request(web, raw, late):
         second.request()
         second.send(reply(b"right again"))
         assert c.response().body == b"right again"
-    assert daemon.metric("carpool_recycle_verdicts_total", pool="web", outcome="drop_unread") == 1
+    wait_for(lambda: daemon.metric("carpool_recycle_verdicts_total", pool="web", outcome="drop_unread") == 1,
+             what="the reason to be counted")
 
 
 # -- cut into pieces
@@ -279,6 +281,23 @@ def test_trickling_relays_on_both_sides(web, gate, origin):
         assert json.loads(c.ask("POST", "/echo", body=pattern(2000)).body)["body"].encode() == pattern(2000)
 
 
+@pytest.mark.parametrize("idle", [False, True], ids=["at the beginning", "between requests"])
+def test_one_empty_line_before_a_request(web, origin, idle):
+    """RFC 9112 section 2.2; a second one is no more welcome when it comes on its own."""
+    daemon = web()
+    with Http(daemon.port("web")) as c:
+        if idle:
+            assert c.get("/body/1").status == 200
+        c.send(b"\r\n")
+        c.silent()
+        assert c.get("/body/2").body == pattern(2)
+        c.send(b"\r\n")
+        c.silent()
+        c.send(b"\r\n")
+        assert refused(c.response(), 400, "client_protocol")
+        assert c.ends()
+
+
 # -- pipelining
 
 
@@ -305,6 +324,30 @@ def test_pipelining_of_every_kind(web, origin):
         assert json.loads(c.response().body)["body"] == "two"
         assert [c.response().status for _ in range(5)] == [405, 200, 204, 200, 501]
         assert c.ends()
+
+
+def test_a_pipeline_takes_turns_with_others(carpool, origin):
+    """Also where every answer is carpool's own, so that nothing else makes it pause."""
+    daemon = carpool(http_pool(origin.url()), log={"access": "errors", "format": "json", "level": "error"})
+    n = 100
+    clients = [Http(daemon.port("web")) for _ in range(2)]
+    for c in clients:
+        assert c.ask("OPTIONS", "*", "Max-Forwards: 0").status == 200
+    daemon.signal(signal.SIGSTOP)
+    try:
+        for c in clients:
+            c.send(request("TRACE", "/") * n)
+    finally:
+        daemon.signal(signal.SIGCONT)
+    for c in clients:
+        assert [c.response().status for _ in range(n)] == [405] * n
+        c.close()
+    lines = wait_for(lambda: (got := daemon.log_lines('"event":"access"')) and len(got) >= 2 * n and got,
+                     what="access lines")
+    order = [json.loads(line)["conn"] for line in lines]
+    first, second = dict.fromkeys(order)
+    assert order.index(second) < n, "the second client did not wait for the end of the first one's"
+    assert order.count(first) == order.count(second) == n
 
 
 def test_the_next_request_waits_for_the_response(web, raw):
@@ -367,4 +410,4 @@ def test_end_of_file_in_the_middle_of_a_request_is_one(web, raw):
         server.head()
         assert server.rest() == b"12345", "and the end"
         assert c.ends()
-    assert daemon.errors("client_gone", "web") == 2
+    wait_for(lambda: daemon.errors("client_gone", "web") == 2, what="both to be counted")

@@ -16,6 +16,8 @@ import pytest
 from harness import pgwire
 from harness.base import SLOW, wait_for
 from harness.carpool import ROOT, postgres_pool
+from harness.redis_fixtures import key, rd  # noqa: F401
+from harness.rediswire import Resp, encode, redis_pool
 
 F_SETPIPE_SZ = 1031
 DIALS = 50
@@ -23,6 +25,8 @@ DIALS = 50
 # The promise is 5 ms; sanitizers make every instruction of a worker several times as expensive.
 LAG_SECONDS = 0.005
 SANITIZER_FACTOR = 2
+# A machine that keeps programs waiting for longer than that is busy with others: what it adds is not ours.
+CALM_SECONDS = 0.001
 
 
 class FullPipe:
@@ -53,7 +57,7 @@ class FullPipe:
     def close(self):
         os.close(self.inlet)
         if self._thread:
-            self._thread.join(10)
+            self._thread.join(60)
         os.close(self.out)
 
 
@@ -130,7 +134,7 @@ class Scraper:
 
     def stop(self):
         self._end.set()
-        self._thread.join(30)
+        self._thread.join(60)
         assert self.error is None and not self._thread.is_alive(), self.error
 
 
@@ -145,8 +149,8 @@ def stranger(daemon, database):
 @pytest.mark.alone  # it measures
 def test_blocked_stdout_while_fifty_dials_and_scrapes_run(carpool, pg, full_pipe, yardstick, workers):
     """Nothing that is slow happens on a worker: not logins of servers, not scrapes, not a log that
-    nobody takes. Its loop's lag, p99, stays under 5 ms (and what a busy machine adds); lines are dropped and counted, the admin API
-    answers; and when somebody reads again, lines flow again."""
+    nobody takes. Its loop's lag, p99, stays under 5 ms (and what a machine adds that is busy with others); lines are dropped and counted, the
+    admin API answers; and when somebody reads again, lines flow again."""
     daemon = carpool(postgres_pool(pg.url(), size={"min": DIALS, "max": DIALS}), workers=workers,
                      log={"level": "debug"}, start=False)
     daemon.start(stdout=full_pipe.inlet)
@@ -176,11 +180,12 @@ def test_blocked_stdout_while_fifty_dials_and_scrapes_run(carpool, pg, full_pipe
     finally:
         end.set()
         for thread in riders:
-            thread.join(20)
+            thread.join(60)
         scraper.stop()
     after, machine = turns(daemon), yardstick()
-    bound = LAG_SECONDS * (SANITIZER_FACTOR if is_sanitized(daemon) else 1) * SLOW + machine
-    bound = min(le for le in after["worker 0"] if le >= bound)
+    bound = LAG_SECONDS * (SANITIZER_FACTOR if is_sanitized(daemon) else 1) * SLOW
+    if machine > CALM_SECONDS:
+        bound = min(le for le in after["worker 0"] if le >= bound + machine)
     print(f"the machine: {machine * 1e3:.2f} ms")
     for worker, counts in after.items():
         p99, n = lag_p99(before[worker], counts)
@@ -206,6 +211,61 @@ def test_blocked_stdout_while_fifty_dials_and_scrapes_run(carpool, pg, full_pipe
     kept = [line for line in full_pipe.lines() if not line.startswith("#")]
     assert all(re.match(r"\d{4}-\d\d-\d\dT\S+Z (error|warn|info|debug) \w+", line) for line in kept)
     daemon.stop()
+
+
+def test_a_reader_that_keeps_up_loses_nothing(carpool, rd, key):  # noqa: F811
+    """A pipe of one page, a line for each command: the log goes on as soon as there is room again, not at the
+    next look. (Fifty milliseconds a page would be a minute here.)"""
+    out, inlet = os.pipe()
+    fcntl.fcntl(inlet, F_SETPIPE_SZ, 4096)
+    daemon = carpool(redis_pool(rd.url()), log={"access": "all", "level": "error"}, start=False)
+    daemon.start(stdout=inlet)
+    os.close(inlet)
+    seen, begun = 0, time.monotonic()
+    with Resp(daemon.port("cache")) as c, open(out, "rb", buffering=0) as hear:
+        for turn in range(80):
+            c.sock.sendall(encode("SET", key, turn) * 200)  # fewer lines than a ring holds
+            for _ in range(200):
+                assert c.read() == "OK"
+            while seen < (turn + 1) * 200:
+                seen += hear.read(4096).count(b"\n")
+        took = time.monotonic() - begun
+        assert daemon.metric("carpool_log_lines_dropped_total") == 0
+        daemon.stop()
+    assert seen == 80 * 200
+    assert took < 20 * SLOW, f"{took:.1f} s"
+
+
+def test_a_terminal_that_was_stopped(carpool, pg):
+    """Ctrl-S, and far more lines than a terminal keeps: nobody waits for it, and it goes on where it was."""
+    master, slave = os.openpty()
+    daemon = carpool(postgres_pool(pg.url()), log={"level": "debug"}, start=False)
+    daemon.start(stdout=slave)
+    blocking = fcntl.fcntl(slave, fcntl.F_GETFL) & os.O_NONBLOCK == 0
+    assert blocking, "it is the shell's, too"
+    os.write(master, b"\x13")
+    for _ in range(1500):
+        daemon.wire().close()
+    with daemon.connect() as conn:
+        assert conn.execute("select 1").fetchone() == (1,)
+    assert daemon.get("/ready").status == 200
+    assert daemon.metric("carpool_log_lines_dropped_total") > 0
+    heard = b""
+    os.write(master, b"\x11")
+    os.set_blocking(master, False)
+
+    def hear():
+        nonlocal heard
+        with contextlib.suppress(BlockingIOError):
+            heard += os.read(master, 65536)
+        return b"a-new-one" in heard
+    wait_for(lambda: stranger(daemon, "a-new-one") and hear(), 20, "new lines")
+    pump = threading.Thread(target=lambda: [hear() for _ in iter(daemon.alive, False)], daemon=True)
+    pump.start()
+    daemon.stop()
+    pump.join(10)
+    os.close(slave)
+    os.close(master)
 
 
 def test_stop_with_a_blocked_stdout(carpool, pg, full_pipe):

@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from harness.base import SLOW, wait_for
+from harness.base import wait_for
 from harness.carpool import postgres_pool
 from harness.http_fixtures import nginx  # noqa: F401
 from harness.httpwire import Closed, Http, http_pool
@@ -89,7 +89,7 @@ class Crowd:
     def stop(self):
         self._end.set()
         for thread in self._threads:
-            thread.join(30 * SLOW)
+            thread.join(60)
         assert not any(t.is_alive() for t in self._threads), "a client hangs"
         assert not self.surprises, self.surprises
 

@@ -18,6 +18,7 @@ from harness.httpwire import Closed, Http, http_pool, request
 from harness.nginx import pattern
 from harness.nomem import NoMemory
 from harness.pgwire import SYNC, Eof, PgError, bind, execute, parse
+from harness.postgres import PASSWORD
 
 GONE = (Eof, PgError, Closed, EOFError, OSError)
 MOST = 400  # allocations; scenes ask for fewer
@@ -112,3 +113,37 @@ def test_any_allocation_may_fail(carpool, tmp_path, request, kind):  # noqa: F81
     else:
         with Http(daemon.port(pool)) as c:
             assert c.get("/body/3").body == pattern(3)
+
+
+@pytest.mark.parametrize("method", ["trust", "password", "md5", "scram"])
+def test_a_login_that_finds_no_memory_says_so(carpool, tmp_path, pg, method):
+    """Nothing is wrong with what the client has sent, and it is not told that it is."""
+    if not shutil.which("gcc"):
+        pytest.skip("no compiler here for the library that lets allocations fail")
+    nomem = NoMemory(tmp_path)
+    daemon = carpool(postgres_pool(pg.url(), auth={"method": method}, timeouts={"client_login": "2s"}),
+                     env=nomem.env)
+    who = {"options": "-c work_mem=5MB --search_path=public", "application_name": "a"}
+    if method != "trust":
+        who["password"] = PASSWORD
+    daemon.wire(**who).close()  # the first client of all waits for a server
+    wait_for(lambda: daemon.metric("carpool_clients") == 0, what="it to be gone")
+    told, silent, n = 0, 0, 1
+    while n < MOST:
+        nomem.fail(n)
+        try:
+            daemon.wire(**who).close()
+        except PgError as e:
+            assert e.code == "XX000" and e.fields["M"].startswith("carpool: internal: out of memory"), (n, e)
+            told += 1
+        except (Eof, OSError):
+            silent += 1
+        if not nomem.failed:
+            break
+        n += 1
+    nomem.fail(0)
+    assert 3 < n < MOST and told > silent
+    assert daemon.errors("internal") >= told
+    wait_for(lambda: daemon.log_lines("client_closed", "cause=internal", "out of memory"), what="the log")
+    assert not daemon.log_lines("cause=client_protocol") and not daemon.log_lines("cause=too_large")
+    daemon.wire(**who).close()

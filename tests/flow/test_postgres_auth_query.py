@@ -161,10 +161,10 @@ def refused_or_none(daemon, user, password):
 
 def test_an_answer_is_not_good_for_longer_than_its_user(door, roles):
     roles.query("alter role ever valid until 'infinity'")
-    until = roles.value("select (now() + '2 s')::text")
+    daemon = door(auth={"query_ttl": "1h", "failures": 0}, size={"min": 1})
+    until = roles.value("select (now() + '3 s')::text")
     roles.query(f"alter role rita valid until '{until}'")
     try:
-        daemon = door(auth={"query_ttl": "1h", "failures": 0})
         assert works(daemon, "rita")
         wait_for(lambda: refused_or_none(daemon, "rita", "of rita") == "28P01", 10, "rita's end")
         assert works(daemon, "ever")

@@ -52,7 +52,7 @@ class Rough:
     def stop(self):
         self._end.set()
         for thread in self.threads:
-            thread.join(40)
+            thread.join(60)
         assert not any(t.is_alive() for t in self.threads) and not self.surprises, self.surprises
 
 
@@ -118,7 +118,8 @@ def test_bound_under_random_load(carpool, bounded, pg, table, workers):
     wait_for(lambda: daemon.servers(state="busy") == daemon.waiting() == 0, what="all leases to end")
     committed = pg.value(f"select count(*) from {table}", db="orders")
     assert committed >= sum(load.done)
-    assert daemon.servers() == daemon.metric("carpool_pool_open", pool="orders")
+    wait_for(lambda: daemon.servers() == daemon.metric("carpool_pool_open", pool="orders"),
+             what="the books to agree")
 
 
 def test_bound_when_the_server_is_slow_to_let_go(carpool, bounded, pg, gate, workers):
@@ -161,6 +162,6 @@ def test_bound_while_clients_connect_at_once(carpool, bounded, pg, workers, size
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(40)
+            thread.join(60)
     assert pg.refusals(mark) == 0 and peak.value <= size
     assert daemon.all_errors() == {}

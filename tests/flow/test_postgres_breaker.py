@@ -7,64 +7,20 @@ test_postgres_outage.py.)
 """
 
 import contextlib
-import socket
-import threading
 import time
 
 import pytest
 from harness import pgwire
-from harness.base import LOOPBACK, SLOW, free_port, wait_for
+from harness.base import LOOPBACK, SLOW, wait_for
 from harness.pgwire import SYNC, Wire, bind, execute, message, parse
+from harness.quack import SIMPLE, Quack
 
-READY, DONE = message("Z", b"I"), message("C", b"SELECT 1\0")
-SIMPLE = message("T", b"\0\1a\0" + b"\0" * 18) + message("D", b"\0\1\0\0\0\0011") + DONE + READY
 NONSENSE = {
     "a type that does not exist": message("~", b"what?"),
     "a length that cannot be": b"T\0\0\0\1",
     "another protocol": b"HTTP/1.1 400 Bad Request\r\n\r\n",
     "an answer too many": SIMPLE + SIMPLE,
 }
-
-
-class Quack:
-    """Says it is PostgreSQL. Each query is answered by `answer`; `asked` counts them."""
-
-    def __init__(self):
-        self.port, self.answer = free_port(), SIMPLE
-        self.accepted = self.asked = 0
-        self._lock, self._conns = threading.Lock(), []
-        self._sock = socket.create_server((LOOPBACK, self.port))
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def url(self):
-        return f"postgres://app:x@{LOOPBACK}:{self.port}/orders?sslmode=disable"
-
-    def _listen(self):
-        with contextlib.suppress(OSError):
-            while True:
-                conn, _ = self._sock.accept()
-                self.accepted += 1
-                self._conns.append(conn)
-                threading.Thread(target=self._serve, args=(conn,), daemon=True).start()
-
-    def _serve(self, conn):
-        with contextlib.suppress(OSError, IndexError), conn, conn.makefile("rb") as hear:
-            hear.read(int.from_bytes(hear.read(4), "big") - 4)
-            conn.sendall(pgwire.WELCOME)
-            while (kind := hear.read(1)) and kind != b"X":
-                hear.read(int.from_bytes(hear.read(4), "big") - 4)
-                if kind in b"QS":
-                    with self._lock:
-                        self.asked += 1
-                    conn.sendall(self.answer if kind == b"Q" or self.answer is not SIMPLE else
-                                 message("1") + message("2") + DONE + READY)
-
-    def close(self):
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
-        self._sock.close()
-        for conn in self._conns:
-            conn.close()
 
 
 @pytest.fixture
@@ -106,10 +62,11 @@ def test_broken_protocol_opens_the_breaker(orders, quack, what, workers):
                 assert (rows, tags, error.code, status) == ([], [], "08001", "I")
                 assert error.fields["M"].startswith("carpool: breaker_open: ")
                 assert error.fields["S"] == "ERROR" and "pool=orders" in error.fields["D"]
-                assert time.monotonic() - begun < 1 * SLOW
+                assert time.monotonic() - begun < 5 * SLOW
         assert (quack.accepted, quack.asked) == (accepted, asked)
-    assert daemon.errors("breaker_open") == 3 and daemon.saw("breaker_open")
-    assert daemon.errors("upstream_protocol") == 3 and daemon.saw("upstream_protocol")
+    for cause in ("breaker_open", "upstream_protocol"):
+        wait_for(lambda c=cause: daemon.errors(c) == 3, what=f"{cause} to be counted")
+        assert daemon.saw(cause)
     pool = daemon.stats()["pools"][0]
     assert pool["breaker"] == {"door": "closed", "service": "open"}
     assert pool["state"] == "tripped" and "trial" in pool["hint"]

@@ -232,15 +232,16 @@ def test_server_waits_for_a_cancel_that_is_under_way(one_behind_a_gate, pg):
     with daemon.wire() as wire, daemon.wire() as other:
         wire.run("select 1")
         relay.hang()
-        wire.send(query("select 1, pg_sleep(1)"))
-        wait_for(lambda: pg.active("select 1, pg_sleep(1)%"), what="the query")
+        wire.send(query("select 1, pg_sleep(2)"))
+        wait_for(lambda: pg.active("select 1, pg_sleep(2)%"), what="the query")
         wire.cancel()
         wait_for(lambda: relay.open == 2, what="the cancel to hang")
         assert wire.results()[2] is None
         other.send(query("select 'mine'"))
         assert other.quiet(1) and relay.open == 2, "the server is held"
         rows, _, error, _ = other.results()
-        assert (rows, error) == ([["mine"]], None) and relay.open == 1
+        assert (rows, error) == ([["mine"]], None)
+        wait_for(lambda: relay.open == 1, what="the cancel's connection to be gone")
 
 
 
@@ -274,7 +275,7 @@ def test_client_killed_in_a_query(orders, pg, workers):
     client.wait()
     wait_for(lambda: not sleeping(pg, 1), 5, "the query to be cancelled on the server")
     serves_on(daemon, pg)
-    assert daemon.errors("client_gone") == 1
+    wait_for(lambda: daemon.errors("client_gone") == 1, what="the client to be counted")
 
 
 @pytest.mark.parametrize("polite", [True, False], ids=["terminate", "reset"])

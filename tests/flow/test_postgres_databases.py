@@ -57,7 +57,7 @@ def refused(daemon, **who):
 
 
 def test_a_pool_for_each_database(several, workers):
-    daemon = several(["shop", "stock"], workers)
+    daemon = several(["shop", "stock"], workers, size={"max": 1})
     assert pools(daemon) == {"orders", "orders:shop", "orders:stock"}
     for db in ("shop", "stock", "shop"):
         assert where(daemon, db) == (db, "app")
@@ -74,7 +74,7 @@ def test_only_what_is_listed_is_served(several):
     daemon = several(["shop"])
     code, text = refused(daemon, database="stock")
     assert code == "3D000" and "stock" in text
-    assert daemon.errors("no_route") == 1
+    wait_for(lambda: daemon.errors("no_route") == 1, what="it to be counted")
 
 
 def test_a_database_may_be_called_otherwise(several):
@@ -104,7 +104,7 @@ def test_each_database_has_its_own_bounds(several, world):
 
 def test_any_database_on_demand(several, workers):
     """Pools come with their first client and go with their last server."""
-    daemon = several({"*": None}, workers, size={"min": 1, "max": 3, "idle_timeout": "1s"})
+    daemon = several({"*": None}, workers, size={"min": 1, "max": 3, "idle_timeout": "3s"})
     assert pools(daemon) == {"orders"}
     for db in DATABASES:
         assert where(daemon, db) == (db, "app")
@@ -138,8 +138,7 @@ def test_a_crowd_makes_one_pool(several, workers):
         await asyncio.gather(*(rider(n) for n in range(60)))
     asyncio.run(main())
     assert pools(daemon) == {"orders", "orders:shop", "orders:stock"}
-    made = [line for line in daemon.log_text().splitlines() if " pool_made " in line]
-    assert len(made) == 2
+    wait_for(lambda: len(daemon.log_lines(" pool_made ")) == 2, what="both in the log")
     for db in ("shop", "stock"):
         assert daemon.pools()[f"orders:{db}"]["servers"]["max"] == 3
         assert daemon.all_errors(f"orders:{db}") == {}
@@ -192,7 +191,7 @@ def test_prepared_statements_stay_in_their_database(several, world):
 
 
 def test_verbs_for_the_whole_and_for_one(several):
-    daemon = several({"shop": None, "*": None}, size={"max": 2, "acquire_timeout": "300ms"})
+    daemon = several({"shop": None, "*": None}, size={"max": 2, "acquire_timeout": "1s"})
     with daemon.connect(db="shop") as shop:
         shop.execute("select 1")
         daemon.cli("pause", "orders")

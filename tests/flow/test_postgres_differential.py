@@ -39,7 +39,7 @@ SHAPES = {
     "session": dict(workers=2, mode="session", size={"max": statements.CLIENTS}),
 }
 CASES = [("plain", "one"), ("plain", "two"), ("plain", "session"), ("prepared", "one"),
-         ("prepared", "two"), ("session", "session"), ("pinned", "each")]
+         ("prepared", "two"), ("session", "session"), ("pinned", "each"), ("loose", "each")]
 
 
 def blocks():

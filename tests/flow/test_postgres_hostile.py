@@ -14,7 +14,7 @@ from harness.pgwire import SYNC, bind, describe, execute, message, parse, query,
 @pytest.fixture
 def one(carpool, pg):
     def make(user="app", **over):
-        size = {"min": 0, "max": 1, "acquire_timeout": "1s", **over.pop("size", {})}
+        size = {"min": 1, "max": 1, "acquire_timeout": "3s", **over.pop("size", {})}
         return carpool(postgres_pool(pg.url(user), size=size, **over))
     return make
 
@@ -117,7 +117,7 @@ def test_an_unnamed_reset_is_bound_in_a_later_batch(one):
      "and pid = pg_backend_pid()"),
 ])
 def test_state_by_the_unnamed_statement_in_a_later_batch(one, sql, left):
-    daemon = one(size={"acquire_timeout": "300ms"})
+    daemon = one(size={"acquire_timeout": "700ms"})
     a, b = daemon.wire(), daemon.wire()
     a.send(parse(sql), describe("S"), SYNC)
     a.until("Z")
@@ -132,7 +132,7 @@ def test_state_by_the_unnamed_statement_in_a_later_batch(one, sql, left):
                                     "select pg_advisory_lock(7412)"])
 @pytest.mark.parametrize("pinned", [False, True])
 def test_behind_discard_all_in_a_pipeline(one, behind, pinned):
-    daemon = one(size={"acquire_timeout": "300ms"})
+    daemon = one(size={"acquire_timeout": "700ms"})
     a, b = daemon.wire(), daemon.wire()
     if pinned:
         ok(a, "listen x")
@@ -159,7 +159,7 @@ def test_behind_discard_all_in_a_pipeline(one, behind, pinned):
     "create table if not exists made_by_hostile as select set_config('my.tenant', 'a', false)",
 ])
 def test_settings_in_disguise(one, sql):
-    daemon = one(size={"acquire_timeout": "300ms"})
+    daemon = one(size={"acquire_timeout": "700ms"})
     a, b = daemon.wire(), daemon.wire()
     error = a.run(sql)[2]
     if error is not None:
@@ -173,14 +173,14 @@ def test_settings_in_disguise(one, sql):
 
 
 def test_an_advisory_lock_in_capitals(one):
-    daemon = one(size={"acquire_timeout": "300ms"})
+    daemon = one(size={"acquire_timeout": "700ms"})
     a, b = daemon.wire(), daemon.wire()
     ok(a, "SELECT PG_ADVISORY_LOCK(7413)")
     assert b.run("select 1")[2].code == "53300"
 
 
 def test_select_into_temp(one):
-    daemon = one(size={"acquire_timeout": "300ms"})
+    daemon = one(size={"acquire_timeout": "700ms"})
     a, b = daemon.wire(), daemon.wire()
     ok(a, "select 1 as n into temp mine")
     error = b.run("select * from mine")[2]
@@ -412,7 +412,7 @@ def test_a_refused_parse_leaves_the_unnamed_statement(one):
 
 
 def test_a_portal_that_is_run_in_a_later_batch(one):
-    daemon = one(size={"acquire_timeout": "300ms"})
+    daemon = one(size={"acquire_timeout": "700ms"})
     a, b = daemon.wire(), daemon.wire()
     ok(a, "begin")
     a.send(parse("select pg_advisory_lock(7414)"), bind(portal="p"), SYNC)

@@ -56,9 +56,13 @@ def test_rate_of_an_extended_exchange(orders):
     daemon = orders(size={"min": 1}, limits={"rate": 1})
     with daemon.wire() as wire:
         assert wire.run("select 1")[2] is None
-        wire.send(pgwire.parse("select 1"), pgwire.bind(), pgwire.describe(), pgwire.execute(),
-                  pgwire.SYNC)
-        said = wire.until("Z")
+
+        def refused():
+            wire.send(pgwire.parse("select 1"), pgwire.bind(), pgwire.describe(), pgwire.execute(),
+                      pgwire.SYNC)
+            said = wire.until("Z")
+            return said[0][0] == "E" and said
+        said = wait_for(refused, what="one too many in a second", interval=0)
         assert [kind for kind, _ in said] == ["E", "Z"] and PgError(said[0][1]).code == "53400"
 
 
@@ -74,7 +78,7 @@ def test_in_flight(orders, pg):
     begun = time.monotonic()
     error, status = late.run("select 3")[2:]
     assert (error.code, status) == ("53300", "I") and "overloaded" in error.fields["M"]
-    assert time.monotonic() - begun < 2 * SLOW
+    assert time.monotonic() - begun < 5 * SLOW
     assert runs.run("select 1")[0] == [["1"]], "what is under way goes on"
     runs.run("commit")
     assert waits.results()[0] == [["2"]]
@@ -128,17 +132,17 @@ def cost_of_idle_clients(daemon):
     fds, before, begun = daemon.descriptors(), daemon.rss(), time.monotonic()
     wires = [daemon.wire() for _ in range(CLIENTS)]
     took, grown = time.monotonic() - begun, daemon.rss() - before
-    assert daemon.metric("carpool_clients") == CLIENTS
+    wait_for(lambda: daemon.metric("carpool_clients") == CLIENTS, what="the last client to be counted")
     # give or take the connection of an admin question that is just being closed
-    assert abs(daemon.descriptors() - fds - CLIENTS) <= 2, "one descriptor each"
-    assert daemon.pools()["orders"]["leases"] == 0, "and no server"
+    wait_for(lambda: abs(daemon.descriptors() - fds - CLIENTS) <= 2, what="one descriptor each")
+    wait_for(lambda: daemon.pools()["orders"]["leases"] == 0, what="all leases of their logins to end")
     for wire in wires[::100]:
         assert wire.run("select 1")[0] == [["1"]]
     for i, wire in enumerate(wires):
         wire.close() if i % 2 else wire.abort()
     wait_for(lambda: daemon.metric("carpool_clients") == 0, 20, "all clients to be gone")
     wait_for(lambda: daemon.descriptors() <= fds, what="their descriptors to be closed")
-    assert daemon.waiting() == daemon.servers(state="busy") == 0
+    wait_for(lambda: daemon.waiting() == daemon.servers(state="busy") == 0, what="all leases to end")
     return grown / CLIENTS, took / CLIENTS
 
 

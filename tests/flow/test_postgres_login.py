@@ -88,7 +88,7 @@ def test_direct_tls_must_name_the_protocol(tls_orders):
     assert says_nothing_more(wire)
     with pytest.raises(ssl.SSLError):
         encrypt(daemon.wire(login=False), "http/1.1", "h2")
-    assert daemon.log_lines("ALPN")
+    assert daemon.logged("ALPN")
     with daemon.wire() as other:
         assert other.run("select 1")[0] == [["1"]]
 

@@ -49,7 +49,7 @@ def test_session_mode_cleans_up_after_a_transaction(orders, table):
 
 def test_session_mode_bound_is_of_clients(orders, pg):
     """Each client keeps its server: the third waits until one of two leaves, however idle they are."""
-    daemon = orders(mode="session", size={"max": 2, "acquire_timeout": "400ms"})
+    daemon = orders(mode="session", size={"min": 2, "max": 2, "acquire_timeout": "400ms"})
     first, second = daemon.wire(), daemon.wire()
     assert first.run("select 1")[2] is second.run("select 1")[2] is None
     with daemon.wire() as third:
@@ -58,7 +58,7 @@ def test_session_mode_bound_is_of_clients(orders, pg):
         first.close()
         wait_for(lambda: third.run("select 3")[0] == [["3"]], what="the third client's turn")
     second.close()
-    assert pg.connections("app") <= 2
+    wait_for(lambda: pg.connections("app") <= 2, what="no more than two sessions")
 
 
 # -- statement mode
@@ -139,7 +139,7 @@ def test_users_file_as_yaml(carpool, pg):
     assert not comes_in(daemon, "rider", "S3cret")
     assert not comes_in(daemon, "stored", verifier(pg)), "a verifier is no password"
     assert not comes_in(daemon, "app", PASSWORD), "with a users_file only those in it"
-    assert daemon.errors("auth_failed") == 3
+    wait_for(lambda: daemon.errors("auth_failed") == 3, what="all three to be counted")
     assert "s3cret" not in daemon.log_text() + daemon.get("/config").text
     assert verifier(pg) not in daemon.log_text() + daemon.get("/config").text
 
@@ -257,7 +257,7 @@ def test_startup_parameter_that_the_server_refuses(orders, options, word):
             assert word in e.value.fields["M"], e.value
         assert good.run("select pg_backend_pid()")[0] == pid
         assert good.run("show work_mem")[0] == [["4MB"]]
-    assert set(daemon.all_errors()) == {"client_protocol"}
+    wait_for(lambda: set(daemon.all_errors()) == {"client_protocol"}, what="the one cause")
 
 
 def test_options_that_nobody_understands(orders):

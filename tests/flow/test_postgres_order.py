@@ -14,8 +14,8 @@ import pytest
 from harness.base import SLOW, wait_for
 from harness.pgwire import query
 
-CLIENTS = 30
-MARGIN = 0.05 * SLOW
+CLIENTS, RIDES = 20, 6
+MARGIN = 0.2 * SLOW
 
 
 @pytest.fixture
@@ -51,29 +51,30 @@ def in_order(rides):
 
 
 def test_order_under_load(orders, sequence, workers):
-    """Thirty clients, one server, ten rides each: every lease goes to who has waited longest. Leases and
+    """Twenty clients, one server, six rides each: every lease goes to who has waited longest. Leases and
     rides are the same number: nobody was given the server twice for one request, or in vain."""
     daemon = orders(workers, size={"max": 1, "acquire_timeout": "60s"})
-    riders = [Rider(daemon, f"select nextval('{sequence}'), pg_sleep(0.003)") for _ in range(CLIENTS)]
+    riders = [Rider(daemon, f"select nextval('{sequence}'), pg_sleep(0.02)") for _ in range(CLIENTS)]
     before = daemon.pools()["orders"]["leases_total"]
     with selectors.DefaultSelector() as ready:
         for rider in riders:
             ready.register(rider.wire.sock, selectors.EVENT_READ, rider)
             rider.ask()
-        left = CLIENTS * 10
+        left = CLIENTS * RIDES
         while left:
-            events = ready.select(20)
+            events = ready.select(60)
             assert events, "nobody is served any more"
             for key, _ in events:
                 key.data.hear()
                 left -= 1
-                if len(key.data.rides) < 10:
+                if len(key.data.rides) < RIDES:
                     key.data.ask()
     rides = [ride for rider in riders for ride in rider.rides]
     numbers = sorted(number for _, number in rides)
     assert numbers == list(range(numbers[0], numbers[0] + len(rides)))
     in_order(rides)
-    assert daemon.pools()["orders"]["leases_total"] - before == len(rides)
+    wait_for(lambda: daemon.pools()["orders"]["leases_total"] - before == len(rides),
+             what="a lease for each ride")
     assert daemon.all_errors() == {}
     for rider in riders:
         rider.wire.close()
@@ -127,12 +128,11 @@ def test_who_leaves_the_queue_moves_nobody(orders, sequence, workers):
 def test_a_pool_of_one_moves_between_workers(orders, sequence):
     """Two workers, one server, each worker's clients in bursts: neither starves the other."""
     daemon = orders(2, size={"max": 1, "acquire_timeout": "60s"})
-    end = time.monotonic() + 1.5
     served = [0] * 8
 
     def ride(n):
         with daemon.wire(timeout=30) as wire:
-            while time.monotonic() < end:
+            while max(served) < 40:
                 for _ in range(5):  # a burst in one write: five transactions
                     wire.send(query("select 1"))
                 for _ in range(5):
@@ -142,6 +142,6 @@ def test_a_pool_of_one_moves_between_workers(orders, sequence):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert min(served) >= 0.3 * max(served), served
     assert daemon.all_errors() == {}

@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -66,7 +67,7 @@ def test_waiting_through_a_restart(carpool, frail_pg):
         rider.start()
         wait_for(lambda: daemon.waiting() == 1, what="the client to wait")
         frail_pg.start()
-        rider.join(20)
+        rider.join(60)
         assert answer == [(2,)]
 
 
@@ -82,7 +83,7 @@ def test_outage_wait_ends(carpool, frail_pg, workers):
             took = time.monotonic() - begun
             assert e.value.sqlstate == "08001"
             assert any(c in str(e.value) for c in ("outage", "breaker_open", "dial_failed"))
-            assert 0.5 < took < 3 * SLOW, took
+            assert 0.5 < took < 8 * SLOW, took
         assert daemon.get("/ready").status == 200, "readiness is carpool's own, not the upstream's"
         frail_pg.start()
         wait_for(lambda: conn.execute("select 3").fetchone(), 20, "service", ignore=psycopg.Error)
@@ -116,7 +117,7 @@ def test_nobody_listens(orders):
     error = daemon.first_error()
     assert error.code == "08001" and time.monotonic() - begun < 5 * SLOW
     wait_for(lambda: daemon.errors("dial_failed") > 0, what="the failed dials to be counted")
-    assert daemon.log_lines("dial_failed", str(port))
+    assert daemon.logged("dial_failed", str(port))
 
 
 def test_name_that_does_not_resolve(orders):
@@ -124,6 +125,75 @@ def test_name_that_does_not_resolve(orders):
                     timeouts={"outage_wait": "500ms"})
     assert daemon.first_error().code == "08001"
     wait_for(lambda: daemon.log_lines("no-such-host.invalid"), what="the log to name the host")
+
+
+class Down:
+    """What can be wrong with an upstream, and what the client is to hear of it."""
+
+    def __init__(self, pg, gate, servers):
+        self.pg, self.gate, self.servers = pg, gate, servers
+
+    def nobody_listens(self):
+        return f"postgres://app:x@{LOOPBACK}:1/orders", f"{LOOPBACK}:1: cannot connect: Connection refused"
+
+    def several_hosts(self):
+        return ([f"postgres://app:x@{LOOPBACK}:{port}/orders" for port in (1, 2, 3)],
+                "cannot connect: Connection refused")
+
+    def unknown_name(self):
+        return "postgres://app:x@no-such-host.invalid:5432/orders", "no-such-host.invalid:5432: cannot resolve"
+
+    def known_and_unknown_name(self):
+        return (["postgres://app:x@no-such-host.invalid:5432/orders", f"postgres://app:x@{LOOPBACK}:1/orders"],
+                (f"{LOOPBACK}:1: cannot connect", "no-such-host.invalid:5432: cannot resolve"))
+
+    def cut_in_the_login(self):
+        way = self.gate(LOOPBACK, 1)  # takes the connection, and closes it
+        return f"postgres://app:x@{LOOPBACK}:{way.port}/orders?sslmode=disable", "closed the connection"
+
+    def cut_in_the_handshake(self):
+        way = self.gate(LOOPBACK, 1)
+        return f"postgres://app:x@{LOOPBACK}:{way.port}/orders?sslmode=require", f"{LOOPBACK}:{way.port}: "
+
+    def wrong_password(self):
+        return self.pg.url(password="wrong"), "password authentication failed"
+
+    def untrusted(self):
+        return (self.pg.url(host="localhost", sslmode="verify-full",
+                            sslrootcert=str(self.servers.authority.other_ca)), "certificate")
+
+
+@pytest.fixture
+def down(local_pg, gate, servers):
+    return Down(local_pg, gate, servers)
+
+
+@pytest.mark.parametrize("what", ["nobody_listens", "several_hosts", "unknown_name",
+                                  "known_and_unknown_name", "cut_in_the_login", "cut_in_the_handshake"])
+def test_who_asks_waits_for_its_return(orders, down, what):
+    """Longer than for a busy pool, and then hears what was wrong with the last dial."""
+    upstream, words = getattr(down, what)()
+    daemon = orders(upstream=upstream, size={"acquire_timeout": "300ms"}, breaker={"open": "200ms..500ms"},
+                    timeouts={"outage_wait": "1500ms"})
+    begun = time.monotonic()
+    error = daemon.first_error()
+    took = time.monotonic() - begun
+    assert error.code == "08001" and "carpool: outage" in error.fields["M"], error
+    assert any(w in error.fields["M"] for w in ([words] if isinstance(words, str) else words)), error
+    assert 1.4 < took < 8 * SLOW, took
+    assert set(daemon.all_errors()) <= {"outage", "dial_failed"}
+
+
+@pytest.mark.parametrize("what,cause", [("wrong_password", "upstream_auth"), ("untrusted", "tls_failed")])
+def test_what_does_not_heal_is_not_waited_for(orders, down, what, cause):
+    upstream, words = getattr(down, what)()
+    daemon = orders(upstream=upstream, timeouts={"outage_wait": "60s"}, size={"acquire_timeout": "60s"})
+    for _ in range(2):
+        begun = time.monotonic()
+        error = daemon.first_error()
+        assert error.code == "08001" and f"carpool: {cause}" in error.fields["M"], error
+        assert words in error.fields["M"], error
+        assert time.monotonic() - begun < 20 * SLOW
 
 
 def test_upstream_that_never_answers(orders, black_hole, workers):
@@ -137,7 +207,7 @@ def test_upstream_that_never_answers(orders, black_hole, workers):
         took = time.monotonic() - begun
         said = error.fields["M"]
         assert error.code == "08001" and "dial_failed" in said and "no answer" in said, error
-        assert 0.5 < took < 3 * SLOW, took
+        assert 0.5 < took < 8 * SLOW, took
     assert black_hole.peak <= 2, "one dial is one socket, and there are two at most"
     assert daemon.saw("dial_failed")
 
@@ -155,7 +225,7 @@ def test_upstream_whose_network_is_gone(orders):
                         size={"max": 2, "acquire_timeout": "600ms"})
         error = daemon.first_error()
         assert error.code == "08001" and "dial_failed" in error.fields["M"], error
-        assert f"dialing {host}:{port} for 0." in error.fields["M"], error
+        assert re.search(rf"dialing {host}:{port} for \d\.\d s", error.fields["M"]), error
 
 
 def test_connect_timeout(orders, black_hole):
@@ -229,7 +299,7 @@ def test_server_that_starts_up(carpool, frail_pg):
         rider = threading.Thread(target=lambda: answer.append(conn.execute("select 2").fetchone()))
         rider.start()
         frail_pg.start()
-        rider.join(20)
+        rider.join(60)
         assert answer == [(2,)]
 
 

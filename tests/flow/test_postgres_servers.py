@@ -41,7 +41,7 @@ def test_min_is_kept(orders, pg):
 
 
 def test_idle_timeout_stops_at_min(orders, pg, workers):
-    daemon = orders(workers, size={"min": 2, "max": 6, "idle_timeout": "400ms"})
+    daemon = orders(workers, size={"min": 2, "max": 6, "idle_timeout": "1s"})
     wires = [daemon.wire() for _ in range(6)]
     for wire in wires:
         wire.run("begin")
@@ -49,8 +49,8 @@ def test_idle_timeout_stops_at_min(orders, pg, workers):
     for wire in wires:
         wire.run("commit")
     wait_for(lambda: daemon.servers() == 2, 15, "four servers to be closed")
-    assert verdicts(daemon, "idle", "drop_idle") == 4
-    assert pg.connections("app") == 2
+    wait_for(lambda: verdicts(daemon, "idle", "drop_idle") == 4, what="four verdicts")
+    wait_for(lambda: pg.connections("app") == 2, what="the server to agree")
     for wire in wires:
         assert wire.run("select 1")[0] == [["1"]]
         wire.close()
@@ -65,8 +65,9 @@ def test_lifetime_spares_who_is_at_work(orders, pg):
         wait_for(lambda: verdicts(daemon, "idle", "drop_lifetime") >= 3, 15, "the idle ones to be replaced")
         assert pid_of(wire) == mine
         assert wire.run("commit")[3] == "I"
-        assert pid_of(wire) != mine
-        assert verdicts(daemon, "return", "drop_lifetime") + verdicts(daemon, "return", "keep") >= 1
+        wait_for(lambda: pid_of(wire) != mine, what="its own to be replaced, too")
+        wait_for(lambda: verdicts(daemon, "return", "drop_lifetime") + verdicts(daemon, "return", "keep") >= 1,
+                 what="a verdict")
     assert daemon.all_errors() == {}
 
 
@@ -77,7 +78,8 @@ def test_fast_trusts_the_protocol(orders, pg):
     with daemon.wire() as wire:
         for _ in range(10):
             wire.run("select 1")
-        assert daemon.metric("carpool_leases_total") == verdicts(daemon, "return", "keep") == 10
+        wait_for(lambda: verdicts(daemon, "return", "keep") == 10, what="the tenth verdict")
+        assert daemon.metric("carpool_leases_total") == 10
 
 
 @pytest.mark.parametrize("how,bytes_each", [("fast", 14), ("verified", 14 + 6)])
@@ -137,7 +139,7 @@ def test_checkout_peeks(orders, gate, pg):
     with daemon.wire() as wire:
         for _ in range(5):
             assert wire.run("select 1")[0] == [["1"]]
-    assert verdicts(daemon, "checkout", "keep") >= 4
+    wait_for(lambda: verdicts(daemon, "checkout", "keep") >= 4, what="four verdicts")
 
 
 def test_idle_ping_keeps_sound_servers(orders, pg):
@@ -178,7 +180,7 @@ def test_breaker_forced_open_and_back(orders, pg):
             begun = time.monotonic()
             error, status = wire.run("select 1")[2:]
             assert (error.code, status) == ("08001", "I") and "breaker_open" in error.fields["M"]
-            assert time.monotonic() - begun < 1 * SLOW
+            assert time.monotonic() - begun < 5 * SLOW
         assert daemon.saw("breaker_open")
         daemon.cli("breaker", "orders", "auto")
         assert wire.run("select 2")[0] == [["2"]]
@@ -248,7 +250,7 @@ def test_removed_pool_lets_transactions_finish(carpool, pg, table):
         assert kind == "E" and b"57P01" in body and b"draining" in body
         wait_for(lambda: set(daemon.pools()) == {"reports"}, what="the pool to be gone")
         assert other.run("select 2")[0] == [["2"]]
-        assert daemon.log_lines("pool_removed", "orders")
+        assert daemon.logged("pool_removed", "orders")
         daemon.write({"workers": 1, "pools": [first, second]})
         daemon.reload()
         with daemon.wire("orders") as again:
@@ -300,6 +302,6 @@ def test_pools_come_and_go_under_load(carpool, pg, workers):
         wait_for(lambda: set(daemon.pools()) == {"orders"}, what="the guest to be gone")
     end.set()
     for thread in riders:
-        thread.join(20)
+        thread.join(60)
     assert not surprises and turns[0] > 20
     wait_for(lambda: pg.connections("app") <= 3, what="the guests' servers to be gone")

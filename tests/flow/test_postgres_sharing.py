@@ -148,11 +148,10 @@ def test_fair_under_load(orders, workers):
     """With a pool of one nobody starves: after a while all clients got about the same."""
     daemon = orders(workers, size={"max": 1, "acquire_timeout": "30s"})
     served = [0] * 16
-    end = time.monotonic() + 2
 
     async def rider(n):
         conn = await daemon.connect_async()
-        while time.monotonic() < end:
+        while max(served) < 100:
             await conn.execute("select 1")
             served[n] += 1
         await conn.close()
@@ -164,7 +163,7 @@ def test_fair_under_load(orders, workers):
 
 
 def test_acquire_timeout(orders, workers):
-    daemon = orders(workers, size={"max": 1, "acquire_timeout": "500ms"})
+    daemon = orders(workers, size={"min": 1, "max": 1, "acquire_timeout": "500ms"})
     with daemon.connect() as holder, daemon.connect() as late:
         holder.execute("begin")
         begun = time.monotonic()
@@ -172,17 +171,17 @@ def test_acquire_timeout(orders, workers):
             late.execute("select 1")
         took = time.monotonic() - begun
         assert "acquire_timeout" in str(e.value)
-        assert 0.4 < took < 2 * SLOW, took
+        assert 0.4 < took < 5 * SLOW, took
         assert late.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         holder.execute("commit")
         assert late.execute("select 2").fetchone() == (2,)
-    assert daemon.errors("acquire_timeout") == 1
+    wait_for(lambda: daemon.errors("acquire_timeout") == 1, what="it to be counted")
     assert daemon.saw("acquire_timeout")
 
 
 def test_acquire_timeout_of_a_pipeline(orders):
     """What was not started is not started: the whole pipeline fails, and the next one works."""
-    daemon = orders(size={"max": 1, "acquire_timeout": "300ms"})
+    daemon = orders(size={"min": 1, "max": 1, "acquire_timeout": "300ms"})
     with daemon.connect() as holder, daemon.connect() as late:
         holder.execute("begin")
         with pytest.raises(psycopg.Error, match="acquire_timeout"):
@@ -264,5 +263,5 @@ def test_upstream_that_is_full_is_busy_not_down(carpool, bounded, pg):
     asyncio.run(main())
     errors = daemon.all_errors()
     assert set(errors) <= {"upstream_busy"}, errors
-    assert daemon.errors("upstream_busy") >= 1
+    wait_for(lambda: daemon.errors("upstream_busy") >= 1, what="it to be counted")
     assert not daemon.log_lines("breaker_open")

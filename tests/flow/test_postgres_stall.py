@@ -11,7 +11,7 @@ import pytest
 from harness import pgwire
 from harness.base import LOOPBACK, SLOW, wait_for
 from harness.pgwire import query
-from harness.relays import Half
+from harness.relays import TO_CLIENT, Half
 
 MIB = 1 << 20
 BIG = "select repeat('x', 1000) from generate_series(1, 200000)"
@@ -23,7 +23,7 @@ def test_stalled_clients_are_closed_and_harm_nobody(orders, pg, workers):
     """Four clients ask for 200 MB each and read nothing. Meanwhile others are served at once and memory
     stays where it was; after `write_stall` the four are closed and their servers serve again."""
     # Without TLS: sanitizers keep what OpenSSL frees for a while, and that would be measured.
-    daemon = orders(workers, upstream=pg.url(sslmode="disable"), timeouts={"write_stall": "1500ms"},
+    daemon = orders(workers, upstream=pg.url(sslmode="disable"), timeouts={"write_stall": "3s"},
                     size={"max": 5, "acquire_timeout": "20s"})
     with daemon.wire() as other:
         other.run("select 1")
@@ -41,25 +41,25 @@ def test_stalled_clients_are_closed_and_harm_nobody(orders, pg, workers):
             assert other.run("select 1")[0] == [["1"]]
             slowest, peak = max(slowest, time.monotonic() - asked), max(peak, daemon.rss())
             assert asked - begun < 15 * SLOW, "the stalled clients were not closed"
-        assert time.monotonic() - begun >= 1.4
-        assert slowest < 1 * SLOW, slowest
+        assert time.monotonic() - begun >= 2.9
+        assert slowest < 2, slowest
         assert peak - before < 48 * MIB, "of 800 MB"
     assert daemon.saw("write_stall")
     wait_for(lambda: daemon.servers(state="busy") == 0, what="the leases to end")
     wait_for(lambda: pg.active("select repeat%") == [], what="the queries to be cancelled")
-    assert daemon.metric("carpool_clients", pool="orders") == 0
+    wait_for(lambda: daemon.metric("carpool_clients", pool="orders") == 0, what="the four to be gone")
     for wire in stalled:
         wire.abort()
 
 
 def test_slow_reader_is_not_a_stalled_one(orders):
     """Who takes bytes, however slowly, is served to the end: write_stall is for those who take none."""
-    daemon = orders(timeouts={"write_stall": "700ms"})
+    daemon = orders(timeouts={"write_stall": "1500ms"})
     wire = daemon.wire(login=False)
     wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
     wire.login()
     wire.send(query("select repeat('x', 1000) from generate_series(1, 10000)"))
-    end, taken = time.monotonic() + 2.5, 0
+    end, taken = time.monotonic() + 3.5, 0
     while time.monotonic() < end:
         wire.buffer += wire.sock.recv(16384)  # some 300 KB a second
         taken += 1
@@ -95,6 +95,35 @@ def test_stalled_clients_with_a_request_deadline(orders):
     assert daemon.metric("carpool_breaker_state", breaker="service", state="closed") == 1
     for wire in stalled:
         wire.abort()
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["stalls", "and its server is lost"])
+def test_stalled_client_of_a_server_that_was_late(orders, pg, gate, lost):
+    """The deadline has passed, the cancel is under way, and then the answer comes: the client takes none of
+    it. That is no fault of the server's, and the client is not kept."""
+    relay = gate(pg.host, pg.port)
+    daemon = orders(upstream=pg.url(host=relay.host, port=relay.port, sslmode="disable"),
+                    size={"max": 1}, breaker={"consecutive": 1},
+                    timeouts={"request": "500ms", "write_stall": "2s", "close": "500ms"})
+    stalled = daemon.wire()
+    relay.hang()  # the cancel gets nowhere
+    relay.pause(TO_CLIENT)
+    stalled.send(query(BIG))
+    wait_for(lambda: relay.accepted == 2, what="the cancel")
+    relay.resume()
+
+    def stands_still():
+        taken = daemon.metric("carpool_bytes_total", direction="from_servers")
+        time.sleep(0.4)
+        return taken > MIB and daemon.metric("carpool_bytes_total", direction="from_servers") == taken
+    wait_for(stands_still, what="the server to be held back")
+    if lost:
+        relay.cut()
+    wait_for(lambda: daemon.metric("carpool_clients", pool="orders") == 0, what="the client to be closed")
+    assert "write_stall" in daemon.all_errors()
+    assert "request_timeout" not in daemon.all_errors()
+    assert daemon.metric("carpool_breaker_state", breaker="service", state="closed") == 1
+    stalled.abort()
 
 
 def test_stalled_client_over_tls(orders, servers):
@@ -158,10 +187,11 @@ def test_server_frozen_in_a_query(orders, local_pg, frozen, workers):
         # the request, then the cancel's own time: check.timeout and a second
         assert took < 5 * SLOW, took
         assert daemon.saw("request_timeout")
-        assert daemon.metric("carpool_recycle_verdicts_total", phase="return", outcome="drop_timeout") == 1
+        wait_for(lambda: daemon.metric("carpool_recycle_verdicts_total", phase="return", outcome="drop_timeout") == 1,
+                 what="the verdict to be counted")
         assert backend(wire) != pid, "served by another server"
     wait_for(lambda: daemon.metric("carpool_abandoned_total") == 1, what="the slot to be freed")
-    assert daemon.all_errors() == {"request_timeout": 1}
+    wait_for(lambda: daemon.all_errors() == {"request_timeout": 1}, what="the one cause")
 
 
 def test_server_frozen_in_a_transaction(orders, local_pg, table, frozen):
@@ -263,7 +293,8 @@ def test_silence_while_logging_in(orders, when):
         assert 0.5 < took < 4 * SLOW, took
         assert half.accepted >= 1
         assert daemon.saw("dial_failed")
-        assert daemon.metric("carpool_dial_failures_total", cause="dial_failed") >= 1
+        wait_for(lambda: daemon.metric("carpool_dial_failures_total", cause="dial_failed") >= 1,
+                 what="the dial to be counted")
     finally:
         half.close()
 
@@ -276,12 +307,12 @@ def test_hanging_up_while_logging_in(orders, when, ssl):
     half = Half(*({"at once": (), "in the login": (ssl,)}[when]), leaves=True)
     try:
         daemon = orders(upstream=f"postgres://app:x@{LOOPBACK}:{half.port}/orders",
-                        size={"max": 1, "acquire_timeout": "200ms"}, timeouts={"outage_wait": "800ms"})
+                        size={"max": 1, "acquire_timeout": "600ms"}, timeouts={"outage_wait": "2s"})
         begun = time.monotonic()
         error = daemon.first_error()
         assert error.code == "08001" and "outage" in error.fields["M"], error
-        assert time.monotonic() - begun > 0.7
-        assert set(daemon.all_errors()) == {"dial_failed", "outage"}
+        assert time.monotonic() - begun > 1.8
+        wait_for(lambda: set(daemon.all_errors()) == {"dial_failed", "outage"}, what="both causes")
     finally:
         half.close()
 
@@ -303,8 +334,8 @@ def test_server_that_freezes_behind_its_answer(orders):
             for _ in range(3):
                 assert wire.run("select 7")[0] == [["7"]]
         assert half.accepted >= 3
-        assert daemon.metric("carpool_recycle_verdicts_total", phase="return",
-                             outcome="drop_timeout") >= 2
+        wait_for(lambda: daemon.metric("carpool_recycle_verdicts_total", phase="return",
+                                       outcome="drop_timeout") >= 2, what="two verdicts")
         assert daemon.all_errors() == {}
     finally:
         half.close()

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from harness.base import SLOW, wait_for
 from harness.carpool import postgres_pool
+from harness.load import SqlCrowd
 from harness.pg_pair import OldServer, Pair
 
 # What those may hear whose transaction or statement was under way when the primary went.
@@ -79,7 +80,7 @@ def test_the_primary_wherever_it_stands(carpool, pair, workers):
     assert here and all(s["role"] == "primary" for s in here)
     assert "primary" in daemon.cli("servers").stdout
     name = f"127.0.0.1:{pair.standby.port}"
-    assert daemon.log_lines("dial_failed", f"{name} is a standby (target: primary)")
+    assert daemon.logged("dial_failed", f"{name} is a standby (target: primary)")
     assert pair.standby.logins("app") <= 2, "the other one is looked at no more than needed"
 
 
@@ -91,7 +92,7 @@ def test_standbys_only(carpool, pair, workers):
             conn.execute("create table nothing ()")
         assert in_recovery(conn) is True
     assert {s["role"] for s in daemon.json("/servers")["servers"]} == {"standby"}
-    assert daemon.log_lines("dial_failed", "is a primary (target: replica)")
+    assert daemon.logged("dial_failed", "is a primary (target: replica)")
     assert not daemon.log_lines("servers_renewed")
 
 
@@ -101,6 +102,84 @@ def test_any_takes_the_first(carpool, pair):
         with daemon.connect() as conn:
             assert in_recovery(conn) is (first is pair.standby)
         daemon.stop()
+
+
+# -- the primary only for lack of a standby
+
+
+@pytest.mark.parametrize("order", ["standby first", "primary first"])
+def test_a_standby_is_preferred(carpool, pair, order, workers):
+    hosts = [pair.standby, pair.primary] if order == "standby first" else [pair.primary, pair.standby]
+    daemon = make(carpool, pair.urls(*hosts), workers, target="prefer-replica")
+    conns = [daemon.connect() for _ in range(4)]
+    try:
+        for conn in conns:
+            assert in_recovery(conn) is True
+            conn.execute("begin")
+        assert all(in_recovery(conn) for conn in conns)
+    finally:
+        for conn in conns:
+            conn.close()
+    assert {s["role"] for s in daemon.json("/servers")["servers"]} == {"standby"}
+    looked = daemon.log_lines("dial_failed", "is a primary (target: prefer-replica)")
+    assert len(looked) == (0 if order == "standby first" else 1)
+
+
+def test_the_primary_where_there_is_no_standby(carpool, pair):
+    """One that is alone, and one whose standby is down: nobody hears of it, and nobody waits long."""
+    daemon = make(carpool, pair.urls(pair.primary), target="prefer-replica")
+    with daemon.connect() as conn:
+        assert in_recovery(conn) is False
+    assert not daemon.log_lines("dial_failed")
+    pair.standby.stop()
+    daemon = make(carpool, pair.urls(pair.standby, pair.primary), target="prefer-replica", on_down="fail")
+    for _ in range(3):
+        with daemon.connect() as conn:
+            conn.execute("begin")
+            assert in_recovery(conn) is False
+    assert not daemon.all_errors().get("outage")
+
+
+def test_a_standby_goes_down_under_load_and_comes_back(carpool, pair, workers):
+    """Down, clients lose what they had under way, and the primary serves them; back, it costs nothing."""
+    daemon = make(carpool, pair.urls(pair.standby, pair.primary), workers, target="prefer-replica",
+                  breaker={"open": "200ms..1s"})
+    readers = Readers(daemon, 12)
+    readers.progress()
+    assert readers.seen == {True}
+    pair.standby.kill9()
+    readers.progress()
+    readers.seen.clear()
+    readers.progress()
+    assert readers.seen == {False}, "the primary"
+    assert all(len(e) <= 1 for e in readers.errors), readers.errors
+    assert {e.sqlstate for mine in readers.errors for e in mine} <= CUT_STATES, readers.errors
+    errors = [list(e) for e in readers.errors]
+    pair.standby.start()
+    wait_for(lambda: at(daemon, pair.standby) and not at(daemon, pair.primary), 60, "the way back")
+    readers.progress(1)  # who has read from the primary before has noted it
+    readers.seen.clear()
+    readers.progress()
+    assert readers.seen == {True}
+    readers.stop()
+    assert readers.errors == errors, "the way back costs nobody anything"
+    assert "drop_unfit" in daemon.get("/metrics").text
+
+
+def test_a_preferred_replica_is_promoted(carpool, pair):
+    """It is the primary then: it serves on while it is alone, and its old primary after that."""
+    daemon = make(carpool, pair.urls(pair.primary, pair.standby), target="prefer-replica")
+    with daemon.connect() as conn:
+        assert in_recovery(conn) is True
+        pair.primary.stop()
+        pair.promote()
+        assert in_recovery(conn) is False
+        conn.execute("begin")
+        assert in_recovery(conn) is False
+        conn.execute("commit")
+        pair.rejoin()
+        wait_for(lambda: in_recovery(conn), 30, "the old primary, now a standby")
+    assert not daemon.all_errors().get("outage")
 
 
 def test_target_by_reload(carpool, pair):
@@ -158,11 +237,12 @@ def test_no_primary_is_an_outage(carpool, pair, workers):
 
 
 def test_at_once_with_on_down_fail(carpool, pair):
-    daemon = make(carpool, pair.urls(pair.standby), on_down="fail", retry={"attempts": 2})
+    daemon = make(carpool, pair.urls(pair.standby), on_down="fail", retry={"attempts": 2},
+                  size={"min": 0, "max": 4, "acquire_timeout": "20s"})
     begun = time.monotonic()
     error = daemon.first_error()
     assert error.code == "08001" and "is a standby" in error.fields["M"]
-    assert time.monotonic() - begun < 2.5 * SLOW, "well before acquire_timeout"
+    assert time.monotonic() - begun < 10 * SLOW, "well before acquire_timeout"
 
 
 def test_a_promoted_standby_is_found_soon(carpool, pair):
@@ -181,63 +261,54 @@ def test_a_promoted_standby_is_found_soon(carpool, pair):
         assert not answer
         pair.promote()
         promoted = time.monotonic()
-        rider.join(10 * SLOW)
+        rider.join(60)
         assert answer and answer[0][0] is False
-        assert answer[0][1] - promoted < 2.5 * SLOW
+        assert answer[0][1] - promoted < 8 * SLOW
     pair.rejoin()
 
 
 # -- switchover
 
 
-class Riders:
-    """Clients that write until told to stop and never reconnect, half of them in transactions."""
+class Riders(SqlCrowd):
+    """Clients that write, half of them in transactions; `errors` of each."""
 
     def __init__(self, daemon, n, table):
-        self.daemon, self.table = daemon, table
-        self.done, self.errors, self.lost = [0] * n, [[] for _ in range(n)], []
-        self._end = threading.Event()
-        self._threads = [threading.Thread(target=self._ride, args=(i,), daemon=True) for i in range(n)]
-        for thread in self._threads:
-            thread.start()
+        self.table, self.errors = table, [[] for _ in range(n)]
+        super().__init__(daemon, n)
 
-    def _ride(self, i):
-        try:
-            with self.daemon.connect() as conn:
-                while not self._end.is_set():
-                    try:
-                        self._write(conn, i)
-                        self.done[i] += 1
-                    except psycopg.Error as e:
-                        self.errors[i].append(e)
-                        if conn.closed or conn.broken:
-                            raise
-                        if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                            conn.execute("rollback")
-                    self._end.wait(0.01)
-        except Exception as e:
-            self.lost.append(repr(e))
-
-    def _write(self, conn, i):
-        row = f"insert into {self.table} values ({self.done[i]}, 'rider {i}')"
-        if i % 2:
+    def _transaction(self, conn, n):
+        self._end.wait(0.01)
+        row = f"insert into {self.table} values ({self.done[n]}, 'rider {n}')"
+        if n % 2:
             conn.execute(row)
         else:
             conn.execute("begin")
             conn.execute(row)
             conn.execute("commit")
 
-    def progress(self, more=5):
-        before = list(self.done)
-        wait_for(lambda: self.lost or all(d >= b + more for d, b in zip(self.done, before)), 40,
-                 "all to make progress")
-        assert not self.lost, self.lost
+    def _note(self, n, error):
+        self.errors[n].append(error)
 
-    def stop(self):
-        self._end.set()
-        for thread in self._threads:
-            thread.join(40)
-        assert not any(t.is_alive() for t in self._threads) and not self.lost, self.lost
+    def progress(self, more=5, timeout=40):
+        super().progress(more, timeout)
+
+
+class Readers(Riders):
+    """The same, but they only read, and note what they have read from."""
+
+    def __init__(self, daemon, n):
+        self.seen = set()
+        super().__init__(daemon, n, None)
+
+    def _transaction(self, conn, n):
+        self._end.wait(0.01)
+        if n % 2:
+            self.seen.add(in_recovery(conn))
+        else:
+            conn.execute("begin")
+            self.seen.add(in_recovery(conn))
+            conn.execute("commit")
 
 
 def test_switchover_under_load(carpool, pair, pair_table, workers):
@@ -294,7 +365,7 @@ def test_who_had_nothing_open_never_knows(carpool, pair, pair_table, mode):
     wait_for(lambda: daemon.waiting() == 2, what="both to wait")
     pair.promote()
     for rider in riders:
-        rider.join(20)
+        rider.join(60)
     assert heard == ["done", "done"], heard
     assert pair.primary.value("select count(*) from targets where n = 1", db="orders") == 2
     pair.rejoin()

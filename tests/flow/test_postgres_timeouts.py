@@ -41,8 +41,8 @@ def open_transactions(pg):
 
 @pytest.fixture
 def short(orders):
-    """One server, and transactions that must be done within 600 ms."""
-    def make(workers=1, limit="600ms", **over):
+    """One server, and transactions that must be done within a second and a half."""
+    def make(workers=1, limit="1500ms", **over):
         over = {"timeouts": {"transaction": limit, **over.pop("timeouts", {})}, **over}
         return orders(workers, size={"max": 1, "acquire_timeout": "20s"}, **over)
     return make
@@ -62,7 +62,7 @@ def test_long_transaction_of_short_statements(short, pg, table, workers):
         took = time.monotonic() - begun
         assert (error.code, error.fields["S"]) == ("25P04", "FATAL")
         assert "request_timeout" in error.fields["M"] and "timeouts.transaction" in error.fields["M"]
-        assert 0.55 < took < 5 * SLOW, took
+        assert 1.4 < took < 8 * SLOW, took
         assert other.run(f"select count(*) from {table}")[0] == [["0"]], "rolled back"
     assert daemon.saw("request_timeout")
 
@@ -114,18 +114,18 @@ def test_long_transaction_in_the_middle_of_a_row(short):
 @pytest.mark.parametrize("mode", ["transaction", "session", "statement"])
 def test_many_short_transactions(short, mode):
     """Each has its own clock, also those of one pipeline, and of a session that keeps its server."""
-    daemon = short(mode=mode, limit="1s")
+    daemon = short(mode=mode, limit="1500ms")
     with daemon.wire() as wire:
         wire.run("select 1")
         begun = time.monotonic()
-        one = (pgwire.parse("select pg_sleep(0.25)"), pgwire.bind(), pgwire.execute(), pgwire.SYNC)
+        one = (pgwire.parse("select pg_sleep(0.3)"), pgwire.bind(), pgwire.execute(), pgwire.SYNC)
         wire.send(*one * 8)
         for _ in range(8):
             assert [k for k, _ in wire.until("Z")] == ["1", "2", "D", "C", "Z"]
         for _ in range(4):
-            assert wire.run("select pg_sleep(0.25)")[2] is None
+            assert wire.run("select pg_sleep(0.3)")[2] is None
         assert time.monotonic() - begun > 2.5
-        assert wire.quiet(1.3), "and no clock runs between them"
+        assert wire.quiet(1.8), "and no clock runs between them"
         assert wire.run("select 2")[0] == [["2"]]
     assert daemon.all_errors() == {}
 
@@ -133,10 +133,10 @@ def test_many_short_transactions(short, mode):
 # -- the others
 
 def test_idle_in_transaction(orders, pg, table):
-    daemon = orders(size={"max": 1, "acquire_timeout": "20s"}, timeouts={"idle_transaction": "500ms"})
+    daemon = orders(size={"max": 1, "acquire_timeout": "20s"}, timeouts={"idle_transaction": "1s"})
     wire = daemon.wire()
     wire.run("begin")
-    assert wire.run("select pg_sleep(0.8)")[2] is None, "who waits for the server is not idle"
+    assert wire.run("select pg_sleep(1.3)")[2] is None, "who waits for the server is not idle"
     wire.run(f"insert into {table} (n) values (1)")
     error = farewell(wire)
     assert (error.code, error.fields["S"]) == ("25P03", "FATAL") and "idle_timeout" in error.fields["M"]
@@ -146,11 +146,11 @@ def test_idle_in_transaction(orders, pg, table):
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 def test_client_idle(orders, mode):
-    daemon = orders(mode=mode, size={"max": 1}, timeouts={"client_idle": "600ms"})
+    daemon = orders(mode=mode, size={"max": 1}, timeouts={"client_idle": "1s"})
     wire = daemon.wire()
-    assert wire.run("select pg_sleep(1)")[2] is None
+    assert wire.run("select pg_sleep(1.3)")[2] is None
     wire.run("begin")
-    assert wire.quiet(0.9), "in a transaction it is not between exchanges"
+    assert wire.quiet(1.3), "in a transaction it is not between exchanges"
     wire.run("commit")
     error = farewell(wire)
     assert (error.code, error.fields["S"]) == ("57P05", "FATAL")
@@ -160,7 +160,7 @@ def test_client_idle(orders, mode):
 
 def test_request_timeout_keeps_server_and_transaction(orders, pg, table):
     """The statement alone is cancelled: the same server goes on, once it has said that it is ready."""
-    daemon = orders(size={"max": 1}, timeouts={"request": "400ms"})
+    daemon = orders(size={"max": 1}, timeouts={"request": "1s"})
     with daemon.wire() as wire, daemon.wire() as other:
         pid = wire.run("select pg_backend_pid()")[0]
         wire.run("begin")
@@ -177,7 +177,7 @@ def test_request_timeout_keeps_server_and_transaction(orders, pg, table):
 def test_cancelled_server_is_not_lent_before_it_is_ready(orders, pg):
     """The server answers a cancel late: nobody else gets it meanwhile."""
     slow = ("do $$ begin perform pg_sleep(60); exception when query_canceled then "
-            "perform pg_sleep(0.7); end $$")
+            "perform pg_sleep(2); end $$")
     daemon = orders(size={"max": 1, "acquire_timeout": "20s"}, timeouts={"request": "300ms"},
                     check={"timeout": "5s"})
     with daemon.wire() as wire, daemon.wire() as other:

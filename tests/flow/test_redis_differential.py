@@ -121,7 +121,7 @@ class Script:
             n = rng.choice([1, 7, 100, 1000, 5000, 100_000])
             conn.write(data[at:at + n])
             at += n
-        ear.join(30)
+        ear.join(60)
         assert not ear.is_alive(), f"no end after {data[-300:]!r}"
         return heard[0]
 

@@ -72,7 +72,7 @@ def test_tries_are_apart(cache, client, fake):
     assert len(times) == 6
     # Five pauses of 1 to 100 ms, evenly distributed: less than 40 ms in all happens once in 20000.
     assert time.monotonic() - begun > 0.04
-    assert daemon.metric("carpool_retries_total", pool="cache") == 5
+    wait_for(lambda: daemon.metric("carpool_retries_total", pool="cache") == 5, what="five tries")
 
 
 def test_a_pause_is_no_longer_than_the_time_that_is_left(cache, client, fake):
@@ -141,7 +141,7 @@ def test_a_demoted_primary_is_left(cache, client, servers, gate, key, workers):
         wait_for(lambda c=c: c.cmd("SET", key, "3") == "OK", 5, "a server that takes writes")
     assert new.admin().get(key) == "3"
     wait_for(lambda: not any(c["name"] == "carpool" for c in old.clients()), what="the old ones to close")
-    assert daemon.log_lines("servers_renewed", "READONLY")
+    assert daemon.logged("servers_renewed", "READONLY")
     for server in (old, new):
         servers.forget(server)
 
@@ -173,8 +173,9 @@ def test_an_upstream_that_always_says_so_is_not_dialed_all_the_time(cache, clien
     """A replica on purpose, or a script that says so: the pool is renewed once in a few seconds."""
     server = fake(lambda words, conn: b"-%s\r\n" % word)
     daemon = cache(server.url(), breaker={"consecutive": 0, "failure_ratio": "0%"})
-    c = client(daemon)
+    c, begun = client(daemon), time.monotonic()
     for _ in range(200):
         assert str(c.cmd("SET", "x", "1")).startswith(word.decode())
-    assert server.accepted <= 3
-    assert len(daemon.log_lines("servers_renewed")) == 1
+    renewals = 1 + (time.monotonic() - begun) // 5
+    assert server.accepted <= 3 * renewals
+    assert len(daemon.logged("servers_renewed")) <= renewals

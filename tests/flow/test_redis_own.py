@@ -114,10 +114,10 @@ def test_blocking_pop(cache, client, key, workers):
 
 
 def test_blocking_calls_outlive_the_request_timeout(cache, client, key):
-    daemon = cache(timeouts={"request": "300ms"})
+    daemon = cache(timeouts={"request": "1s"})
     a, b = client(daemon), client(daemon)
     a.write(encode("BLPOP", key, 0) + encode("PING") + encode("GET", key))
-    time.sleep(0.8)
+    time.sleep(1.4)
     assert b.cmd("RPUSH", key, "late") == 1
     assert [a.read() for _ in range(3)] == [[key.encode(), b"late"], "PONG", None]
     a.write(encode("xREAD", "Block", "100", "STREAMS", key + "s", "$"))
@@ -216,10 +216,10 @@ def test_messages_during_the_reset(cache, client, rd, key):
             a = client(daemon)
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(60)
     assert daemon.metric("carpool_dials_total", pool="cache") == 1
-    assert daemon.metric("carpool_recycle_verdicts_total", pool="cache", phase="return",
-                         outcome="keep") >= 5
+    wait_for(lambda: daemon.metric("carpool_recycle_verdicts_total", pool="cache", phase="return",
+                                   outcome="keep") >= 5, what="the verdicts to be counted")
 
 
 # -- other state of a connection
@@ -266,7 +266,7 @@ def test_the_login_is_renewed_by_a_reset(carpool, servers, client):
 
 def test_own_servers_have_a_bound(cache, client, key):
     """At most all but one: somebody must carry the others."""
-    daemon = cache(size={"max": 3, "acquire_timeout": "300ms"})
+    daemon = cache(size={"max": 3, "acquire_timeout": "1s"})
     first, second, third, other = (client(daemon) for _ in range(4))
     for c in (first, second):
         c.send("SUBSCRIBE", key)
@@ -292,7 +292,7 @@ def test_waiting_for_an_own_server_holds_nobody_up(cache, client, key):
         assert other.cmd("GET", key) == b"1"
     late.write(encode("GET", key) * 5)
     assert [late.read() for _ in range(5)] == [b"1"] * 5
-    assert time.monotonic() - begun < 2 * SLOW
+    assert time.monotonic() - begun < 5 * SLOW
     first.close()
     assert second.read()[2] == 1
 
@@ -323,7 +323,7 @@ def test_an_exclusive_lease_under_shared_load(cache, client, key, workers):
     finally:
         stop.set()
         for t in threads:
-            t.join(20)
+            t.join(60)
     assert failed == []
 
 
@@ -338,7 +338,7 @@ def test_big_values_among_small_ones(cache, client, key):
     begun = time.monotonic()
     for _ in range(20):
         assert small.cmd("INCR", key + "s") > 1
-    assert time.monotonic() - begun < 2 * SLOW
+    assert time.monotonic() - begun < 5 * SLOW
     big.write(data[1_000_000:])
     assert big.read() == "OK"
     big.send("GET", key)
@@ -418,7 +418,7 @@ def test_upstream_login(carpool, servers, client):
         error = client(daemon).cmd("GET", "a")
         assert error.cause in ("upstream_auth", "breaker_open"), error
         daemon.saw("upstream_auth" if error.cause == "upstream_auth" else "breaker_open", "cache")
-        assert daemon.log_lines("dial_failed", "cause=upstream_auth")
+        assert daemon.logged("dial_failed", "cause=upstream_auth")
     servers.forget(server)
 
 

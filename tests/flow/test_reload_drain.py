@@ -148,6 +148,16 @@ def test_many_reloads_under_load(orders, pg, table):
     assert load.stop() == set()
 
 
+def test_stop_right_behind_a_reload(carpool, pg, workers):
+    """The workers have not opened the new configuration's doors yet when everybody is told to go."""
+    for turn in range(4):
+        daemon = carpool(*(postgres_pool(pg.url(), name=f"pool{i}") for i in range(8)), workers=workers)
+        daemon.change(f"pool{turn}", listen=[f"{LOOPBACK}:{free_port()}"])
+        daemon.signal(signal.SIGHUP)
+        daemon.signal(signal.SIGTERM)
+        daemon.ended()
+
+
 # -- drain
 
 def finished(pg, table):
@@ -183,7 +193,7 @@ def test_drain_under_load_loses_no_finished_transaction(orders, pg, table, worke
     daemon.signal(signal.SIGTERM)
     daemon.ended()
     for thread in riders:
-        thread.join(20)
+        thread.join(60)
     assert not any(t.is_alive() for t in riders)
     stored = {r[0] for r in pg.query(f"select n from {table}", db="orders")}
     assert stored == set(committed)

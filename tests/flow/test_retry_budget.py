@@ -8,12 +8,11 @@ import time
 import pytest
 from harness.base import wait_for
 from harness.http_fixtures import raw, web  # noqa: F401
-from harness.httpwire import Http, refused, reply, request
+from harness.httpwire import NO_BREAKER, Http, refused, reply, request
 from harness.redis_fixtures import cache, client, fake  # noqa: F401
 from harness.rediswire import HANG_UP
 
 FLOOR = 10  # a second
-NO_BREAKER = {"consecutive": 0, "failure_ratio": "0%"}
 
 
 class Stopwatch:
@@ -39,7 +38,7 @@ def test_redis(cache, client, fake, budget, share):  # noqa: F811
     assert retries <= n * share + watch.floor()
     assert retries >= (n if share == 1 else n * share)
     assert retries >= FLOOR
-    assert daemon.errors("upstream_closed", "cache") == n
+    wait_for(lambda: daemon.errors("upstream_closed", "cache") == n, what="all of them to be counted")
 
 
 def test_http(web, raw):  # noqa: F811
@@ -71,4 +70,4 @@ def test_http(web, raw):  # noqa: F811
             assert refused(c.response(), 502, "upstream_closed")
     paid = daemon.metric("carpool_retries_total", pool="web") - asked
     assert FLOOR <= paid <= watch.floor() and raw.accepted == clients
-    assert daemon.errors("upstream_closed", "web") == asked
+    wait_for(lambda: daemon.errors("upstream_closed", "web") == asked, what="all of them to be counted")

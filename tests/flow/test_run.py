@@ -54,7 +54,7 @@ def test_urls_on_the_command_line(fileless, pg, host):
         assert can_connect(host, port), pool
         line = daemon.log_lines("listening", f"pool={pool} ", f"address={host}:{port} ")
         assert line and "upstream=" in line[0]
-    assert daemon.log_lines("pool=postgres ", f"upstream={pg.host}:{pg.port}")
+    assert daemon.logged("pool=postgres ", f"upstream={pg.host}:{pg.port}")
     assert says(host, 6432) == says(host, 6433) == [["1"]]
     assert PASSWORD not in daemon.log_text()
     assert "CARPOOL_POOLS" in daemon.log_text(), "a warning: argv is visible to everyone"
@@ -71,7 +71,7 @@ def test_urls_in_the_environment(fileless, pg, host):
     with Wire(host, 6433, user="bounded") as wire:
         assert wire.run("select current_user")[0] == [["bounded"]]
     assert daemon.metric("carpool_workers") == 2
-    assert daemon.log_lines('"event":"client_closed"')
+    assert daemon.logged('"event":"client_closed"')
     argv = open(f"/proc/{daemon.pid}/cmdline", "rb").read()
     assert PASSWORD.encode() not in argv and b"postgres" not in argv
     daemon.cli("reload")

@@ -17,6 +17,7 @@ ROOMS = {
 # Tests see what they try and what that sees; the echo protocol is a guest above proxy/front.
 TEST_ROOMS = {f"tests/unit/{room.rpartition('/')[2]}": room for room in ROOMS}
 TEST_ROOMS["tests/unit/daemon"] = "proxy"
+TEST_ROOMS["tests/unit/relays"] = "proxy/front"
 
 DIAL = ["pools/*_dial*.[ch]", "pools/dial.[ch]"]
 PROBE = ["health/*probe*.[ch]"]

@@ -28,7 +28,7 @@ def first_words(wire):
 
 def busy(world, **over):
     """A pool of one whose server is taken: (daemon, holder, another client)."""
-    daemon = world.orders(**{"size": {"min": 1, "max": 1, "acquire_timeout": "200ms"}, **over})
+    daemon = world.orders(**{"size": {"min": 1, "max": 1, "acquire_timeout": "500ms"}, **over})
     holder, other = world.keep(daemon.wire()), world.keep(daemon.wire())
     holder.run("begin")
     return daemon, holder, other
@@ -77,7 +77,7 @@ def dial_failed(world):
 
 @case("upstream_auth", "08001")
 def upstream_auth(world):
-    daemon = world.orders(upstream=world.pg.url(password="wrong"), size={"acquire_timeout": "300ms"})
+    daemon = world.orders(upstream=world.pg.url(password="wrong"), size={"acquire_timeout": "2s"})
     return daemon, daemon.first_error()
 
 
@@ -172,7 +172,7 @@ def auth_failed(world):
 def tls_failed(world):
     url = world.local_pg.url(host="localhost", sslmode="verify-full",
                              sslrootcert=str(world.servers.authority.other_ca))
-    daemon = world.orders(upstream=url, size={"acquire_timeout": "300ms"})
+    daemon = world.orders(upstream=url, size={"acquire_timeout": "2s"})
     return daemon, daemon.first_error()
 
 
@@ -187,8 +187,8 @@ def too_many_clients(world):
 def rate_limited(world):
     daemon = world.orders(size={"min": 1}, limits={"rate": 1})
     wire = world.keep(daemon.wire())
-    wire.run("select 1")
-    return daemon, wire.run("select 2")[2]
+    errors = (wire.run("select 1")[2] for _ in range(100))
+    return daemon, next(e for e in errors if e)  # a slow machine may do one in a second
 
 
 @case("overloaded", "53300")

@@ -19,16 +19,19 @@ class Profile:
     named     prepared statements, named and unnamed, used in later transactions
     session   whatever lives in a server's session
     pinned    as session, but each client begins with LISTEN, and nothing ends that
+    loose     what keeps a server, and what ends that
     """
     name: str
     named: bool = False
     session: bool = False
     pinned: bool = False
+    loose: bool = False
 
 
 PROFILES = {p.name: p for p in (Profile("plain"), Profile("prepared", named=True),
                                 Profile("session", named=True, session=True),
-                                Profile("pinned", named=True, session=True, pinned=True))}
+                                Profile("pinned", named=True, session=True, pinned=True),
+                                Profile("loose", session=True, loose=True))}
 
 NAMES = ["s1", "s1", "s2", "s3", "Quo\"te d", "n" * 70]
 PORTALS = ["", "", "", "p1", "p2"]
@@ -100,8 +103,12 @@ class Client:
         """Something of the session."""
         self.forget_unnamed()
         pairs = statements.SESSION
-        if not self.profile.pinned:
-            pairs = pairs + statements.END_OF_SESSION
+        if self.profile.loose:
+            pairs = pairs + statements.LOOSENED
+        elif self.profile.pinned:
+            pairs = pairs + statements.SEQUENCES
+        else:
+            pairs = pairs + statements.SEQUENCES + statements.END_OF_SESSION
         if self.listens and self.chance(0.3):
             pairs = statements.NOTIFY
         return self.queries(weighted(self.rng, pairs))
@@ -335,8 +342,11 @@ class Client:
 
     def transaction(self):
         self.forget_unnamed()
+        text = self.rng.choice(statements.BEGIN)
+        if self.tx and "isolation" in text:
+            text = "begin"  # carpool's query behind a RESET inside would be "any query" before it
         self.tx = True
-        steps = self.queries(self.rng.choice(statements.BEGIN))
+        steps = self.queries(text)
         for _ in range(self.rng.randrange(5)):
             if self.chance(0.15):
                 steps += self.queries("rollback", "begin")

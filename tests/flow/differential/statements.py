@@ -204,7 +204,7 @@ SESSION = [
     ("create temp table tmp (x int)", 3), ("insert into tmp values (1), (2)", 3),
     ("select * from tmp order by x", 3), ("drop table tmp", 1), ("discard temp", 1),
     ("declare h cursor with hold for select * from d_ro order by id", 3), ("fetch 2 from h", 4),
-    ("close h", 1), ("close all", 1), ("select lastval()", 1), ("select currval('{t}t_id_seq')", 2),
+    ("close h", 1), ("close all", 1),
     ("select pg_try_advisory_lock({n}, 1)", 2), ("select pg_advisory_lock({n}, 2)", 2),
     ("select pg_advisory_unlock({n}, 1)", 2), ("select pg_advisory_unlock_all()", 1),
     ("prepare q1 as select 1", 2), ("prepare q2 (int) as select $1 + 1", 3), ("execute q1", 2),
@@ -212,6 +212,16 @@ SESSION = [
     ("set session characteristics as transaction isolation level serializable", 1),
     ("select pg_listening_channels() order by 1", 1), ("discard sequences", 1), ("discard plans", 1),
 ]
+# That, too, but nothing that is known to carpool.
+SEQUENCES = [("select lastval()", 1), ("select currval('{t}t_id_seq')", 2)]
+# What ends one reason to keep a server, or all.
+LOOSENED = [("unlisten *", 3), ("close all", 2), ("discard temp", 2), ("deallocate all", 2),
+            ("select pg_advisory_unlock_all()", 2), ("discard all", 2), ("listen one; listen two", 3),
+            ("begin; discard temp; unlisten *; rollback", 1), ("begin; unlisten *; listen one; commit", 1),
+            ("begin; savepoint a; discard temp; rollback to a; commit", 1),
+            ("begin; unlisten *; discard temp; commit", 1), ("close h; close h", 1),
+            ("reset all; select 1/0", 1), ("begin; reset all; rollback", 1), ("begin; reset all; commit", 1),
+            ("select pg_advisory_unlock_all();\nclose all;\nunlisten *;\nreset all;", 3)]
 # What undoes a pin, and what shows names as the server knows them.
 END_OF_SESSION = [("discard all", 2), ("deallocate all", 2), ("unlisten *", 1),
                   ("select name, statement, parameter_types from pg_prepared_statements order by 1", 3)]

@@ -198,7 +198,7 @@ class Rider {
                         throw new IllegalStateException(e);
                     }
                 }
-            }, 300);
+            }, 1000);
             s.execute("select pg_sleep(60)");
             return "00000";
         } catch (SQLException e) {

@@ -223,7 +223,7 @@ static void cancel(const char *n)
     char error[TEXT];
     PGcancel *request = PQgetCancel(db);
     PQsendQuery(db, "select pg_sleep(60)");
-    poll(NULL, 0, 300);
+    poll(NULL, 0, 1000);
     PQcancel(request, error, sizeof error);
     PQfreeCancel(request);
     snprintf(answer, sizeof answer, "%s", code_of(PQgetResult(db)));

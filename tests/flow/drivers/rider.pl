@@ -105,7 +105,7 @@ my %verbs = (
     cancel => sub {
         my $asked = $db->prepare("select pg_sleep(60)", {pg_async => PG_ASYNC});
         $asked->execute;
-        select undef, undef, undef, 0.3;
+        select undef, undef, undef, 1;
         return $db->pg_cancel ? "57014" : "00000";
     },
 );

@@ -122,7 +122,7 @@ VERBS = {
   },
   "cancel" => lambda {
     C.send_query("select pg_sleep(60)")
-    C.block(0.3)
+    C.block(1)
     C.cancel
     begin
       C.get_last_result

@@ -134,7 +134,7 @@ class AsyncRider(Rider):
 
     async def do_cancel(self):
         """A timeout of the driver's sends a CancelRequest, and the query's error is awaited."""
-        assert await self.refused("select pg_sleep(60)", timeout=0.3) == "timeout"
+        assert await self.refused("select pg_sleep(60)", timeout=1) == "timeout"
         return "57014"
 
     async def do_reset(self):

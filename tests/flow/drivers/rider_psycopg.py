@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """psycopg 3 as it comes: prepares what is said five times, has pipelines, COPY, named cursors."""
 
-import threading
-
 import psycopg
 from riding import DbApi, ride
 
@@ -61,13 +59,6 @@ class Rider(DbApi):
             cursor.itersize = 100
             cursor.execute("select generate_series(1, %s)", (1000,))
             return sum(1 for _ in cursor)
-
-    def cancel(self):
-        timer = threading.Timer(0.3, self.conn.cancel)
-        timer.start()
-        code = self.refused("select pg_sleep(60)")
-        timer.join()
-        return code
 
 
 ride(Rider)

@@ -2,7 +2,6 @@
 """psycopg2: no prepared statements of its own, transactions begun by the driver, named cursors."""
 
 import io
-import threading
 
 import psycopg2
 from riding import DbApi, ride
@@ -64,13 +63,6 @@ class Rider(DbApi):
             seen = sum(1 for _ in cursor)
         self.end(True)
         return seen
-
-    def cancel(self):
-        timer = threading.Timer(0.3, self.conn.cancel)
-        timer.start()
-        code = self.refused("select pg_sleep(60)")
-        timer.join()
-        return code
 
 
 ride(Rider)

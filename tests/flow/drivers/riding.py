@@ -7,6 +7,7 @@ pipelines) is in the driver's own file.
 """
 
 import sys
+import threading
 
 ROWS, WIDTH = 4000, 1000  # of the verb `big`
 
@@ -116,3 +117,17 @@ class DbApi(Rider):
 
     def slow(self, seconds):
         return self.refused(f"select pg_sleep({seconds})")
+
+    def cancel(self):
+        """From a thread, again and again until it is over: the first one may come before the query runs."""
+        over = threading.Event()
+
+        def stop():
+            while not over.wait(0.3):
+                self.conn.cancel()
+        thread = threading.Thread(target=stop)
+        thread.start()
+        code = self.refused("select pg_sleep(60)")
+        over.set()
+        thread.join()
+        return code

@@ -8,6 +8,7 @@ says what it was waiting for when the time is up.
 import asyncio
 import contextlib
 import ctypes
+import itertools
 import os
 import pwd
 import random
@@ -25,13 +26,18 @@ LOOPBACK = "127.0.0.1"
 # Sanitizers make the daemon, and two busy cores make everything, slow: one factor for all bounds.
 SLOW = float(os.environ.get("CARPOOL_TEST_SLOW", "1"))
 
+# Waiting costs nothing where what is waited for comes: only who measures has a reason to be in a hurry.
+PATIENCE = 4 * SLOW
+
 
 def wait_for(cond, timeout=10.0, what="a condition", interval=0.02, ignore=()):
     """Poll `cond` until it returns something true, and return that.
 
-    `timeout` is in seconds. Exceptions of the types in `ignore` count as "not yet".
+    `timeout` is in seconds, on a machine with nothing else to do; on a busy one it takes PATIENCE.
+    Exceptions of the types in `ignore` count as "not yet".
     """
-    end = time.monotonic() + timeout * SLOW
+    timeout *= PATIENCE
+    end = time.monotonic() + timeout
     last = None
     while True:
         try:
@@ -41,39 +47,60 @@ def wait_for(cond, timeout=10.0, what="a condition", interval=0.02, ignore=()):
         except ignore as e:
             last = e
         if time.monotonic() >= end:
-            raise AssertionError(f"after {timeout * SLOW:g} s still waiting for {what}; last: {last!r}")
+            raise AssertionError(f"after {timeout:g} s still waiting for {what}; last: {last!r}")
         time.sleep(interval)
 
 
 async def wait_for_async(cond, timeout=10.0, what="a condition", interval=0.02):
     """`wait_for` for tests that run clients in the same event loop; `cond` runs in a thread."""
-    end = time.monotonic() + timeout * SLOW
+    timeout *= PATIENCE
+    end = time.monotonic() + timeout
     while True:
         last = await asyncio.to_thread(cond)
         if last:
             return last
         if time.monotonic() >= end:
-            raise AssertionError(f"after {timeout * SLOW:g} s still waiting for {what}; last: {last!r}")
+            raise AssertionError(f"after {timeout:g} s still waiting for {what}; last: {last!r}")
         await asyncio.sleep(interval)
+
+
+@contextlib.contextmanager
+def within(seconds):
+    """A bound on what is done inside: nobody waited for another, longer deadline."""
+    begin = time.monotonic()
+    yield
+    took = time.monotonic() - begin
+    assert took < (seconds + 4) * SLOW, f"took {took:.1f} s"
 
 
 FIRST_PORT, LAST_PORT = 15000, 31000
 
 
-def free_port():
-    """A TCP port nobody listens on, outside the range the kernel gives to outgoing connections.
-
-    Nothing reserves it, so a server that is killed can come back to it. Test processes that run side
-    by side (pytest -n) have a part of the ports each.
-    """
+def _walk_of_ports():
+    """All in an order of chance, round and round. Test processes that run side by side (pytest -n) have a
+    part of the ports each."""
     part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
     parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     size = (LAST_PORT - FIRST_PORT) // parts
-    for _ in range(200):
-        port = FIRST_PORT + part * size + random.randrange(size)
-        if all(_can_bind(family, host, port) for family, host in
-               ((socket.AF_INET, LOOPBACK), (socket.AF_INET6, "::1"))):
-            return port
+    ports = [FIRST_PORT + part * size + i for i in range(size)]
+    random.shuffle(ports)
+    return itertools.cycle(ports)
+
+
+_ports, _ports_lock = _walk_of_ports(), threading.Lock()
+
+
+def free_port():
+    """A TCP port nobody listens on, outside the range the kernel gives to outgoing connections.
+
+    Nothing reserves it, so a server that is killed can come back to it, and a test may leave it to
+    nobody: for thousands of calls no other caller of this process gets it.
+    """
+    with _ports_lock:
+        for port in itertools.islice(_ports, 200):
+            if all(_can_bind(family, host, port) for family, host in
+                   ((socket.AF_INET, LOOPBACK), (socket.AF_INET6, "::1"))):
+                return port
     raise RuntimeError("no free port found on the loopback addresses")
 
 
@@ -242,7 +269,7 @@ class Authority:
     def __init__(self):
         self.folder = temp_folder("ca")
         self.ca, self.ca_key = self._authority("ca", "carpool flow test CA")
-        self.other_ca, _ = self._authority("other", "a stranger's CA")
+        self.other_ca, self.other_key = self._authority("other", "a stranger's CA")
         self.cert, self.key = self._leaf("localhost")
 
     def _authority(self, name, common_name):
@@ -260,15 +287,20 @@ class Authority:
         """Another certificate and key for `localhost`: for tests of renewal."""
         return self._leaf("localhost", "renewed")
 
-    def _leaf(self, host, name=None):
+    def client(self, name, known=True):
+        """Certificate and key of a client; of this authority, or of the stranger's."""
+        return self._leaf(name, f"client-{name}-{known}", "clientAuth", known)
+
+    def _leaf(self, host, name=None, usage="serverAuth", known=True):
         name = name or host
+        ca, ca_key = (self.ca, self.ca_key) if known else (self.other_ca, self.other_key)
         cert, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         request, ext = self.folder / f"{name}.csr", self.folder / f"{name}.ext"
         ext.write_text(f"subjectAltName=DNS:{host}\nbasicConstraints=CA:FALSE\n"
-                       "extendedKeyUsage=serverAuth\n")
+                       f"extendedKeyUsage={usage}\n")
         run(["openssl", "req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", key,
              "-out", request, "-subj", f"/CN={host}"])
-        run(["openssl", "x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", self.ca_key,
+        run(["openssl", "x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key,
              "-CAcreateserial", "-days", "30", "-extfile", ext, "-out", cert])
         return cert, key
 
@@ -295,7 +327,7 @@ class Loop:
         self.thread.start()
 
     def call(self, coro, timeout=10):
-        return asyncio.run_coroutine_threadsafe(coro, self.loop).result(timeout)
+        return asyncio.run_coroutine_threadsafe(coro, self.loop).result(timeout * PATIENCE)
 
     def close(self):
         async def cancel_all():
@@ -306,7 +338,7 @@ class Loop:
         with contextlib.suppress(Exception):
             self.call(cancel_all())
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(5)
+        self.thread.join(60)
         self.loop.close()
 
 
@@ -334,4 +366,4 @@ class Peak:
 
     def __exit__(self, *_):
         self._end.set()
-        self._thread.join(10)
+        self._thread.join(60)

@@ -21,7 +21,7 @@ from pathlib import Path
 import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 
-from .base import LOOPBACK, SLOW, clean_env, die_with_parent, free_port, temp_folder, wait_for
+from .base import LOOPBACK, PATIENCE, clean_env, die_with_parent, free_port, temp_folder, wait_for
 from .pgwire import PgError, Wire
 from .postgres import DATABASE, PASSWORD
 
@@ -98,6 +98,7 @@ class Carpool:
         self.out, self.err = self.folder / "stdout", self.folder / "stderr"
         self.args, self.env, self.proc, self.config = list(args), env or {}, None, {}
         self.source = ["-c", self.file]  # [] or URLs: a daemon without a file
+        self.prefix = []  # a command that becomes the daemon: see harness/names.py
         if text is not None:
             self.file.write_text(text)
         else:
@@ -137,7 +138,8 @@ class Carpool:
         """`stdout` replaces the file that captures the log (a pipe nobody reads, for example)."""
         with open(self.out, "ab") as out, open(self.err, "ab") as err:
             self.proc = subprocess.Popen(
-                [self.binary, "run", *self.source, *self.args], stdin=subprocess.DEVNULL,
+                [*self.prefix, self.binary, "run", *self.source, *self.args],
+                stdin=subprocess.DEVNULL,
                 stdout=out if stdout is None else stdout, stderr=err, cwd=self.folder,
                 env=self.environment(), start_new_session=True,
                 preexec_fn=die_with_parent(signal.SIGKILL))
@@ -163,7 +165,7 @@ class Carpool:
         self.proc.send_signal(signo)
 
     def wait(self, timeout=20):
-        return self.proc.wait(timeout * SLOW)
+        return self.proc.wait(timeout * PATIENCE)
 
     def stop(self, timeout=20):
         """SIGTERM, and prove that the end was clean."""
@@ -178,7 +180,7 @@ class Carpool:
         except subprocess.TimeoutExpired:
             self.proc.kill()
             self.proc.wait()
-            raise AssertionError(f"carpool did not end within {timeout * SLOW:g} s\n{self.report()}")
+            raise AssertionError(f"carpool did not end within {timeout * PATIENCE:g} s\n{self.report()}")
         self.no_sanitizer_report()
         assert code == 0, f"carpool ended with {code}\n{self.report()}"
 
@@ -202,6 +204,10 @@ class Carpool:
         """Lines that hold all these words."""
         return [line for line in self.log_text().splitlines() if all(w in line for w in words)]
 
+    def logged(self, *words):
+        """The same as soon as there are any: what has happened is written a moment later."""
+        return wait_for(lambda: self.log_lines(*words), what=f"{' '.join(words)} in the log")
+
     def report(self, lines=120):
         """For the people who read failures."""
         parts = []
@@ -224,7 +230,7 @@ class Carpool:
     # -- admin API
 
     def request(self, method, path, body=None, timeout=10, headers=None):
-        conn = _UnixConnection(self.socket, timeout)
+        conn = _UnixConnection(self.socket, timeout * PATIENCE)
         with contextlib.closing(conn):
             conn.request(method, path, body, headers or {})
             answer = conn.getresponse()
@@ -284,7 +290,7 @@ class Carpool:
     def saw(self, cause, pool="orders"):
         """The cause reached metric, log and admin API: one word everywhere."""
         wait_for(lambda: self.errors(cause, pool) > 0, 5, f"{cause} in carpool_errors_total")
-        wait_for(lambda: self.log_lines(cause), 5, f"{cause} in the log")
+        self.logged(cause)
         assert cause in json.dumps(self.stats()), f"{cause} is not in /stats"
         return True
 
@@ -293,7 +299,7 @@ class Carpool:
     def cli(self, *args, timeout=20, check=True):
         """Run a verb against this daemon; gives the finished process."""
         done = subprocess.run([self.binary, *args], stdin=subprocess.DEVNULL, text=True,
-                              capture_output=True, timeout=timeout * SLOW, cwd=self.folder,
+                              capture_output=True, timeout=timeout * PATIENCE, cwd=self.folder,
                               env={**self.environment(), "CARPOOL_ADMIN": str(self.socket)})
         found = SANITIZER.search(done.stderr)
         assert not found, f"carpool {' '.join(args)}\n{done.stderr}"
@@ -310,7 +316,7 @@ class Carpool:
     def dsn(self, pool="orders", user="app", password=None, db=DATABASE, **more):
         more.setdefault("host", LOOPBACK)
         more.setdefault("port", self.port(pool))
-        more.setdefault("connect_timeout", 20)
+        more.setdefault("connect_timeout", int(20 * PATIENCE))
         if password is not None:
             more["password"] = password
         return psycopg.conninfo.make_conninfo("", user=user, dbname=db, **more)

@@ -20,10 +20,11 @@ import socket
 import struct
 import threading
 
-from .base import LOOPBACK, SLOW, free_port
+from .base import LOOPBACK, PATIENCE, free_port
 from .carpool import merge
 
-TIMEOUT = 15
+TIMEOUT = 15 * PATIENCE
+NO_BREAKER = {"consecutive": 0, "failure_ratio": "0%"}
 
 
 def http_pool(upstream, **over):
@@ -78,7 +79,7 @@ class Peer:
 
     def __init__(self, sock):
         self.sock = sock
-        self.sock.settimeout(TIMEOUT * SLOW)
+        self.sock.settimeout(TIMEOUT)
         self.unread = b""
 
     def __enter__(self):
@@ -209,7 +210,7 @@ class Peer:
         except OSError:
             return True
         finally:
-            self.sock.settimeout(TIMEOUT * SLOW)
+            self.sock.settimeout(TIMEOUT)
 
     def silent(self, seconds=0.3):
         """Nothing comes for a while. (A negative can only be watched for a time.)"""
@@ -221,7 +222,7 @@ class Peer:
         except TimeoutError:
             return True
         finally:
-            self.sock.settimeout(TIMEOUT * SLOW)
+            self.sock.settimeout(TIMEOUT)
 
 
 class Http(Peer):
@@ -236,7 +237,7 @@ class Http(Peer):
             address = (host, port)
         if rcvbuf:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
-        sock.settimeout(TIMEOUT * SLOW)
+        sock.settimeout(TIMEOUT)
         sock.connect(address)
         super().__init__(sock)
 
@@ -312,7 +313,7 @@ class RawOrigin:
         return f"{scheme}://{self.host}:{self.port}"
 
     def accept(self, timeout=TIMEOUT):
-        return self._queue.get(timeout=timeout * SLOW)
+        return self._queue.get(timeout=timeout)
 
     def refuse(self):
         """No more connections; those there are live on."""

@@ -16,12 +16,12 @@ work; `connections()` and the access log's connection numbers tell of idle ones 
 import contextlib
 import http.client
 import re
-import shutil
 import signal
 import ssl
 from pathlib import Path
 
-from .base import LOOPBACK, RUNAS, Child, Peak, free_port, temp_folder, wait_for
+from .base import LOOPBACK, PATIENCE, RUNAS, Child, Peak, free_port, temp_folder
+from .life import Mortal
 
 CONF = """
 daemon off;
@@ -71,17 +71,17 @@ TLS = """listen {host}:{tls_port} ssl backlog=1024;
         ssl_protocols TLSv1.2 TLSv1.3;"""
 
 
-class Nginx:
+class Nginx(Mortal):
     """`limit` is the bound of `limit_conn` (None: no bound)."""
 
-    name = "http"
+    name, polite, at_the_end = "http", signal.SIGQUIT, signal.SIGTERM
 
     def __init__(self, authority=None, limit=None, keepalive="60s", address=None, tls_address=None,
                  fault=None, folder=None):
         self.fault = fault
         self.folder = Path(folder) if folder else None
         self.socket = self.folder / "http.sock" if folder else None
-        self.child = self.ca = None
+        self.ca = None
         if address:
             self.host, self.port = address
             self.tls_port = tls_address[1] if tls_address else None
@@ -108,47 +108,16 @@ class Nginx:
 
     # -- life and death
 
-    def start(self):
-        if self.fault:
-            self.fault("start", self.name)
-        elif self.child is None or not self.child.alive():
-            if self.socket:
-                with contextlib.suppress(FileNotFoundError):
-                    self.socket.unlink()  # nginx refuses to start over a socket left by kill -9
-            self.child = Child(["nginx", "-c", self.conf, "-e", self.folder / "error.log"], self.log,
-                               cwd="/", **RUNAS.kwargs)
-        wait_for(self._answers, 30, "nginx to answer", 0.02)
+    def _spawn(self):
+        with contextlib.suppress(FileNotFoundError):
+            self.socket.unlink()  # nginx refuses to start over a socket left by kill -9
+        return Child(["nginx", "-c", self.conf, "-e", self.folder / "error.log"], self.log, cwd="/",
+                     **RUNAS.kwargs)
 
     def _answers(self):
-        if self.child:
-            self.child.check()
         with contextlib.suppress(OSError, http.client.HTTPException):
             return self.get("/nginx")
         return None
-
-    def stop(self):
-        self.fault("stop", self.name) if self.fault else self.child.stop(signal.SIGQUIT)
-
-    def kill9(self):
-        self.fault("kill", self.name) if self.fault else self.child.kill9()
-
-    def freeze(self):
-        if self.fault:
-            self.fault("pause", self.name)
-        else:
-            self.child.signal_family(signal.SIGSTOP)
-
-    def thaw(self):
-        if self.fault:
-            self.fault("resume", self.name)
-        else:
-            self.child.signal_family(signal.SIGCONT)
-
-    def close(self):
-        if self.child:
-            self.child.signal_family(signal.SIGCONT)
-            self.child.kill9() if self.child.alive() else None
-            shutil.rmtree(self.folder, ignore_errors=True)
 
     # -- addresses and contents
 
@@ -172,9 +141,10 @@ class Nginx:
         """The body of a request straight to this server."""
         if tls:
             context = ssl.create_default_context(cafile=self.ca)
-            conn = http.client.HTTPSConnection("localhost", self.tls_port, timeout=5, context=context)
+            conn = http.client.HTTPSConnection("localhost", self.tls_port, timeout=5 * PATIENCE,
+                                               context=context)
         else:
-            conn = http.client.HTTPConnection(self.host, self.port, timeout=5)
+            conn = http.client.HTTPConnection(self.host, self.port, timeout=5 * PATIENCE)
         with contextlib.closing(conn):
             conn.request("GET", path)
             return conn.getresponse().read()

@@ -24,7 +24,7 @@ class Standby(Postgres):
     """A copy of another server, made by pg_basebackup, that follows it."""
 
     def __init__(self, other):
-        self.fault = self.ca = self.child = None
+        self.ca = None
         self.admin = SUPERUSER, SUPERPASS
         self._conn, self._lock = None, threading.Lock()
         self.host, self.port = LOOPBACK, free_port()

@@ -13,6 +13,9 @@ import socket
 import struct
 import time
 
+from .base import PATIENCE
+
+TIMEOUT = 10 * PATIENCE
 SSL_REQUEST, GSS_REQUEST, CANCEL = 80877103, 80877104, 80877102
 VERSION_3_0 = 196608
 
@@ -110,7 +113,7 @@ class Wire:
     """One raw connection. `login=False` leaves it silent after connect()."""
 
     def __init__(self, host, port, user="app", password=None, database="orders", login=True,
-                 timeout=10, trickle=False, path=None, **parameters):
+                 timeout=TIMEOUT, trickle=False, path=None, **parameters):
         if path:
             self.sock = socket.socket(socket.AF_UNIX)
             self.sock.settimeout(timeout)
@@ -171,7 +174,7 @@ class Wire:
         finally:
             self.sock.settimeout(timeout)
 
-    def eof(self, timeout=10):
+    def eof(self, timeout=TIMEOUT):
         """True when the peer closes within the time; what it says before that is thrown away."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
@@ -260,7 +263,7 @@ class Wire:
     def cancel(self):
         """CancelRequest for this connection over a new one; waits until the peer closed that."""
         pid, secret = self.key
-        with socket.create_connection(self.address, timeout=10) as sock:
+        with socket.create_connection(self.address, timeout=TIMEOUT) as sock:
             sock.sendall(untyped(CANCEL, struct.pack("!I", pid) + secret))
             return sock.recv(1) == b""
 

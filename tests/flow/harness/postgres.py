@@ -25,6 +25,7 @@ from urllib.parse import quote, urlencode
 import psycopg
 
 from .base import LOOPBACK, RUNAS, Child, Peak, free_port, run, temp_folder, wait_for
+from .life import Mortal
 
 SUPERUSER, SUPERPASS = "postgres", "rider-zero"
 PASSWORD = "p4ss word/+"  # with characters that an URL must escape
@@ -92,17 +93,17 @@ class Template:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class Postgres:
+class Postgres(Mortal):
     """See the top of this file. `fault` is None for a local server (servers.py explains)."""
 
-    name = "postgres"
+    name, at_the_end = "postgres", signal.SIGQUIT
 
     def __init__(self, template=None, authority=None, address=None, admin=None, fault=None,
                  bound=3):
         self.fault = fault
         self.admin = admin or (SUPERUSER, SUPERPASS)
         self.ca = None
-        self.child = self.folder = self.socket_dir = None
+        self.socket_dir = None
         self._conn, self._lock = None, threading.Lock()
         if address:
             self.host, self.port = address
@@ -138,57 +139,23 @@ class Postgres:
 
     # -- life and death
 
-    def start(self):
-        """Start, or start again on the same port, and wait until it takes logins."""
-        if self.fault:
-            self.fault("start", self.name)
-        elif self.child is None or not self.child.alive():
-            self.child = Child([binaries() / "postgres", "-D", self.data], self.log, cwd="/",
-                               **RUNAS.kwargs)
-        wait_for(self._answers, 60, "PostgreSQL to take logins", 0.05)
+    def _spawn(self):
+        return Child([binaries() / "postgres", "-D", self.data], self.log, cwd="/", **RUNAS.kwargs)
 
     def _answers(self):
-        if self.child:
-            self.child.check()
         with contextlib.suppress(psycopg.OperationalError):
-            with psycopg.connect(self.dsn(*self.admin, db="postgres"), connect_timeout=2) as conn:
+            with psycopg.connect(self.dsn(*self.admin, db="postgres"), connect_timeout=5) as conn:
                 return conn.execute("select 1").fetchone()
         return None
 
     def stop(self, mode="fast"):
         """A polite stop; clients hear FATAL 57P01."""
-        if self.fault:
-            self.fault("stop", self.name)
-        else:
-            self.child.stop({"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode])
-
-    def kill9(self):
-        """Postmaster and backends are gone in the middle of whatever they did."""
-        if self.fault:
-            self.fault("kill", self.name)
-        else:
-            self.child.kill9()
-
-    def freeze(self):
-        """Connections stay open and nobody answers, until `thaw`."""
-        if self.fault:
-            self.fault("pause", self.name)
-        else:
-            self.child.signal_family(signal.SIGSTOP)
-
-    def thaw(self):
-        if self.fault:
-            self.fault("resume", self.name)
-        else:
-            self.child.signal_family(signal.SIGCONT)
+        super().stop({"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode])
 
     def close(self):
         if self._conn:
             self._conn.close()
-        if self.child:
-            self.child.signal_family(signal.SIGCONT)
-            self.child.stop(signal.SIGQUIT)
-            shutil.rmtree(self.folder, ignore_errors=True)
+        super().close()
 
     # -- addresses
 
@@ -213,11 +180,11 @@ class Postgres:
                 try:
                     if db != "postgres":
                         with psycopg.connect(self.dsn(*self.admin, db=db), autocommit=True,
-                                             connect_timeout=5) as conn:
+                                             connect_timeout=20) as conn:
                             return self._run(conn, sql, params)
                     if self._conn is None or self._conn.closed:
                         self._conn = psycopg.connect(self.dsn(*self.admin, db=db), autocommit=True,
-                                                     connect_timeout=5)
+                                                     connect_timeout=20)
                         self._conn.prepare_threshold = None
                     return self._run(self._conn, sql, params)
                 except psycopg.OperationalError:
@@ -247,6 +214,11 @@ class Postgres:
         return self.query("select pid, state from pg_stat_activity where usename = %s"
                           " and query like %s", user, like)
 
+    def asleep(self, like, user="app"):
+        """The pids of those that are inside pg_sleep(): `active` they are from Parse on."""
+        return [r[0] for r in self.query("select pid from pg_stat_activity where usename = %s and query"
+                                         " like %s and wait_event = 'PgSleep'", user, like)]
+
     def active(self, like, user="app"):
         return [pid for pid, state in self.activity(like, user) if state == "active"]
 
@@ -254,6 +226,12 @@ class Postgres:
         """End all sessions of a role; says how many there were."""
         return self.value("select count(pg_terminate_backend(pid)) from pg_stat_activity"
                           " where usename = %s", user)
+
+    def clear(self):
+        """Nobody is left of a test before: a session that sleeps does not see that its client has gone."""
+        for user in ("app", "bounded"):
+            if self.terminate(user):
+                wait_for(lambda u=user: self.connections(u) == 0, what="old sessions to end")
 
     def peak(self, user="app", every=0.01):
         """with pg.peak("bounded") as p: ... p.value: the most sessions seen at once."""

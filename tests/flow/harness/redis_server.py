@@ -6,19 +6,18 @@ connection of its own for questions, so it raises a wanted limit by MONITORS.
 """
 
 import contextlib
-import shutil
-import signal
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import redis
 
-from .base import LOOPBACK, RUNAS, Child, Peak, free_port, temp_folder, wait_for
+from .base import LOOPBACK, PATIENCE, RUNAS, Child, Peak, free_port, temp_folder
+from .life import Mortal
 
 MONITORS = 1
 
 
-class Redis:
+class Redis(Mortal):
     """`acl` maps user names to passwords (each may do everything); `tls` adds `tls_port`."""
 
     name = "redis"
@@ -27,7 +26,7 @@ class Redis:
                  config=(), address=None, fault=None):
         self.fault = fault
         self.password = requirepass
-        self.child = self.folder = self.socket = self.tls_port = self.ca = None
+        self.socket = self.tls_port = self.ca = None
         self._admin = None
         if address:
             self.host, self.port = address
@@ -61,45 +60,18 @@ class Redis:
 
     # -- life and death
 
-    def start(self):
-        if self.fault:
-            self.fault("start", self.name)
-        elif self.child is None or not self.child.alive():
-            self.child = Child(["redis-server", self.conf], self.log, cwd="/", **RUNAS.kwargs)
-        wait_for(self._answers, 30, "Redis to answer", 0.02)
+    def _spawn(self):
+        return Child(["redis-server", self.conf], self.log, cwd="/", **RUNAS.kwargs)
 
     def _answers(self):
-        if self.child:
-            self.child.check()
         with contextlib.suppress(redis.RedisError, OSError):
             return self.admin().ping()
         return None
 
-    def stop(self):
-        self.fault("stop", self.name) if self.fault else self.child.stop()
-
-    def kill9(self):
-        self.fault("kill", self.name) if self.fault else self.child.kill9()
-
-    def freeze(self):
-        if self.fault:
-            self.fault("pause", self.name)
-        else:
-            self.child.signal_family(signal.SIGSTOP)
-
-    def thaw(self):
-        if self.fault:
-            self.fault("resume", self.name)
-        else:
-            self.child.signal_family(signal.SIGCONT)
-
     def close(self):
         if self._admin:
             self._admin.close()
-        if self.child:
-            self.child.signal_family(signal.SIGCONT)
-            self.child.stop(signal.SIGKILL)
-            shutil.rmtree(self.folder, ignore_errors=True)
+        super().close()
 
     # -- addresses
 
@@ -117,7 +89,7 @@ class Redis:
         """The harness' one connection."""
         if self._admin is None:
             self._admin = redis.Redis(host=self.host, port=self.port, password=self.password,
-                                      socket_timeout=10, single_connection_client=True,
+                                      socket_timeout=10 * PATIENCE, single_connection_client=True,
                                       client_name="harness", decode_responses=True)
         return self._admin
 

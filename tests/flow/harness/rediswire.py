@@ -5,7 +5,7 @@ import asyncio
 import contextlib
 import socket
 
-from .base import LOOPBACK, SLOW, Loop, free_port
+from .base import LOOPBACK, PATIENCE, Loop, free_port
 from .carpool import merge
 
 
@@ -13,6 +13,14 @@ def redis_pool(upstream, **over):
     """A pool named `cache` of at most 4 servers on a free port; `over` is laid on it."""
     return merge({"name": "cache", "kind": "redis", "listen": [f"{LOOPBACK}:{free_port()}"],
                   "upstream": upstream, "size": {"min": 0, "max": 4}}, over)
+
+
+def through(gate):
+    """The upstream behind this relay."""
+    return f"redis://{gate.host}:{gate.port}/0"
+
+
+QUICK_BREAKER = {"open": "100ms..300ms"}
 
 
 def encode(*args):
@@ -41,7 +49,7 @@ class Resp:
     """One connection. cmd("GET", "k") is one round trip; write() and read() are its halves."""
 
     def __init__(self, port, host=LOOPBACK, timeout=20, wrap=None):
-        self.sock = socket.create_connection((host, port), timeout=timeout * SLOW)
+        self.sock = socket.create_connection((host, port), timeout=timeout * PATIENCE)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if wrap:
             self.sock = wrap(self.sock)

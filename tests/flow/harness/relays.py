@@ -23,7 +23,8 @@ def _reset(writer):
 
 
 class Gate:
-    """A TCP relay in front of a server: `Gate(host, port)` or `Gate(path=unix_socket)`.
+    """A TCP relay in front of a server: `Gate(host, port)` or `Gate(path=unix_socket)`; it listens
+    `at` an address, or at a free port of the loopback address.
 
         pause(direction=None)   bytes of that direction (default: both) wait here
         resume()                and go on
@@ -35,9 +36,9 @@ class Gate:
         carried                 {direction: bytes}
     """
 
-    def __init__(self, host=None, port=None, path=None):
+    def __init__(self, host=None, port=None, path=None, at=None):
         self.upstream = (host, port, path)
-        self.host, self.port = LOOPBACK, free_port()
+        self.host, self.port = at or (LOOPBACK, free_port())
         self.accepted = self.open = self.peak = 0
         self.carried = {TO_SERVER: 0, TO_CLIENT: 0}
         self._links, self._trickle, self._hang = {}, False, False

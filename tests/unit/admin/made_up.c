@@ -37,6 +37,8 @@ static void make_orders(struct pool_figures *p)
         .open = 6,
         .max = 10,
         .min = 1,
+        .total = 30,
+        .total_open = 12,
         .leases = 3,
         .clients = 40,
         .accepted = 50,

@@ -46,6 +46,8 @@ static void test_values(void **state)
         "carpool_start_time_seconds 1700000000.123",
         "carpool_pool_servers{pool=\"orders\",kind=\"postgres\",state=\"busy\"} 3",
         "carpool_pool_max{pool=\"orders\",kind=\"postgres\"} 10",
+        "carpool_group_open{pool=\"orders\",kind=\"postgres\"} 12",
+        "carpool_group_max{pool=\"orders\",kind=\"postgres\"} 30",
         "carpool_pool_waiting{pool=\"cache\",kind=\"redis\"} 8",
         "carpool_pool_leases{pool=\"orders\",kind=\"postgres\"} 3",
         "carpool_clients{pool=\"orders\",kind=\"postgres\"} 40",
@@ -63,6 +65,7 @@ static void test_values(void **state)
     for (size_t i = 0; i < ARRAY_LEN(lines); i++)
         if (!has_line(text, lines[i]))
             fail_msg("missing: %s", lines[i]);
+    assert_int_equal(count(text, "carpool_group_max{"), 1); /* the bound is no other pool's */
     free(text);
 }
 

@@ -43,6 +43,11 @@ static void test_busy(void **state)
     struct pool_figures *p = well();
     p->waiting = 12;
     assert_mood(p, "busy", "more servers are being opened");
+    p->total = 30;
+    p->total_open = 29;
+    assert_mood(p, "busy", "more servers are being opened");
+    p->total_open = 30;
+    assert_mood(p, "busy", "raise size.total");
     p->open = p->max;
     assert_mood(p, "busy", "raise size.max");
 }

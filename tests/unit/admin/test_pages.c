@@ -81,6 +81,9 @@ static void test_stats_of_a_pool(void **state)
     assert_number(v, "pools.0.servers.dialing", 1);
     assert_number(v, "pools.0.servers.open", 6);
     assert_number(v, "pools.0.servers.max", 10);
+    assert_number(v, "pools.0.total.open", 12);
+    assert_number(v, "pools.0.total.max", 30);
+    assert_true(json_is_null(at(v, "pools.1.total")));
     assert_number(v, "pools.0.leases", 3);
     assert_number(v, "pools.0.leases_total", 1000);
     assert_number(v, "pools.0.acquire.count", 10);

@@ -2,41 +2,13 @@
 /*
  * Clients of all kinds, again and again, with the Nth allocation failing: some hear an error or are
  * closed, none hears another's reply, nothing is left over, and who comes afterwards is served.
- *
- * malloc and calloc are linked by --wrap: carpool's calls come by here first.
  */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "tests/unit/front/redis_stage.h"
-
-static unsigned countdown; /* the allocation that brings it to 0 fails; 0: none */
-static unsigned asked;     /* allocations of the scene */
-static bool counting;
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-int __real_close(int fd);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-int __wrap_close(int fd);
-
-static bool fails(void)
-{
-    asked += counting;
-    return counting && countdown && --countdown == 0;
-}
-
-void *__wrap_malloc(size_t n)
-{
-    return fails() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : __real_calloc(n, size);
-}
+#include "tests/unit/nomem.h"
 
 int __wrap_close(int fd)
 {
@@ -107,9 +79,8 @@ static void every_allocation_may_fail(void **state)
         stage_open();
         countdown = n;
         asked = 0;
-        counting = true;
         scene();
-        counting = false;
+        countdown = 0;
         if (n == 0)
             all = asked;
         stage_pass(20000); /* past every pause and deadline */

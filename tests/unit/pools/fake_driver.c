@@ -50,7 +50,8 @@ static void on_dialed(struct timer *t)
 {
     struct fake_server *fs = OWNER(t, struct fake_server, dial);
     fs->base.role = fs->how.role;
-    if (fs->how.cause == CAUSE_NONE && !server_fits_target(&fs->base)) {
+    bool makes_do = fs->base.conf->target == TARGET_PREFER_REPLICA && !fs->base.picky;
+    if (fs->how.cause == CAUSE_NONE && !server_fits_target(&fs->base) && !makes_do) {
         fs->base.unfit = true;
         fs->how.cause = CAUSE_DIAL_FAILED;
     }

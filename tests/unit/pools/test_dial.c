@@ -101,6 +101,7 @@ static struct ledger_worker worker = {.loop = &loop};
 static struct ledger ledger = {.dialer = &dialer, .workers = &worker};
 static struct server sv;
 static struct endpoint_conf endpoint;
+static const struct pool_conf conf = {.name = "test"};
 
 static void never(struct timer *t)
 {
@@ -115,7 +116,7 @@ static int set_up(void **state)
     loop_init(&loop, "dialer", logs);
     endpoint = (struct endpoint_conf){.label = "db:1", .host = "db", .port = 1};
     dialer_init(&dialer, &loop);
-    sv = (struct server){.endpoint = &endpoint, .ledger = &ledger, .io = {.fd = -1}};
+    sv = (struct server){.endpoint = &endpoint, .conf = &conf, .ledger = &ledger, .io = {.fd = -1}};
     list_init(&sv.dial_node);
     timer_init(&sv.dial_timer, never);
     n_addresses = 3;
@@ -134,6 +135,7 @@ static int tear_down(void **state)
     assert_null(sv.dial);
     assert_true(has_ended());
     atomic_store(&loop.inbox, NULL);
+    name_stop(&dialer);
     loop_stop(&loop);
     loop_run(&loop);
     loop_fini(&loop);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Several pools of one group on threads of their own: clients at random, dials that fail, pools that
- * come and go, bounds that move up and down.
+ * Several pools of one group, on threads: clients at random, dials that fail, pools that come and
+ * go, bounds that move up and down.
  *
  * After each step: the upstream's own count never exceeds the slots of the group, nor these its
  * `max` (nor do they grow while above one that was lowered). Again and again the world is stopped

@@ -190,6 +190,187 @@ static void an_endpoint_that_lost_the_role_renews_the_pool(void **state)
     close_house();
 }
 
+/* ---- prefer-replica ---- */
+
+static void a_standby_goes_before_the_primary(void **state)
+{
+    (void)state;
+    set_up(TARGET_PREFER_REPLICA, ROLE_PRIMARY, ROLE_STANDBY);
+    struct guest g[3] = {{.calls = 0}};
+    for (unsigned i = 0; i < 3; i++) {
+        ask(&g[i]);
+        assert_true(guest_has(&g[i]));
+        assert_string_equal(label_of(&g[i]), "second:2");
+        house_pass(&house, 5000);
+    }
+    assert_int_equal(sockets[0], 1);
+    for (unsigned i = 0; i < 3; i++)
+        ends(&g[i], OUTCOME_KEEP);
+    close_house();
+}
+
+/* At once, and not after a second try at each standby. */
+static void the_primary_will_do_while_no_standby_answers(void **state)
+{
+    (void)state;
+    set_up(TARGET_PREFER_REPLICA, ROLE_STANDBY, ROLE_PRIMARY);
+    now[0].cause = CAUSE_DIAL_FAILED;
+    struct guest a = {0};
+    ask(&a);
+    assert_true(guest_has(&a));
+    assert_string_equal(label_of(&a), "second:2");
+    ends(&a, OUTCOME_DROP_CLOSING);
+    house_pass(&house, 5000);
+    assert_int_equal(house_view(&house).open, 0);
+    now[0] = (struct fake_dial){.ms = FAKE_NEVER};
+    ask(&a);
+    assert_true(guest_has(&a));
+    assert_string_equal(label_of(&a), "second:2");
+    ends(&a, OUTCOME_KEEP);
+    close_house();
+}
+
+static void a_primary_alone_will_do(void **state)
+{
+    (void)state;
+    set_up(TARGET_PREFER_REPLICA, ROLE_PRIMARY, ROLE_PRIMARY);
+    conf.n_endpoints = 1;
+    struct guest a = {0};
+    ask(&a);
+    assert_true(served_after(&a, 1000) <= 300);
+    ends(&a, OUTCOME_KEEP);
+    close_house();
+}
+
+/* What is in use stays in use; what comes free, or is idle, goes. */
+static void servers_of_the_primary_make_way_for_a_standby(void **state)
+{
+    (void)state;
+    set_up(TARGET_PREFER_REPLICA, ROLE_STANDBY, ROLE_PRIMARY);
+    now[0].cause = CAUSE_DIAL_FAILED;
+    struct guest a = {0}, b = {0};
+    ask(&a);
+    ask(&b);
+    ends(&b, OUTCOME_KEEP);
+    assert_int_equal(idle_on(0), 1);
+    now[0].cause = CAUSE_NONE;
+    house_pass(&house, 15000); /* nobody asks: it is looked for all the same */
+    assert_int_equal(idle_on(0), 1);
+    assert_true(guest_has(&a));
+    ask(&b);
+    assert_string_equal(label_of(&b), "first:1");
+    ends(&a, OUTCOME_KEEP);
+    ends(&b, OUTCOME_KEEP);
+    assert_int_equal(idle_on(0), 1);
+    ask(&a);
+    assert_string_equal(label_of(&a), "first:1");
+    ends(&a, OUTCOME_KEEP);
+    close_house();
+}
+
+static void a_full_pool_looks_for_a_standby_too(void **state)
+{
+    (void)state;
+    conf.size.max = 2;
+    set_up(TARGET_PREFER_REPLICA, ROLE_STANDBY, ROLE_PRIMARY);
+    now[0].cause = CAUSE_DIAL_FAILED;
+    struct guest g[2] = {{.calls = 0}};
+    for (unsigned i = 0; i < 2; i++)
+        ask(&g[i]);
+    now[0].cause = CAUSE_NONE;
+    unsigned had = sockets[0], ms = 0;
+    while (sockets[0] == had && ms++ < 60000) {
+        house_pass(&house, 1);
+        for (unsigned i = 0; ms % 50 == 0 && i < 2; i++) {
+            ends(&g[i], OUTCOME_KEEP);
+            ask(&g[i]);
+            (void)served_after(&g[i], 500);
+        }
+    }
+    assert_true(ms < 15000);
+    for (unsigned i = 0; i < 2; i++)
+        ends(&g[i], OUTCOME_KEEP);
+    for (unsigned i = 0; i < 2; i++) {
+        ask(&g[i]);
+        (void)served_after(&g[i], 500);
+        assert_string_equal(label_of(&g[i]), "first:1");
+    }
+    for (unsigned i = 0; i < 2; i++)
+        ends(&g[i], OUTCOME_KEEP);
+    close_house();
+}
+
+/* One slot of a full pool in ten seconds at most is what the search for a standby costs. */
+static void a_full_pool_does_not_look_all_the_time(void **state)
+{
+    (void)state;
+    conf.size.max = 2;
+    set_up(TARGET_PREFER_REPLICA, ROLE_STANDBY, ROLE_PRIMARY);
+    now[0].cause = CAUSE_DIAL_FAILED;
+    struct guest g[2] = {{.calls = 0}};
+    for (unsigned i = 0; i < 2; i++)
+        ask(&g[i]);
+    unsigned had = sockets[1];
+    for (unsigned ms = 0; ms < 60000; ms += 50) {
+        house_pass(&house, 50);
+        for (unsigned i = 0; i < 2; i++) {
+            ends(&g[i], OUTCOME_KEEP);
+            ask(&g[i]);
+            (void)served_after(&g[i], 500);
+            assert_string_equal(label_of(&g[i]), "second:2");
+        }
+    }
+    assert_true(sockets[1] - had <= 7);
+    for (unsigned i = 0; i < 2; i++)
+        ends(&g[i], OUTCOME_KEEP);
+    close_house();
+}
+
+/* Both have changed, and nobody has looked at the old primary meanwhile. */
+static void after_a_switchover_the_old_primary_is_the_standby(void **state)
+{
+    (void)state;
+    set_up(TARGET_PREFER_REPLICA, ROLE_PRIMARY, ROLE_STANDBY);
+    struct guest a = {0}, b = {0};
+    ask(&a);
+    assert_string_equal(label_of(&a), "second:2");
+    now[0].role = ROLE_STANDBY;
+    now[1].role = ROLE_PRIMARY;
+    ends(&a, OUTCOME_DROP_UNFIT); /* it has said so */
+    ask(&a);
+    (void)served_after(&a, 1000);
+    house_pass(&house, 15000);
+    assert_int_equal(idle_on(0), 1);
+    ask(&b);
+    assert_string_equal(label_of(&b), "first:1");
+    ends(&a, OUTCOME_KEEP);
+    ends(&b, OUTCOME_KEEP);
+    assert_int_equal(idle_on(0), 1);
+    close_house();
+}
+
+/* ---- any ---- */
+
+static void who_is_refused_at_one_waits_for_the_other(void **state)
+{
+    (void)state;
+    set_up(TARGET_ANY, ROLE_PRIMARY, ROLE_PRIMARY);
+    now[0].cause = CAUSE_UPSTREAM_AUTH;
+    now[1].ms = 500;
+    struct guest a = {0};
+    ask(&a);
+    assert_true(served_after(&a, 1000) >= 400);
+    assert_string_equal(label_of(&a), "second:2");
+    ends(&a, OUTCOME_DROP_CLOSING);
+    now[1] = (struct fake_dial){.cause = CAUSE_TLS_FAILED};
+    house_pass(&house, 60000);
+    ask(&a);
+    house_pass(&house, 20000); /* both have been asked anew by then */
+    assert_false(guest_has(&a));
+    assert_true(a.why == CAUSE_UPSTREAM_AUTH || a.why == CAUSE_TLS_FAILED);
+    close_house();
+}
+
 /* A name with several addresses: the next dial takes the next one. */
 static void another_address_of_the_name_is_tried(void **state)
 {
@@ -218,6 +399,14 @@ int main(void)
         TEST(one_look_at_a_time),
         TEST(a_primary_found_elsewhere_renews_the_pool),
         TEST(an_endpoint_that_lost_the_role_renews_the_pool),
+        TEST(a_standby_goes_before_the_primary),
+        TEST(the_primary_will_do_while_no_standby_answers),
+        TEST(a_primary_alone_will_do),
+        TEST(servers_of_the_primary_make_way_for_a_standby),
+        TEST(a_full_pool_looks_for_a_standby_too),
+        TEST(a_full_pool_does_not_look_all_the_time),
+        TEST(after_a_switchover_the_old_primary_is_the_standby),
+        TEST(who_is_refused_at_one_waits_for_the_other),
         TEST(another_address_of_the_name_is_tried),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

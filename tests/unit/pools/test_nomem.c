@@ -3,8 +3,6 @@
  * A few leases over two workers, again and again: with the Nth allocation failing, and with
  * something ended at the Nth turn of a loop. No crash, no leak, books right, and service
  * afterwards.
- *
- * malloc, calloc and close are linked by --wrap: the pools' calls come by here first.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,43 +10,9 @@
 #include <unistd.h>
 
 #include "tests/unit/pools/house.h"
+#include "tests/unit/pools/nomem.h"
 
 #include <cmocka.h>
-
-/* ---- which allocation fails ---- */
-
-static unsigned countdown; /* the one that brings it to 0 fails; 0: none */
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-int __real_close(int fd);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-int __wrap_close(int fd);
-
-static bool fails(void)
-{
-    return countdown && --countdown == 0;
-}
-
-void *__wrap_malloc(size_t n)
-{
-    return fails() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : __real_calloc(n, size);
-}
-
-/* The far ends of fake_io.h are closed by its own means. */
-int __wrap_close(int fd)
-{
-    if (fd < 1000000)
-        return __real_close(fd);
-    fake_close(fd);
-    return 0;
-}
 
 /* ---- the scene ---- */
 

@@ -41,6 +41,32 @@ static void checkout_looks_at_what_was_idle_long(void **state)
     close_house();
 }
 
+/* An upstream that stops ends its connections one after another. */
+static void one_that_goes_makes_others_suspect(void **state)
+{
+    (void)state;
+    open_house(1);
+    struct guest g[3] = {{.calls = 0}}, next = {0};
+    for (unsigned i = 0; i < 3; i++)
+        ask(&g[i]);
+    uint32_t well = guest_server(&g[0])->id;
+    int gone = fd_of(&g[1]), first = fd_of(&g[2]);
+    for (unsigned i = 0; i < 3; i++)
+        ends(&g[i], OUTCOME_KEEP);
+    fake_end(first);
+    house_settle(&house);
+    fake_end(gone); /* no event has been seen of this one */
+    assert_int_equal(guest_ask(&house, 0, &next, true), LEASE_GRANTED);
+    assert_int_equal(guest_server(&next)->id, well);
+    assert_int_equal(house_verdicts(&house, PHASE_CHECKOUT, OUTCOME_DROP_EOF), 1);
+    ends(&next, OUTCOME_KEEP);
+    house_pass(&house, 1000);
+    ask(&next);
+    assert_int_equal(house_verdicts(&house, PHASE_CHECKOUT, OUTCOME_KEEP), 1); /* not any more */
+    ends(&next, OUTCOME_KEEP);
+    close_house();
+}
+
 static void idle_server_is_pinged(void **state)
 {
     (void)state;
@@ -367,6 +393,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(checkout_looks_at_what_was_idle_long),
+        TEST(one_that_goes_makes_others_suspect),
         TEST(idle_server_is_pinged),
         TEST(idle_server_that_is_not_well_goes),
         TEST(what_happens_on_return),

@@ -65,7 +65,12 @@ void town_remove(unsigned at)
     if (atomic_load(&h->quiet) < h->n) /* a server that does not say goodbye */
         town_pass(6000);
     CHECK(atomic_load(&h->quiet) == h->n);
-    house_unlodge(h);
+    town_forget(at);
+}
+
+void town_forget(unsigned at)
+{
+    house_unlodge(&members[at]);
     lives[at] = false;
 }
 

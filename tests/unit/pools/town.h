@@ -26,6 +26,8 @@ int town(void **state);
 void town_open(unsigned workers, unsigned n, unsigned total);
 void town_add(unsigned at);
 void town_remove(unsigned at);
+/* Its pools were stopped and are quiet. */
+void town_forget(unsigned at);
 /* Compares the books, ends everything, asserts that nothing is left. */
 void town_close(void);
 void town_settle(void);

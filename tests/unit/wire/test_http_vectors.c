@@ -296,6 +296,9 @@ static const struct vector requests[] = {
 
 #define DONE "END\n"
 
+#define CHUNKS OK "Transfer-Encoding: chunked\r\n" END
+#define CHUNKS_BEGUN "HEAD 200 HTTP/1.1 [OK] body=chunked keep\n"
+
 static const struct vector responses[] = {
     V("response_length", OK "Content-Length: 2\r\n" END "ab",
       "HEAD 200 HTTP/1.1 [OK] body=length:2 keep\nBODY ab\n" DONE),
@@ -334,6 +337,32 @@ static const struct vector responses[] = {
     V("response_cl_twice", OK "Content-Length: 1\r\nContent-Length: 1\r\n" END "a", "BAD 502"),
     V("response_cl_plus", OK "Content-Length: +1\r\n" END "a", "BAD 502"),
     V("response_cl_too_large", OK "Content-Length: 18446744073709551615\r\n" END "a", "BAD 502"),
+    V("response_cl_empty", OK "Content-Length:\r\n" END, "BAD 502"),
+    V("response_cl_leading_zero", OK "Content-Length: 010\r\n" END "0123456789", "BAD 502"),
+    V("response_cl_minus", OK "Content-Length: -1\r\n" END, "BAD 502"),
+    V("response_cl_hex", OK "Content-Length: 0x1\r\n" END "a", "BAD 502"),
+    V("response_cl_twice_differing", OK "Content-Length: 1\r\nContent-Length: 2\r\n" END "ab",
+      "BAD 502"),
+    V("response_cl_2^64", OK "Content-Length: 18446744073709551616\r\n" END, "BAD 502"),
+    V("response_cl_space_before_colon", OK "Content-Length : 1\r\n" END "a", "BAD 502"),
+    V("response_te_cl", OK "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n" END, "BAD 502"),
+    V("response_te_empty_and_cl", OK "Transfer-Encoding:\r\nContent-Length: 1\r\n" END "a",
+      "BAD 502"),
+    V("response_te_comma_chunked", OK "Transfer-Encoding: ,chunked\r\n" END, "BAD 502"),
+    V("response_te_unknown", OK "Transfer-Encoding: xchunked\r\n" END, "BAD 502"),
+    V("response_te_parameter", OK "Transfer-Encoding: chunked;q=1\r\n" END, "BAD 502"),
+    V("response_te_in_1.0_kept_alive",
+      "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n" END, "BAD 502"),
+    V("response_chunk_size_2^64-1", CHUNKS "ffffffffffffffff\r\n", CHUNKS_BEGUN "BAD 502"),
+    V("response_chunk_size_2^64", CHUNKS "10000000000000000\r\n", CHUNKS_BEGUN "BAD 502"),
+    V("response_chunk_size_negative", CHUNKS "-1\r\n", CHUNKS_BEGUN "BAD 502"),
+    V("response_chunk_size_junk", CHUNKS "1g\r\n", CHUNKS_BEGUN "BAD 502"),
+    V("response_chunk_bare_lf", CHUNKS "1\nx\n0\n\n", CHUNKS_BEGUN "BAD 502"),
+    V("response_chunk_data_too_long", CHUNKS "1\r\nxy\r\n0\r\n\r\n",
+      CHUNKS_BEGUN "BODY x\nBAD 502"),
+    V("response_line_without_colon", OK "abc\r\n" END, "BAD 502"),
+    V("response_space_before_colon", OK "A : b\r\n" END, "BAD 502"),
+    V("response_control_in_value", OK "A: \x01\r\n" END, "BAD 502"),
     V("response_te_chunked_twice", OK "Transfer-Encoding: chunked, chunked\r\n" END, "BAD 502"),
     V("response_te_twice", OK "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n" END,
       "BAD 502"),
@@ -362,6 +391,8 @@ static const struct vector responses[] = {
     V("interim_chunked", "HTTP/1.1 100 x\r\nTransfer-Encoding: chunked\r\n" END, "BAD 502"),
     V("switch_unasked", "HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: a\r\n" END, "BAD 502"),
     V("status_204_with_cl", "HTTP/1.1 204 x\r\nContent-Length: 5\r\n" END,
+      "HEAD 204 HTTP/1.1 [x] body=none keep\n" DONE),
+    V("status_204_chunked", "HTTP/1.1 204 x\r\nTransfer-Encoding: chunked\r\n" END,
       "HEAD 204 HTTP/1.1 [x] body=none keep\n" DONE),
     V("status_304_with_cl", "HTTP/1.1 304 x\r\nContent-Length: 5\r\n" END,
       "HEAD 304 HTTP/1.1 [x] body=none keep\n" DONE),

@@ -46,8 +46,9 @@ static void test_traces(void **state)
          ""},
         {"CREATE TEMP TABLE t (a int) ON COMMIT DROP", PG_LEAVES_NOTHING, false, ""},
         {"CREATE TABLE temp (a int)", PG_LEAVES_NOTHING, false, ""},
-        {"DECLARE c CURSOR WITH HOLD FOR SELECT 1", PG_LEAVES_CURSOR, false, ""},
-        {"declare \"a b\" no scroll cursor with hold for select 1", PG_LEAVES_CURSOR, false, ""},
+        {"DECLARE c CURSOR WITH HOLD FOR SELECT 1", PG_LEAVES_CURSOR, false, "c"},
+        {"declare \"a b\" no scroll cursor with hold for select 1", PG_LEAVES_CURSOR, false,
+         "\"a b\""},
         {"DECLARE c CURSOR FOR SELECT 'WITH HOLD'", PG_LEAVES_NOTHING, false, ""},
         {"select pg_advisory_lock(1)", PG_LEAVES_LOCK, false, ""},
         {"select pg_try_advisory_lock_shared(1)", PG_LEAVES_LOCK, false, ""},
@@ -64,6 +65,70 @@ static void test_traces(void **state)
             fail_msg("%s: leaves %d set %d name \"%.*s\"", rows[i].text, t.leaves, t.set,
                      (int)t.name.n, (const char *)t.name.p);
     }
+}
+
+/* A text with its NUL, as it comes in a Query; without it the end is not known. */
+static void test_ends(void **state)
+{
+    (void)state;
+    const unsigned prepared = PG_LEFT(PREPARED) | PG_LEFT(STATEMENT);
+    const struct {
+        const char *text;
+        unsigned ends;
+        const char *name;
+    } rows[] = {
+        {"UNLISTEN *", PG_LEFT(LISTEN), ""},
+        {" ; unlisten/**/* -- all\n;", PG_LEFT(LISTEN), ""},
+        {"unlisten *; listen a", PG_LEFT(LISTEN), ""},
+        {"UNLISTEN a", 0, ""},
+        {"unlisten * a", 0, ""},
+        {"CLOSE ALL", PG_LEFT(CURSOR), ""},
+        {"close Ab ;", PG_LEFT(CURSOR), "Ab"},
+        {"close \"a;b\"", PG_LEFT(CURSOR), "\"a;b\""},
+        {"close a b", 0, "a"},
+        {"DEALLOCATE ALL", prepared, ""},
+        {"deallocate prepare all", prepared, ""},
+        {"deallocate a", 0, ""},
+        {"DISCARD TEMP", PG_LEFT(TEMPORARY), ""},
+        {"discard temporary", PG_LEFT(TEMPORARY), ""},
+        {"discard plans", PG_LEFT(NOTHING), ""},
+        {"discard all", 0, ""},
+        {"select pg_advisory_unlock_all()", PG_LEFT(LOCK), ""},
+        {"SELECT pg_catalog . pg_advisory_unlock_all ( ) ;", PG_LEFT(LOCK), ""},
+        {"select pg_advisory_unlock_all() where false", 0, ""},
+        {"select pg_advisory_unlock_all(), 1", 0, ""},
+        {"select other.pg_advisory_unlock_all()", 0, ""},
+        {"RESET ALL", PG_LEFT(NOTHING), ""},
+        {"reset all; select 1", PG_LEFT(NOTHING), ""},
+        {"select 1", 0, ""},
+        {"", 0, ""},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        size_t n = strlen(rows[i].text);
+        struct pg_trace t = pg_text_trace(span_of(rows[i].text, n + 1));
+        if (t.ends != rows[i].ends || !span_eq(t.name, span_str(rows[i].name)))
+            fail_msg("%s: ends %x name \"%.*s\"", rows[i].text, t.ends, (int)t.name.n,
+                     (const char *)t.name.p);
+        assert_int_equal(t.empty, n == 0);
+        t = pg_text_trace(span_of(rows[i].text, n));
+        assert_int_equal(t.ends, 0);
+        assert_false(t.empty);
+    }
+}
+
+static void test_what_texts_are_read_by(void **state)
+{
+    (void)state;
+    assert_true(pg_text_trace(SPAN_LIT("set array_nulls = off")).parses);
+    assert_true(pg_text_trace(SPAN_LIT("set local Transform_Null_Equals to on")).parses);
+    assert_true(pg_text_trace(SPAN_LIT("set local xml option document")).parses);
+    assert_true(pg_text_trace(SPAN_LIT("set lc_monetary to default")).parses);
+    assert_true(pg_text_trace(SPAN_LIT("reset backslash_quote")).parses);
+    assert_true(pg_text_trace(SPAN_LIT("reset all")).parses);
+    assert_true(pg_text_trace(SPAN_LIT("select set_config('array_nulls', 'off', true)")).parses);
+    assert_false(pg_text_trace(SPAN_LIT("set local statement_timeout = 1")).parses);
+    assert_false(pg_text_trace(SPAN_LIT("reset work_mem")).parses);
+    assert_false(pg_text_trace(SPAN_LIT("select 'array_nulls'")).parses);
 }
 
 static void test_next_statement(void **state)
@@ -128,6 +193,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_traces),
+        cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_what_texts_are_read_by),
         cmocka_unit_test(test_next_statement),
         cmocka_unit_test(test_deallocate),
     };

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * What a session leaves on its server: what the files of this part have in common.
+ *
+ *     postgres_follow.c  texts, tags, settings that are asked for
+ *     postgres_pins.c    what keeps the server, and when that ends
+ */
+#include "proxy/front/postgres.h"
+
+enum { PG_NAMES_MAX = 16, PG_NAME_BYTES = 63, PG_RESETS_MAX = 4, PG_CURSORS_MAX = 4 };
+
+struct pg_name {
+    bool reset; /* of a setting to be asked for: it need not be, if a RESET is committed */
+    bool asked; /* of a RESET: what came of it will be asked for */
+    uint8_t n;
+    uint8_t text[PG_NAME_BYTES];
+};
+
+/* What is known of how a transaction ended; both: who knows. */
+struct pg_end {
+    bool committed, failed;
+};
+
+struct pg_follow {
+    unsigned seen;     /* SETs sent whose tags are still to come */
+    unsigned leaves;   /* PG_LEFT() of what was sent; pins when it is done */
+    unsigned n_resets; /* RESETs sent: of a name, or (empty) of all */
+    unsigned n_reset;  /* of them, done: they count at the end of the query ... */
+    bool undone;       /* ... unless it has failed, or was rolled back */
+    struct pg_name resets[PG_RESETS_MAX];
+    struct pg_params *before; /* wanted before the transaction at hand did a RESET; NULL: none */
+    struct pg_end end;        /* since then */
+    uint64_t salt;            /* see pg_follow_salt() */
+    uint32_t salts;           /* given out */
+    unsigned n;               /* settings to be asked for */
+    struct pg_name names[PG_NAMES_MAX];
+    struct pg_trace unnamed; /* of the unnamed statement: it may be bound in a later batch */
+    struct pg_name unnamed_name;
+    /* pins: of what was sent since nothing was due */
+    unsigned ends;           /* PG_LEFT() of what it ends, if all of it is done */
+    bool other;              /* something else is among it */
+    unsigned n_sent, n_done; /* statements that end something; tags */
+    struct pg_name closing;  /* the one cursor that is closed */
+    unsigned ending;         /* PG_LEFT() of what ends with the transaction, if that is committed */
+    unsigned n_cursors;      /* WITH HOLD */
+    bool more_cursors;       /* than are known by name */
+    struct pg_name cursors[PG_CURSORS_MAX];
+};
+
+/* The session's; made if need be. NULL: no memory. */
+struct pg_follow *pg_have_follow(struct pg_session *s);
+/* An error, or a rollback: what was to end may not have. */
+void pg_pins_failed(struct pg_follow *f);
+/* A statement is sent while something pins; t NULL: nobody knows which. */
+void pg_pins_sent(struct pg_session *s, const struct pg_trace *t);
+/* A cursor WITH HOLD is declared. */
+void pg_pins_declare(struct pg_session *s, struct span name);
+/* Nothing is due; idle: nor is a transaction open. */
+void pg_pins_ready(struct pg_session *s, bool idle);
+void pg_pins_none(struct pg_session *s);
