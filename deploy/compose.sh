@@ -328,9 +328,10 @@ check_run() { # pools from the environment, root read-only, nothing mounted
     return $status
 }
 
-# As it is delivered there is nothing to warn about, but servers that start later than carpool.
+# As it is delivered there is nothing to warn about, but servers that start later than carpool: dials
+# that fail, a breaker that opens.
 check_silence() { # container id
-    local limit excused=' warn dial_failed '
+    local limit excused=' endpoint='
     docker logs "$1" >"$WORK/said" 2>&1 || return 1
     cat "$WORK/said"
     limit=$(docker exec "$1" sh -c 'ulimit -Hn') || return 1

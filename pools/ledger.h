@@ -236,7 +236,8 @@ bool ledger_sheds(struct ledger *l, uint64_t now);
 /*
  * The service breakers, for exchanges (ledger_service.c). allows(): false with the time until it
  * may answer otherwise, or true, perhaps with a permit (not 0) that result() has to bring back.
- * Neutral: neither well nor failed. `why` names a failure in a word that lives for ever; NULL if unknown.
+ * Neutral: neither well nor failed. `why` names a failure in a word that lives for ever; NULL if
+ * unknown.
  *
  * With one endpoint the permit is issued here, before there is a server. With several it belongs to
  * a server, since only then is it known which endpoint is tried: the pool takes it with the lease

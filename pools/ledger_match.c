@@ -180,6 +180,11 @@ bool ledger_may_dial(struct ledger *l, struct ledger_endpoint *e)
         retry_at(l, breaker_next(&e->door));
         return false;
     }
+    uint64_t better = ledger_waits_for_better(l, e);
+    if (better > l->now_ms) {
+        retry_at(l, better);
+        return false;
+    }
     return ledger_service_dials(l, e) && !ledger_must_look_first(l, e);
 }
 

@@ -9,6 +9,7 @@
 #define WARM_GAP_MAX_MS 30000
 #define DIAL_BACKOFF_MIN_MS 100
 #define DIAL_BACKOFF_MAX_MS 10000
+#define LOOK_PATIENCE_MS 1000     /* for a standby to answer before a primary will do */
 #define UNFIT_BACKOFF_MAX_MS 1000 /* a server of the wrong role: it may be promoted any time */
 
 /* Every entry begins with ledger_lock() and ends with ledger_leave(), which matches the books,
@@ -58,6 +59,9 @@ bool ledger_must_look_first(const struct ledger *l, const struct ledger_endpoint
 bool ledger_is_useless(const struct ledger *l, const struct ledger_endpoint *e);
 /* Target prefer-replica: should a dial to it refuse a primary, since a standby may be had? */
 bool ledger_is_picky(const struct ledger *l, const struct ledger_endpoint *e);
+/* Till when a primary is not to be dialed, since a standby is just being, which did not fail so
+   far. */
+uint64_t ledger_waits_for_better(const struct ledger *l, const struct ledger_endpoint *e);
 /* Of a pool that makes do with a primary: may a standby be at this endpoint? */
 bool ledger_has_hope(const struct ledger *l, const struct ledger_endpoint *e);
 /* A dial has told; true: the pool was renewed, tell it by ledger_say_renewed() without the lock. */

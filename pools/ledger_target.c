@@ -51,6 +51,21 @@ bool ledger_is_picky(const struct ledger *l, const struct ledger_endpoint *e)
     return false;
 }
 
+uint64_t ledger_waits_for_better(const struct ledger *l, const struct ledger_endpoint *e)
+{
+    uint64_t until = 0;
+    if (l->conf->target != TARGET_PREFER_REPLICA || e->fitness != FITNESS_UNFIT)
+        return 0;
+    for (size_t i = 0; i < l->n_endpoints; i++) {
+        const struct ledger_endpoint *other = &l->endpoints[i];
+        uint64_t patience = other->dialing_since + LOOK_PATIENCE_MS;
+        if (other->dialing && !other->fail_streak && other->fitness != FITNESS_UNFIT &&
+            patience > until)
+            until = patience;
+    }
+    return until;
+}
+
 bool ledger_has_hope(const struct ledger *l, const struct ledger_endpoint *e)
 {
     return atomic_load(&l->makes_do) && l->conf->target == TARGET_PREFER_REPLICA &&

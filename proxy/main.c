@@ -5,6 +5,7 @@
 
 #include "proxy/cli.h"
 #include "proxy/control.h"
+#include "proxy/core/crypto.h"
 
 static const char usage[] =
     "carpool pools connections: your application talks to local ports, carpool keeps few, "
@@ -95,8 +96,15 @@ static bool read_args(int argc, char **argv, struct args *out)
 static int run(int argc, char **argv)
 {
     struct args a;
+    uint8_t any[CRYPTO_SHA256];
     if (!read_args(argc, argv, &a))
         return 2;
+    /* OpenSSL sets itself up at its first use, and what fails then fails for ever: not on a worker,
+     * at a moment when memory is short. */
+    if (!crypto_sha256(span_of(NULL, 0), any)) {
+        fprintf(stderr, "carpool: no SHA-256: OpenSSL cannot be used here\n");
+        return 1;
+    }
     return control_run(&(struct control_args){
         .file = a.file, .urls = a.urls, .n_urls = a.n_urls, .kinds = builtin_kinds});
 }

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "proxy/wire/postgres_scan.h"
 
-enum { WORD_MAX = 24 }; /* longer words are not ours */
-
 static bool is_blank(uint8_t c)
 {
     return c == ' ' || (c >= '\t' && c <= '\r');
@@ -83,10 +81,14 @@ struct span pg_scan_word(struct pg_scan *s)
 bool pg_scan_accept(struct pg_scan *s, const char *word)
 {
     struct pg_scan ahead = *s;
-    struct span w = pg_scan_word(&ahead);
-    if (w.n > WORD_MAX || !span_ieq(w, span_str(word)))
+    pg_scan_blanks(&ahead);
+    const uint8_t *p = ahead.p;
+    for (; *word; word++, p++)
+        if (p == ahead.end || ascii_lower(*p) != ascii_lower((uint8_t)*word))
+            return false;
+    if (p < ahead.end && is_word(*p))
         return false;
-    *s = ahead;
+    s->p = p;
     return true;
 }
 

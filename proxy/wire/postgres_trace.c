@@ -216,17 +216,18 @@ static struct pg_trace trace_set_config(const uint8_t *p, const uint8_t *end)
     return setting(name);
 }
 
-/* SELECT ... INTO TEMP, as it is mostly written. */
+/* SELECT ... INTO TEMP, as it is mostly written: by what is rare in it. */
 static bool into_temporary(const struct pg_scan *s)
 {
-    static const char *const words[] = {"temp", "TEMP", "Temp"};
+    static const char *const words[] = {"emp", "EMP"};
     for (size_t i = 0; i < ARRAY_LEN(words); i++) {
         const uint8_t *at = s->p;
-        while ((at = memmem(at, (size_t)(s->end - at), words[i], 4)) != NULL) {
-            const uint8_t *q = at;
+        while ((at = memmem(at, (size_t)(s->end - at), words[i], 3)) != NULL) {
+            const uint8_t *q = at > s->p ? at - 1 : at, *word = q;
             while (q > s->p && (q[-1] == ' ' || (q[-1] >= '\t' && q[-1] <= '\r')))
                 q--;
-            if (q < at && q - s->p >= 5 && span_ieq(span_of(q - 4, 4), SPAN_LIT("into")))
+            if (ascii_lower(*word) == 't' && q < word && q - s->p >= 5 &&
+                span_ieq(span_of(q - 4, 4), SPAN_LIT("into")))
                 return true;
             at++;
         }

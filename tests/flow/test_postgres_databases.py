@@ -370,6 +370,7 @@ def test_any_allocation_of_a_new_pool_may_fail(themselves, tmp_path):
     assert n > 5, "there was something to fail"
     nomem.fail(0)
     assert seen <= {"28P01", "XX000", "08001", "53200"}
+    wait_for(lambda: pools(daemon) == {"orders"}, 20, "what failed to be cleared away")
     assert where(daemon, "shop", user="alice", password="of alice") == ("shop", "alice")
     wait_for(lambda: pools(daemon) == {"orders", "orders:shop:alice"}, 20, "the others to go")
 

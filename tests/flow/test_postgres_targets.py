@@ -47,8 +47,12 @@ def pair_table(pair):
     return "targets"
 
 
+# Of a pool. One that dies takes one lease along, at most: so many errors, whoever hears them.
+SERVERS = 4
+
+
 def make(carpool, upstreams, workers=1, **over):
-    over = {"target": "primary", "size": {"min": 0, "max": 4}, **over}
+    over = {"target": "primary", "size": {"min": 0, "max": SERVERS}, **over}
     return carpool(postgres_pool(upstreams, **over), workers=workers)
 
 
@@ -145,22 +149,16 @@ def test_a_standby_goes_down_under_load_and_comes_back(carpool, pair, workers):
     daemon = make(carpool, pair.urls(pair.standby, pair.primary), workers, target="prefer-replica",
                   breaker={"open": "200ms..1s"})
     readers = Readers(daemon, 12)
-    readers.progress()
+    readers.settle(daemon, pair.standby, pair.primary)
     assert readers.seen == {True}
     pair.standby.kill9()
-    readers.progress()
-    readers.seen.clear()
-    readers.progress()
+    readers.settle(daemon, pair.primary, pair.standby)
     assert readers.seen == {False}, "the primary"
-    assert all(len(e) <= 1 for e in readers.errors), readers.errors
+    assert sum(map(len, readers.errors)) <= SERVERS, readers.errors
     assert {e.sqlstate for mine in readers.errors for e in mine} <= CUT_STATES, readers.errors
     errors = [list(e) for e in readers.errors]
     pair.standby.start()
-    wait_for(lambda: at(daemon, pair.standby) and not at(daemon, pair.primary), 60, "the way back")
-    readers.progress(1)  # who has read from the primary before has noted it
-    readers.seen.clear()
-    readers.progress()
-    assert readers.seen == {True}
+    readers.settle(daemon, pair.standby, pair.primary)
     readers.stop()
     assert readers.errors == errors, "the way back costs nobody anything"
     assert "drop_unfit" in daemon.get("/metrics").text
@@ -301,6 +299,15 @@ class Readers(Riders):
         self.seen = set()
         super().__init__(daemon, n, None)
 
+    def settle(self, daemon, here, there):
+        """Until all are served here, and not only for a moment: a dial there may have been under way."""
+        def settled():
+            self.progress(1)  # who has read before has noted it
+            self.seen.clear()
+            self.progress()
+            return len(self.seen) == 1 and at(daemon, here) and not at(daemon, there)
+        wait_for(settled, 60, "the pool to be at one of the two")
+
     def _transaction(self, conn, n):
         self._end.wait(0.01)
         if n % 2:
@@ -312,7 +319,7 @@ class Readers(Riders):
 
 
 def test_switchover_under_load(carpool, pair, pair_table, workers):
-    """There and back. Each time a client loses at most what it had under way, and nothing twice."""
+    """There and back. Each time clients lose what they had under way, and nothing is done twice."""
     daemon = make(carpool, pair.urls(pair.primary, pair.standby), workers)
     riders = Riders(daemon, 12, pair_table)
     riders.progress()
@@ -320,11 +327,11 @@ def test_switchover_under_load(carpool, pair, pair_table, workers):
         pair.primary.stop()
         pair.promote()
         riders.progress()
-        assert all(len(e) <= turn for e in riders.errors), riders.errors
+        assert sum(map(len, riders.errors)) <= SERVERS * turn, riders.errors
         pair.rejoin()
         riders.progress()
     riders.stop()
-    assert all(len(e) <= 2 for e in riders.errors), riders.errors
+    assert sum(map(len, riders.errors)) <= SERVERS * 2, riders.errors
     assert {e.sqlstate for mine in riders.errors for e in mine} <= CUT_STATES, riders.errors
     assert set(daemon.all_errors()) <= {"upstream_closed", "outcome_unknown", "dial_failed"}
     rows = dict(pair.primary.query("select who, count(distinct n) from targets group by 1", db="orders"))

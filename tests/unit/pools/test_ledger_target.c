@@ -209,6 +209,40 @@ static void a_standby_goes_before_the_primary(void **state)
     close_house();
 }
 
+static void a_standby_has_a_moment_to_answer(void **state)
+{
+    (void)state;
+    set_up(TARGET_PREFER_REPLICA, ROLE_STANDBY, ROLE_PRIMARY);
+    now[0].ms = 400;
+    struct guest g[3] = {{.calls = 0}};
+    for (unsigned i = 0; i < 3; i++)
+        ask(&g[i]);
+    house_pass(&house, 900);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(guest_has(&g[i]));
+        assert_string_equal(label_of(&g[i]), "first:1");
+        ends(&g[i], OUTCOME_KEEP);
+    }
+    close_house();
+}
+
+static void but_not_for_ever(void **state)
+{
+    (void)state;
+    set_up(TARGET_PREFER_REPLICA, ROLE_STANDBY, ROLE_PRIMARY);
+    now[0].ms = FAKE_NEVER;
+    struct guest g[2] = {{.calls = 0}};
+    ask(&g[0]);
+    ask(&g[1]);
+    unsigned ms = served_after(&g[0], 2000);
+    assert_true(ms >= 900 && ms <= 1200);
+    assert_string_equal(label_of(&g[0]), "second:2");
+    ends(&g[0], OUTCOME_KEEP);
+    (void)served_after(&g[1], 500);
+    ends(&g[1], OUTCOME_KEEP);
+    close_house();
+}
+
 /* At once, and not after a second try at each standby. */
 static void the_primary_will_do_while_no_standby_answers(void **state)
 {
@@ -400,6 +434,8 @@ int main(void)
         TEST(a_primary_found_elsewhere_renews_the_pool),
         TEST(an_endpoint_that_lost_the_role_renews_the_pool),
         TEST(a_standby_goes_before_the_primary),
+        TEST(a_standby_has_a_moment_to_answer),
+        TEST(but_not_for_ever),
         TEST(the_primary_will_do_while_no_standby_answers),
         TEST(a_primary_alone_will_do),
         TEST(servers_of_the_primary_make_way_for_a_standby),
