@@ -162,7 +162,15 @@ class Carpool:
         return self.proc.pid
 
     def signal(self, signo):
+        """SIGSTOP is more than sent when this returns: no thread runs any more."""
         self.proc.send_signal(signo)
+        if signo == signal.SIGSTOP:
+            wait_for(self._is_stopped, what="all threads to be stopped")
+
+    def _is_stopped(self):
+        states = [task.joinpath("stat").read_text().rpartition(")")[2].split()[0]
+                  for task in Path(f"/proc/{self.pid}/task").iterdir()]
+        return set(states) == {"T"}
 
     def wait(self, timeout=20):
         return self.proc.wait(timeout * PATIENCE)
