@@ -42,7 +42,7 @@ def acquire_timeout(world):
 
 @case("cancelled", "57014")
 def cancelled(world):
-    daemon, _, other = busy(world, size={"acquire_timeout": "20s"})
+    daemon, _, other = busy(world, size={"max": 1, "acquire_timeout": "20s"})
     other.send(query("select 1"))
     wait_for(lambda: daemon.waiting() == 1, what="the client to wait")
     other.cancel()
