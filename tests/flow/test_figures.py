@@ -70,7 +70,7 @@ def test_every_number_is_true(carpool, request, gate, kind, workers):
     upstream = request.getfixturevalue(fixture)
     relay = gate(upstream.host, upstream.port)
     url = upstream.url(sslmode="disable") if kind == "postgres" else upstream.url()
-    url = url.replace(f":{upstream.port}", f":{relay.port}")
+    url = url.replace(f"{upstream.host}:{upstream.port}", f"{relay.host}:{relay.port}")
     each = 2 if kind == "redis" else 1  # exchanges of one ask()
     daemon = carpool(pool(url, size={"min": 0, "max": 4}, timeouts={"request": "1s"}, check={"idle": "1h"},
                           breaker={"consecutive": 0, "failure_ratio": "0%"}), workers=workers)
