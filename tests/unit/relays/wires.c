@@ -275,6 +275,7 @@ int __wrap_shutdown(int fd, int how);
 int __wrap_accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags);
 int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *len);
 int __wrap_fcntl(int fd, int what, ...);
+int __wrap_fcntl64(int fd, int what, ...);
 int __wrap_ioctl(int fd, unsigned long what, ...);
 int __wrap_socket(int family, int type, int protocol);
 int __wrap_connect(int fd, const struct sockaddr *addr, socklen_t len);
@@ -389,6 +390,12 @@ int __wrap_fcntl(int fd, int what, ...)
     struct wire *w = make(true);
     w->listens = true;
     return last_door = fd_of(w);
+}
+
+/* What Debian 13's headers make of it. */
+int __wrap_fcntl64(int fd, int what, ...)
+{
+    return __wrap_fcntl(fd, what);
 }
 
 int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
