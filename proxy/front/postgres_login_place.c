@@ -50,6 +50,8 @@ static bool identify(const struct pg_session *s, struct pool_identity *id,
     if (s->replication != PG_REPLICATION_PHYSICAL)
         id->database = conf->n_databases ? span_of(lg->database, lg->database_n)
                                          : span_str(pg_guard_database(s->base.gate->guard));
+    if (id->database.n > PG_NAME_MAX) /* the configuration's only one: what is left will do */
+        id->database.n = PG_NAME_MAX;
     add(id, key, id->database);
     if (conf->login_as == FRONT_LOGIN_CLIENT) {
         uint8_t hash[CRYPTO_SHA256] = {0};
