@@ -22,65 +22,13 @@ struct door {
     const struct listen_conf *conf;
 };
 
-/* ---- gates ---- */
-
-static void gate_free(struct snapshot *snap)
-{
-    struct gate *g = OWNER(snap, struct gate, snap);
-    if (g->ops->guard_free && g->guard)
-        g->ops->guard_free(g->guard);
-    tls_ctx_free(g->tls);
-    snapshot_drop(&g->config);
-    free(g);
-}
-
-struct gate *gate_new(const struct relay_ops *ops, const struct front_conf *conf,
-                      const struct pool_conf *pool, struct snapshot *config, struct err *err)
-{
-    struct gate *g = calloc(1, sizeof *g);
-    if (!g) {
-        err_set(err, CAUSE_INTERNAL, STAGE_CONFIG, ENOMEM, "out of memory");
-        return NULL;
-    }
-    atomic_store(&g->snap.refs, 1);
-    g->snap.free = gate_free;
-    g->ops = ops;
-    g->conf = conf;
-    g->config = snapshot_take(config);
-    if (conf->tls.cert) {
-        g->tls = tls_ctx_server(conf->tls.cert, conf->tls.key, conf->tls.ca, err);
-        if (!g->tls)
-            goto bad;
-        if (ops->alpn)
-            tls_ctx_alpn(g->tls, ops->alpn);
-    }
-    if (ops->guard_new) {
-        g->guard = ops->guard_new(conf, pool, err);
-        if (!g->guard)
-            goto bad;
-    }
-    return g;
-bad:
-    gate_drop(&g);
-    return NULL;
-}
-
-void gate_drop(struct gate **gate)
-{
-    if (!*gate)
-        return;
-    struct snapshot *snap = &(*gate)->snap;
-    *gate = NULL;
-    snapshot_drop(&snap);
-}
+/* ---- sessions come in ---- */
 
 static struct gate *gate_take(struct gate *g)
 {
     snapshot_take(&g->snap);
     return g;
 }
-
-/* ---- sessions come in ---- */
 
 static void on_readable(struct io *io)
 {
@@ -401,8 +349,15 @@ void route_close(struct route *r, void (*empty)(struct route *, void *), void *a
 
 void route_kill(struct route *r, const struct err *why)
 {
-    while (!list_empty(&r->sessions))
-        session_close(OWNER(list_first(&r->sessions), struct session, node), why);
+    LIST_EACH(n, &r->sessions) {
+        struct session *s = OWNER(n, struct session, node);
+        if (s->gate->ops->kill)
+            s->gate->ops->kill(s, why);
+        else
+            session_close(s, why);
+    }
+    while (!list_empty(&r->sessions)) /* they have heard why */
+        session_close(OWNER(list_first(&r->sessions), struct session, node), NULL);
 }
 
 struct route *route_new(struct front *f, struct pool *pool, struct gate *gate)

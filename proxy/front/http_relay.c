@@ -333,6 +333,19 @@ static void on_drain(struct session *base)
         hr_advance(s);
 }
 
+static void on_kill(struct session *base, const struct err *why)
+{
+    struct hr_session *s = hr_session_of(base);
+    if (s->state == HR_LINKED) {
+        hr_fail(s, why, OUTCOME_DROP_DIRTY, SERVICE_NEUTRAL);
+    } else if (s->state == HR_WAITING || s->state == HR_PAUSE) {
+        pool_cancel(&s->work->waiter);
+        hr_refuse(s, why, 0, 0);
+    } else {
+        session_close(base, why);
+    }
+}
+
 static void on_fini(struct session *base, const struct err *err)
 {
     struct hr_session *s = hr_session_of(base);
@@ -364,6 +377,7 @@ const struct relay_ops http_relay = {
     .on_drained = on_drained,
     .on_deadline = hr_on_deadline,
     .drain = on_drain,
+    .kill = on_kill,
     .fini = on_fini,
     .describe = hr_describe,
 };

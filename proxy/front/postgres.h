@@ -305,6 +305,8 @@ void pg_say_error(struct pg_session *s, const struct err *err, const char *sever
 void pg_say_ready(struct pg_session *s, uint8_t status);
 /* FATAL, then the session ends. */
 void pg_refuse(struct pg_session *s, const struct err *err, const char *sqlstate);
+/* The same in the middle of anything: without a word if half a message is out. */
+void pg_break_off(struct pg_session *s, const struct err *err, const char *sqlstate);
 
 /* describe */
 void pg_describe(const struct session *base, struct census_client *row);

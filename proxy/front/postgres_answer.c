@@ -140,3 +140,12 @@ void pg_refuse(struct pg_session *s, const struct err *err, const char *sqlstate
     pg_say_error(s, err, "FATAL", sqlstate);
     session_close(&s->base, err);
 }
+
+void pg_break_off(struct pg_session *s, const struct err *err, const char *sqlstate)
+{
+    bool torn = s->server && (!pg_at_boundary(&s->server->framer) || s->dropping_body);
+    if (torn)
+        session_close(&s->base, err);
+    else
+        pg_refuse(s, err, sqlstate);
+}

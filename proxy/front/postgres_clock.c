@@ -176,11 +176,7 @@ static void on_long_transaction(struct pg_session *s)
     err_set(&err, CAUSE_REQUEST_TIMEOUT, STAGE_EXCHANGE, 0,
             "the transaction took longer than %llu ms (timeouts.transaction)",
             (unsigned long long)pool_conf(session_pool(&s->base))->timeouts.transaction_ms);
-    /* Behind half a message nothing can be said. */
-    if (pg_at_boundary(&s->server->framer) && !s->dropping_body)
-        pg_refuse(s, &err, "25P04");
-    else
-        session_close(&s->base, &err);
+    pg_break_off(s, &err, "25P04");
 }
 
 void pg_on_deadline(struct session *base)

@@ -285,6 +285,11 @@ static void on_drain(struct session *base)
         pg_refuse(s, &err, NULL);
 }
 
+static void on_kill(struct session *base, const struct err *why)
+{
+    pg_break_off(pg_session_of(base), why, NULL);
+}
+
 static void on_fini(struct session *base, const struct err *err)
 {
     struct pg_session *s = pg_session_of(base);
@@ -338,6 +343,7 @@ const struct relay_ops postgres_relay = {
     .on_drained = on_drained,
     .on_deadline = pg_on_deadline,
     .drain = on_drain,
+    .kill = on_kill,
     .fini = on_fini,
     .describe = pg_describe,
 };

@@ -45,6 +45,9 @@ struct relay_ops {
     void (*on_deadline)(struct session *s);
     /* No new exchanges: close as soon as nothing is open, in the protocol's words. */
     void (*drain)(struct session *s);
+    /* It is to end now, whatever is open: say why unless half an answer is in the way, and close.
+     * What is left open is closed by who called. NULL: nothing is said, as Redis' own shutdown. */
+    void (*kill)(struct session *s, const struct err *why);
     /* The session ends now: say why if it can be said, let go of leases and waiters. The io is
      * closed and memory freed after this. err NULL: an orderly end. */
     void (*fini)(struct session *s, const struct err *err);

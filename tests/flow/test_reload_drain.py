@@ -238,8 +238,27 @@ def test_deadline_ends_what_is_left(carpool, pg, table):
     daemon.signal(signal.SIGTERM)
     daemon.ended(10)
     assert 0.8 < time.monotonic() - begun < 5 * SLOW
-    assert wire.eof()
+    assert PgError(wire.receive()[1]).code == "57P01" and wire.eof()
     assert finished(pg, table) == 0
+    wait_for(lambda: pg.connections("app") == 0, what="no session to be left on the server")
+
+
+def test_deadline_tells_who_is_cut_off(carpool, pg):
+    """Who still runs or waits hears why, as of a server that shuts down; half a row cannot be followed."""
+    daemon = carpool(postgres_pool(pg.url(), size={"max": 2}), drain={"deadline": "300ms"})
+    runs, torn, waits = daemon.wire(), daemon.wire(), daemon.wire()
+    runs.send(query("select pg_sleep(60)"))
+    torn.send(query("select repeat('x', 100000000)"))
+    torn.read(100)
+    wait_for(lambda: daemon.leases() == 2, what="both servers to be taken")
+    waits.send(query("select 1"))
+    wait_for(lambda: daemon.waiting() == 1, what="the third client to wait")
+    daemon.signal(signal.SIGTERM)
+    for wire in runs, waits:
+        said = PgError(wire.receive()[1])
+        assert (said.code, said.fields["S"]) == ("57P01", "FATAL") and "draining" in str(said)
+        assert wire.eof()
+    daemon.ended(10)
     wait_for(lambda: pg.connections("app") == 0, what="no session to be left on the server")
 
 
