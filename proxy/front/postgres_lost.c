@@ -91,13 +91,14 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
     if (loss.torn || asked || s->base.draining || pg_keeps_server(s)) {
         /* What the session had on that server is gone for good. */
         pg_say_error(s, &loss.err, "FATAL", pg_sqlstate(loss.err.cause, loss.commit));
-        session_close(&s->base, &loss.err);
+        session_close(&s->base, NULL); /* counted and logged above */
         return;
     }
     io_resume(&s->base.io);
     pg_framer_init(&s->framer, PG_SIDE_CLIENT);
     s->waiter.err = loss.err;
-    pg_become(s, loss.in_tx ? PG_FAILED : s->swallow.till_sync ? PG_SWALLOWING : PG_IDLE);
+    bool swallows = s->swallow.till_sync || s->swallow.untold;
+    pg_become(s, loss.in_tx ? PG_FAILED : swallows ? PG_SWALLOWING : PG_IDLE);
     pg_watch_if_held_up(s);
     pg_relay_input(s);
 }
@@ -107,13 +108,11 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
 /* The checkout failed or the server is gone: errors where errors are due, up to Sync. */
 void pg_swallow_one(struct pg_session *s, const struct pg_msg *m)
 {
-    bool first = !s->swallow.till_sync;
     switch (pg_swallow_next(&s->swallow, m->type)) {
     case PG_SWALLOW_NOTHING:
         break;
     case PG_SWALLOW_ERROR:
-        if (first)
-            pg_say_error(s, &s->waiter.err, "ERROR", NULL);
+        pg_say_error(s, &s->waiter.err, "ERROR", NULL);
         break;
     case PG_SWALLOW_ERROR_READY:
         pg_say_error(s, &s->waiter.err, "ERROR", NULL);
@@ -126,7 +125,7 @@ void pg_swallow_one(struct pg_session *s, const struct pg_msg *m)
         session_close(&s->base, NULL);
         return;
     }
-    if (!s->swallow.till_sync)
+    if (!s->swallow.till_sync && !s->swallow.untold)
         pg_become(s, PG_IDLE);
 }
 

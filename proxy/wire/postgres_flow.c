@@ -446,8 +446,6 @@ bool pg_flow_abandon(struct pg_flow *f, struct pg_swallow *s, enum pg_swallow_st
     }
     if (f->skipping || f->doubt_open)
         s->till_sync = true;
-    if (!f->batch || s->till_sync)
-        return false;
-    *step = pg_swallow_next(s, 'E'); /* a batch all answered, but not ended: it is lost */
-    return true;
+    s->untold = f->batch && !s->till_sync; /* all answered, but not ended: it is lost */
+    return false;
 }

@@ -141,8 +141,9 @@ bool pg_flow_commit_in_flight(const struct pg_flow *f);
  * The server is gone: takes due answers out of the queue and says what the client gets instead.
  * Call with a zeroed `s` until it returns false; then `s` tells whether client messages still to
  * come must be swallowed up to Sync. Nothing that may be lost goes without an error (also a Sync
- * whose batch was answered, also a batch without its Sync), and an error already forwarded is not
- * repeated. PG_SWALLOW_END: the flow is lost, close the client. Ask pg_flow_commit_in_flight() and
+ * whose batch was answered, also a batch without its Sync), an error already forwarded is not
+ * repeated, and none is said while nothing is due: a client that awaits nothing does not expect
+ * one. PG_SWALLOW_END: the flow is lost, close the client. Ask pg_flow_commit_in_flight() and
  * tx before; afterwards only pg_flow_fini() may follow.
  */
 bool pg_flow_abandon(struct pg_flow *f, struct pg_swallow *s, enum pg_swallow_step *step);

@@ -18,6 +18,9 @@ enum pg_swallow_step {
 
 struct pg_swallow {
     bool till_sync; /* zero at first; while true, go on swallowing */
+    /* A batch is open and nothing of it is due, so that its error waits for the next message, even
+     * if that is its Sync. While true, go on swallowing. */
+    bool untold;
 };
 
 /* A message of type `type` came. */

@@ -6,15 +6,17 @@ ends the transaction, answered as ROLLBACK; or else the second half of a transac
 without the first. A COMMIT on its way: 08007, nobody knows.
 """
 
-import subprocess
+import asyncio
 import random
+import subprocess
 import threading
 import time
 
+import asyncpg
 import psycopg
 import pytest
 from harness import pgwire
-from harness.base import clean_env, wait_for
+from harness.base import LOOPBACK, clean_env, wait_for
 from harness.pgwire import query
 from harness.postgres import psql
 from harness.relays import TO_CLIENT
@@ -234,6 +236,45 @@ def test_lost_in_an_extended_exchange(through_gate, pg, table):
         assert wire.run("select 2")[0] == [["2"]]
 
 
+@pytest.mark.parametrize("goes_on", ["bind", "query", "sync"])
+def test_lost_while_the_client_awaits_nothing_of_its_batch(through_gate, goes_on):
+    """Prepared and described, as asyncpg does it, but not run yet: told with the next message, not before."""
+    daemon, relay = through_gate(size={"max": 1})
+    with daemon.wire() as wire:
+        wire.send(pgwire.parse("select 1", "one"), pgwire.describe("S", "one"), pgwire.FLUSH)
+        wire.until("T")
+        relay.cut()
+        wait_for(lambda: daemon.errors("upstream_closed") == 1, what="the loss to be seen")
+        assert wire.quiet(0.2), "nothing was asked"
+        wire.send({"bind": pgwire.bind("one") + pgwire.execute() + pgwire.SYNC,
+                   "query": query("select 2"), "sync": pgwire.SYNC}[goes_on])
+        said = wire.until("Z")
+        assert [k for k, _ in said] == ["E", "Z"] and said[1][1] == b"I"
+        assert pgwire.fields(said[0][1])["C"] == "08006"
+        assert wire.run("select 3")[0] == [["3"]]
+        assert daemon.errors("upstream_closed") == 1
+
+
+def test_asyncpg_goes_on_after_a_loss_between_prepare_and_run(through_gate):
+    """Its statement is prepared on a server that is gone when it is run: one error, and the connection lives."""
+    daemon, relay = through_gate(size={"max": 1})
+
+    async def ride():
+        conn = await asyncpg.connect(host=LOOPBACK, port=daemon.port(), user="app",
+                                     database="orders")
+        statement = await conn.prepare("select 41 + 1")
+        relay.cut()
+        while daemon.servers():
+            await asyncio.sleep(0.01)
+        try:
+            assert await statement.fetchval() == 42
+        except asyncpg.PostgresConnectionError as e:
+            assert e.sqlstate == "08006"
+        assert await conn.fetchval("select 42") == 42
+        await conn.close()
+    asyncio.run(asyncio.wait_for(ride(), 60))
+
+
 def test_lost_in_a_pipeline(through_gate, pg, table):
     """Two Syncs were sent: the answers that never came are made up for, one ready each."""
     daemon, relay = through_gate(size={"max": 1})
@@ -276,6 +317,7 @@ def test_lost_in_the_middle_of_a_row(through_gate, pg):
     wait_for(lambda: daemon.log_lines("upstream_closed"), what="the log to say why")
     with daemon.wire() as other:
         assert other.run("select 1")[0] == [["1"]]
+    assert daemon.errors("upstream_closed") == 1
 
 
 def test_commit_in_flight_is_unknown(through_gate, pg, table):

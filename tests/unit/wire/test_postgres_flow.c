@@ -1,89 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * The release rule, as scripts. Words:
- *
- *     >Q   the client sends Query; >Ds Describe of a statement, >Dp of a portal
- *     <1   the server answers;     <ZI ReadyForQuery with its status
- *     ~N   the server says something nobody asked for
- *     x1   the server says something that cannot come here
- *     idle, held (not to be released), doubt (held for answers that may not come): what holds then
- */
-#include "proxy/wire/postgres_flow.h"
+/* The release rule, as scripts. */
+#include "tests/unit/wire/postgres_script.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <cmocka.h>
-
-static struct span body_for(uint8_t type, const char *rest)
-{
-    if (type == 'Z' || type == 'D')
-        return span_of(rest, *rest ? 1 : 0);
-    if (type == 'E')
-        return SPAN_LIT("SERROR\0VERROR\0C42601\0Mno\0\0");
-    return SPAN_LIT("\0\0\0\0");
-}
-
-static void expect_state(const struct pg_flow *f, const char *word, const char *script, size_t at)
-{
-    bool idle = pg_flow_is_idle(f), doubt = pg_flow_is_doubtful(f);
-    bool want_idle = strcmp(word, "idle") == 0, want_doubt = strcmp(word, "doubt") == 0;
-    if (!want_idle && !want_doubt && strcmp(word, "held") != 0)
-        fail_msg("unknown word \"%s\"", word);
-    if (idle != want_idle || doubt != want_doubt)
-        fail_msg("%s\n  at %zu: not \"%s\": idle %d doubt %d due %u", script, at, word, idle, doubt,
-                 pg_flow_due(f));
-    if (idle)
-        assert_false(pg_flow_is_busy(f));
-}
-
-static void play(struct pg_flow *f, const char *script)
-{
-    const char *p = script;
-    while (*(p += strspn(p, " "))) {
-        char word[16] = {0};
-        size_t n = strcspn(p, " ");
-        assert_true(n < sizeof word);
-        memcpy(word, p, n);
-        uint8_t type = (uint8_t)word[1];
-        struct span body = body_for(type, word + 2);
-        if (word[0] == '>')
-            body = type == 'D' ? span_of(word[2] == 's' ? "S" : "P", 1) : SPAN_LIT("\0select 1");
-        enum pg_flow_step want, step;
-        if (word[0] == '>') {
-            want = PG_FLOW_OK;
-            step = pg_flow_client(f, type, body);
-        } else if (strchr("<~x", word[0])) {
-            want = word[0] == '~'   ? PG_FLOW_ASYNC
-                   : word[0] == 'x' ? PG_FLOW_VIOLATION
-                   : type == 'Z'    ? PG_FLOW_READY
-                                    : PG_FLOW_OK;
-            step = pg_flow_server(f, type, body);
-        } else {
-            expect_state(f, word, script, (size_t)(p - script));
-            want = step = PG_FLOW_OK;
-        }
-        if (step != want)
-            fail_msg("%s\n  at %zu (%s): step %d, not %d", script, (size_t)(p - script), word, step,
-                     want);
-        p += n;
-    }
-}
-
-static void run(const char *script)
-{
-    struct pg_flow f;
-    pg_flow_init(&f);
-    play(&f, script);
-    pg_flow_fini(&f);
-}
-
-static void run_all(const char *const *scripts, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        run(scripts[i]);
-}
-#define RUN_ALL(scripts) run_all(scripts, ARRAY_LEN(scripts))
 
 static void test_simple_queries(void **state)
 {
@@ -247,7 +169,7 @@ static void test_lost(void **state)
         struct pg_swallow s = {0};
         enum pg_swallow_step step;
         pg_flow_init(&f);
-        play(&f, scripts[i]);
+        script_play(&f, scripts[i]);
         assert_true(pg_flow_is_lost(&f) && pg_flow_is_busy(&f));
         assert_true(pg_flow_abandon(&f, &s, &step)); /* nobody knows what the client waits for */
         assert_int_equal(step, PG_SWALLOW_END);
@@ -353,8 +275,8 @@ static void test_violations(void **state)
 static void test_terminate_is_not_released(void **state)
 {
     (void)state;
-    run("idle >X held");
-    run(">Q >X <C <ZI held");
+    script_run("idle >X held");
+    script_run(">Q >X <C <ZI held");
 }
 
 static void test_deep_pipelines_need_few_cells(void **state)
@@ -367,8 +289,8 @@ static void test_deep_pipelines_need_few_cells(void **state)
     assert_int_equal(pg_flow_due(&f), 100000);
     assert_true(pg_queue_cells(&f.queue) < 64);
     for (int i = 0; i < 100000; i++)
-        play(&f, "<C held <ZI");
-    play(&f, "idle");
+        script_play(&f, "<C held <ZI");
+    script_play(&f, "idle");
     pg_flow_fini(&f);
 }
 
@@ -385,14 +307,14 @@ static void test_the_queue_has_a_bound(void **state)
     assert_int_equal(step, PG_FLOW_FULL);
     assert_int_equal(batches, PG_QUEUE_MAX / 2);
     assert_int_equal(pg_flow_due(&f), PG_QUEUE_MAX);
-    play(&f, "<2"); /* answers make room again, and nothing was lost or doubled */
+    script_play(&f, "<2"); /* answers make room again, and nothing was lost or doubled */
     assert_int_equal(pg_flow_client(&f, 'B', (struct span){0}), PG_FLOW_OK);
     assert_int_equal(pg_flow_client(&f, 'S', (struct span){0}), PG_FLOW_FULL);
-    play(&f, "<C <2");
+    script_play(&f, "<C <2");
     assert_int_equal(pg_flow_client(&f, 'S', (struct span){0}), PG_FLOW_OK);
     for (size_t i = 0; i < batches - 2; i++)
-        play(&f, "<C <2");
-    play(&f, "<C <2 <ZI idle");
+        script_play(&f, "<C <2");
+    script_play(&f, "<C <2 <ZI idle");
     assert_null(f.queue.far); /* and the memory is given back */
     pg_flow_fini(&f);
 }
@@ -403,12 +325,12 @@ static void test_requests_are_counted(void **state)
     struct pg_flow f;
     pg_flow_init(&f);
     assert_int_equal(f.requests, 0);
-    play(&f, ">H >d >c");
+    script_play(&f, ">H >d >c");
     assert_int_equal(f.requests, 0); /* nothing asked yet: another server would do */
-    play(&f, ">Q >P >S");
+    script_play(&f, ">Q >P >S");
     assert_int_equal(f.requests, 3);
     assert_int_equal(f.tx, PG_TX_IDLE);
-    play(&f, "<C <ZT <1 <ZE");
+    script_play(&f, "<C <ZT <1 <ZE");
     assert_int_equal(f.tx, PG_TX_FAILED);
     pg_flow_fini(&f);
 }
@@ -435,114 +357,50 @@ static void test_commit_in_flight(void **state)
     client(&f, 'Q', SPAN_LIT("-- x\n commit"));
     client(&f, 'Q', SPAN_LIT("select"));
     assert_true(pg_flow_commit_in_flight(&f));
-    play(&f, "<C <ZT");
+    script_play(&f, "<C <ZT");
     assert_true(pg_flow_commit_in_flight(&f));
     server(&f, 'C', SPAN_LIT("COMMIT\0"));
     assert_false(pg_flow_commit_in_flight(&f)); /* the client knows */
-    play(&f, "<ZI <C <ZI idle");
+    script_play(&f, "<ZI <C <ZI idle");
     /* extended: settled by the tag, or at the latest by the Sync's answer */
     client(&f, 'P', SPAN_LIT("\0END"));
-    play(&f, ">B >E >S");
+    script_play(&f, ">B >E >S");
     assert_true(pg_flow_commit_in_flight(&f));
-    play(&f, "<1 <2");
+    script_play(&f, "<1 <2");
     assert_true(pg_flow_commit_in_flight(&f));
-    play(&f, "<C");
+    script_play(&f, "<C");
     assert_true(pg_flow_commit_in_flight(&f));
-    play(&f, "<ZI idle");
+    script_play(&f, "<ZI idle");
     assert_false(pg_flow_commit_in_flight(&f));
     client(&f, 'P', SPAN_LIT("s1\0PREPARE TRANSACTION 'x'"));
-    play(&f, ">B >E >S <1 <2");
+    script_play(&f, ">B >E >S <1 <2");
     server(&f, 'C', SPAN_LIT("PREPARE TRANSACTION\0"));
     assert_false(pg_flow_commit_in_flight(&f));
-    play(&f, "<ZI idle");
+    script_play(&f, "<ZI idle");
     /* a COMMIT that is refused is an answer; a dying server's last word is none */
     client(&f, 'Q', SPAN_LIT("COMMIT"));
-    play(&f, "<E");
+    script_play(&f, "<E");
     assert_false(pg_flow_commit_in_flight(&f));
-    play(&f, "<ZI");
+    script_play(&f, "<ZI");
     client(&f, 'Q', SPAN_LIT("COMMIT"));
     server(&f, 'E', SPAN_LIT("SFATAL\0VFATAL\0C57P01\0Mbye\0\0"));
     assert_true(pg_flow_commit_in_flight(&f));
     pg_flow_fini(&f);
     /* discarded: never executed */
     pg_flow_init(&f);
-    play(&f, ">P >B");
+    script_play(&f, ">P >B");
     client(&f, 'Q', SPAN_LIT("COMMIT"));
-    play(&f, ">S <E");
+    script_play(&f, ">S <E");
     assert_false(pg_flow_commit_in_flight(&f));
-    play(&f, "<ZI");
-    play(&f, ">P <E");
+    script_play(&f, "<ZI");
+    script_play(&f, ">P <E");
     client(&f, 'Q', SPAN_LIT("COMMIT"));
     assert_false(pg_flow_commit_in_flight(&f));
-    play(&f, ">S <ZI idle");
+    script_play(&f, ">S <ZI idle");
     pg_flow_fini(&f);
 }
 
 /* --- answers without a server --- */
-
-static const char step_letters[] = "-eErX"; /* nothing, error, error and ready, ready, end */
-
-static void expect_swallow(const char *types, const char *answers)
-{
-    struct pg_swallow s = {0};
-    for (size_t i = 0; types[i]; i++)
-        if (step_letters[pg_swallow_next(&s, (uint8_t)types[i])] != answers[i])
-            fail_msg("%s: message %zu not answered by %c", types, i, answers[i]);
-}
-
-static void test_swallow(void **state)
-{
-    (void)state;
-    expect_swallow("QQFS", "EEEr");
-    expect_swallow("PBDESQ", "e---rE");
-    expect_swallow("PQFBHSPS", "e----rer");
-    expect_swallow("HdcfQ", "----E");
-    expect_swallow("EdcfSX", "e---rX");
-    expect_swallow("PX", "eX");
-}
-
-static void expect_abandon(const char *script, const char *answers, bool till_sync)
-{
-    struct pg_flow f;
-    struct pg_swallow s = {0};
-    enum pg_swallow_step step;
-    char got[32] = {0};
-    size_t n = 0;
-    pg_flow_init(&f);
-    play(&f, script);
-    while (pg_flow_abandon(&f, &s, &step) && n + 1 < sizeof got)
-        got[n++] = step_letters[step];
-    if (strcmp(got, answers) != 0 || s.till_sync != till_sync)
-        fail_msg("%s: \"%s\" till sync %d", script, got, s.till_sync);
-    pg_flow_fini(&f);
-}
-
-static void test_lost_server_answers_everything_once(void **state)
-{
-    (void)state;
-    expect_abandon("", "", false);
-    expect_abandon(">Q", "E", false);
-    expect_abandon(">Q >Q >F <T <D", "EEE", false);
-    expect_abandon(">Q <E", "r", false); /* the error is out, ReadyForQuery is not */
-    expect_abandon(">P >B >E >S", "er", false);
-    expect_abandon(">P >B >E", "e", true);
-    expect_abandon(">P >B >E >S >Q >P >S", "erEer", false);
-    expect_abandon(">P >Q >S", "er", false);
-    /* executed and answered, but the Sync that would have made it last is not */
-    expect_abandon(">P >B >E >S <1 <2 <C", "E", false);
-    expect_abandon(">P >B >E >H <1 <2 <C", "e", true);
-    /* the error is out */
-    expect_abandon(">P >B >E >S <E", "r", false);
-    expect_abandon(">P >B >E <E", "", true);
-    expect_abandon(">P <E >S", "r", false);
-    expect_abandon(">P >S >Q <E <ZI", "E", false);
-    /* COPY: the Syncs inside it are no ends, the client sends another */
-    expect_abandon(">Q <G >d", "E", false);
-    expect_abandon(">Q <G >S >d >c", "E", false);
-    expect_abandon(">P >B >E >S <1 <2 <G >d", "e", true);
-    expect_abandon(">P >B >E >S <1 <2 <G >d >c >S", "er", false);
-    expect_abandon(">Q <H <d", "E", false);
-}
 
 /* ---- messages of the relay's own, and answers of its own ---- */
 
@@ -557,22 +415,22 @@ static void test_own_messages_are_answered_in_their_place(void **state)
     struct pg_flow f;
     pg_flow_init(&f);
     pg_flow_renamed(&f, PG_TOKEN_PARSE_OWN);
-    play(&f, ">B >E >S <1");
+    script_play(&f, ">B >E >S <1");
     assert_true(f.renamed_done && f.own_done);
-    play(&f, "<2 <C <ZI idle");
+    script_play(&f, "<2 <C <ZI idle");
     assert_false(f.renamed_done);
     pg_flow_renamed(&f, PG_TOKEN_CLOSE_OWN);
     pg_flow_renamed(&f, PG_TOKEN_NAMED);
-    play(&f, ">S x1");
+    script_play(&f, ">S x1");
     pg_flow_fini(&f);
     pg_flow_init(&f);
     pg_flow_renamed(&f, PG_TOKEN_CLOSE_OWN);
     pg_flow_renamed(&f, PG_TOKEN_NAMED);
-    play(&f, ">S <3");
+    script_play(&f, ">S <3");
     assert_true(f.renamed_done && f.own_done);
-    play(&f, "<1");
+    script_play(&f, "<1");
     assert_true(f.renamed_done && !f.own_done);
-    play(&f, "<ZI idle");
+    script_play(&f, "<ZI idle");
     pg_flow_fini(&f);
 }
 
@@ -584,13 +442,13 @@ static void test_local_answers_wait_for_their_turn(void **state)
     pg_flow_renamed(&f, PG_TOKEN_PARSE_LOCAL);
     expect_local(&f, PG_TOKEN_PARSE_LOCAL); /* nothing before it */
     expect_local(&f, PG_TOKEN_NONE);
-    play(&f, "held >B");
+    script_play(&f, "held >B");
     pg_flow_renamed(&f, PG_TOKEN_CLOSE_LOCAL);
-    play(&f, ">S");
+    script_play(&f, ">S");
     expect_local(&f, PG_TOKEN_NONE);
-    play(&f, "<2");
+    script_play(&f, "<2");
     expect_local(&f, PG_TOKEN_CLOSE_LOCAL);
-    play(&f, "<ZI idle");
+    script_play(&f, "<ZI idle");
     pg_flow_fini(&f);
 }
 
@@ -599,43 +457,23 @@ static void test_an_error_takes_them_along(void **state)
     (void)state;
     struct pg_flow f;
     pg_flow_init(&f);
-    play(&f, ">P");
+    script_play(&f, ">P");
     pg_flow_renamed(&f, PG_TOKEN_NAMED);
     pg_flow_renamed(&f, PG_TOKEN_CLOSE_LOCAL);
-    play(&f, ">Q >S >B");
+    script_play(&f, ">Q >S >B");
     assert_true(!pg_flow_is_settled(&f));
-    play(&f, "<E");
+    script_play(&f, "<E");
     assert_true(f.parse_failed && f.query_skipped && !f.renamed_failed);
     assert_int_equal(f.renamed_lost, 2);
     f.renamed_lost = 0;
     expect_local(&f, PG_TOKEN_NONE);
-    play(&f, "<ZI <2 >S <ZI idle");
+    script_play(&f, "<ZI <2 >S <ZI idle");
     assert_true(pg_flow_is_settled(&f));
     pg_flow_renamed(&f, PG_TOKEN_NAMED);
-    play(&f, "<E");
+    script_play(&f, "<E");
     assert_true(f.renamed_failed && pg_flow_discards(&f));
     assert_int_equal(f.renamed_lost, 1);
-    play(&f, ">S <ZI idle");
-    pg_flow_fini(&f);
-}
-
-static void test_a_lost_server_owes_nothing_for_ours(void **state)
-{
-    (void)state;
-    struct pg_flow f;
-    struct pg_swallow swallow = {0};
-    enum pg_swallow_step step;
-    pg_flow_init(&f);
-    pg_flow_renamed(&f, PG_TOKEN_CLOSE_OWN);
-    pg_flow_renamed(&f, PG_TOKEN_PARSE_OWN);
-    play(&f, ">B >S");
-    assert_true(pg_flow_abandon(&f, &swallow, &step));
-    while (step == PG_SWALLOW_NOTHING)
-        assert_true(pg_flow_abandon(&f, &swallow, &step));
-    assert_int_equal(step, PG_SWALLOW_ERROR);
-    assert_true(pg_flow_abandon(&f, &swallow, &step));
-    assert_int_equal(step, PG_SWALLOW_READY);
-    assert_false(pg_flow_abandon(&f, &swallow, &step));
+    script_play(&f, ">S <ZI idle");
     pg_flow_fini(&f);
 }
 
@@ -645,7 +483,6 @@ int main(void)
         cmocka_unit_test(test_own_messages_are_answered_in_their_place),
         cmocka_unit_test(test_local_answers_wait_for_their_turn),
         cmocka_unit_test(test_an_error_takes_them_along),
-        cmocka_unit_test(test_a_lost_server_owes_nothing_for_ours),
         cmocka_unit_test(test_simple_queries),
         cmocka_unit_test(test_extended_queries),
         cmocka_unit_test(test_errors_discard_up_to_sync),
@@ -660,8 +497,6 @@ int main(void)
         cmocka_unit_test(test_the_queue_has_a_bound),
         cmocka_unit_test(test_requests_are_counted),
         cmocka_unit_test(test_commit_in_flight),
-        cmocka_unit_test(test_swallow),
-        cmocka_unit_test(test_lost_server_answers_everything_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
