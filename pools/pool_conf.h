@@ -20,6 +20,7 @@ struct size_conf {
     uint32_t total;      /* over all pools of a group; 0: no bound but their own */
     uint32_t statements; /* Postgres: prepared statements that clients share, kept on each server;
                             0: they are not shared */
+    uint64_t statement_bytes;    /* their texts together */
     uint64_t acquire_timeout_ms; /* longest wait for a server; >= 1 */
     uint64_t idle_timeout_ms;    /* close a server idle this long, above min; 0: never */
     uint64_t max_lifetime_ms;    /* retire a server this old (with jitter); 0: never */

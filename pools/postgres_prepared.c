@@ -10,7 +10,8 @@ struct pg_prepared_cache {
     struct list buckets[BUCKETS];
     size_t n;
     size_t n_stale;
-    uint32_t last; /* number given out */
+    size_t n_kept, bytes; /* of those that are not being closed: how many, and their texts */
+    uint32_t last;        /* number given out */
 };
 
 size_t pg_prepared_name(uint32_t number, char to[PG_PREPARED_NAME])
@@ -43,8 +44,22 @@ static struct list *bucket_of(struct pg_prepared_cache *c, const struct pg_state
     return &c->buckets[key->digest[0] % BUCKETS]; /* digests are evenly spread */
 }
 
+/* Being closed, or kept after all. */
+static void become(struct pg_prepared_cache *c, struct pg_prepared *p, enum pg_prepared_state to)
+{
+    if (p->state != PG_PREPARED_CLOSING && to == PG_PREPARED_CLOSING) {
+        c->n_kept--;
+        c->bytes -= p->bytes;
+    } else if (p->state == PG_PREPARED_CLOSING && to != PG_PREPARED_CLOSING) {
+        c->n_kept++;
+        c->bytes += p->bytes;
+    }
+    p->state = (uint8_t)to;
+}
+
 static void take_out(struct pg_prepared_cache *c, struct pg_prepared *p)
 {
+    become(c, p, PG_PREPARED_CLOSING);
     c->n--;
     c->n_stale -= p->stale;
     list_remove(&p->node);
@@ -126,7 +141,8 @@ struct pg_prepared *pg_prepared_by_number(struct pg_prepared_cache *c, uint32_t 
 }
 
 struct pg_prepared *pg_prepared_add(struct pg_prepared_cache **cache,
-                                    const struct pg_statement_key *key, uint32_t batch)
+                                    const struct pg_statement_key *key, uint32_t bytes,
+                                    uint32_t batch)
 {
     if (!*cache)
         *cache = cache_new();
@@ -135,6 +151,7 @@ struct pg_prepared *pg_prepared_add(struct pg_prepared_cache **cache,
     if (!p)
         return NULL;
     p->key = *key;
+    p->bytes = bytes;
     p->number = ++c->last;
     p->batch = batch;
     p->state = PG_PREPARED_PARSING;
@@ -143,6 +160,8 @@ struct pg_prepared *pg_prepared_add(struct pg_prepared_cache **cache,
     list_push_front(&c->used, &p->node);
     list_push_front(bucket_of(c, key), &p->hash);
     c->n++;
+    c->n_kept++;
+    c->bytes += bytes;
     return p;
 }
 
@@ -151,9 +170,13 @@ static bool closable(const struct pg_prepared *p, uint32_t batch)
     return p->state == PG_PREPARED_READY && p->batch != batch;
 }
 
-struct pg_prepared *pg_prepared_surplus(struct pg_prepared_cache *c, size_t max, uint32_t batch)
+struct pg_prepared *pg_prepared_surplus(struct pg_prepared_cache *c, size_t max, size_t max_bytes,
+                                        uint32_t batch)
 {
-    if (!c || (c->n <= max && !c->n_stale))
+    if (!c)
+        return NULL;
+    bool many = c->n_kept > max || c->bytes > max_bytes;
+    if (!many && !c->n_stale)
         return NULL;
     struct pg_prepared *oldest = NULL;
     LIST_EACH(node, &c->used) {
@@ -164,9 +187,9 @@ struct pg_prepared *pg_prepared_surplus(struct pg_prepared_cache *c, size_t max,
         if (p->stale)
             break;
     }
-    if (!oldest || (c->n <= max && !oldest->stale))
+    if (!oldest || (!many && !oldest->stale))
         return NULL;
-    oldest->state = PG_PREPARED_CLOSING;
+    become(c, oldest, PG_PREPARED_CLOSING);
     return oldest;
 }
 
@@ -176,7 +199,7 @@ void pg_prepared_settle(struct pg_prepared_cache *c, uint32_t number, bool well)
     if (!p || p->state == PG_PREPARED_READY)
         return; /* forgotten with all others meanwhile */
     if (well == (p->state == PG_PREPARED_PARSING))
-        p->state = PG_PREPARED_READY;
+        become(c, p, PG_PREPARED_READY);
     else
         take_out(c, p);
 }

@@ -35,6 +35,7 @@ struct pg_prepared {
     struct list hash; /* of its bucket */
     struct pg_statement_key key;
     uint32_t number; /* "cp_<number>" */
+    uint32_t bytes;  /* of its text */
     uint32_t batch;  /* PARSING: sent in this one, by pg_flow's ends_sent */
     uint8_t state;   /* enum pg_prepared_state */
     bool stale;      /* not to be found any more: close it when there is a chance */
@@ -55,14 +56,17 @@ size_t pg_prepared_count(const struct pg_prepared_cache *c);
 struct pg_prepared *pg_prepared_find(struct pg_prepared_cache *c,
                                      const struct pg_statement_key *key, uint32_t batch);
 struct pg_prepared *pg_prepared_by_number(struct pg_prepared_cache *c, uint32_t number);
-/* A Parse for it is sent in this batch. NULL: no memory. */
+/* A Parse for it, of so many bytes, is sent in this batch. NULL: no memory. */
 struct pg_prepared *pg_prepared_add(struct pg_prepared_cache **c,
-                                    const struct pg_statement_key *key, uint32_t batch);
+                                    const struct pg_statement_key *key, uint32_t bytes,
+                                    uint32_t batch);
 /*
- * One that should be closed now: stale, or the least recently used when there are more than `max`.
- * Never one that is not confirmed, or was used in this batch. It becomes CLOSING. NULL: none.
+ * One that should be closed now: stale, or the least recently used when there are more than `max`
+ * that are not being closed, or their texts are longer than `max_bytes`. Never one that is not
+ * confirmed, or was used in this batch. It becomes CLOSING. NULL: none.
  */
-struct pg_prepared *pg_prepared_surplus(struct pg_prepared_cache *c, size_t max, uint32_t batch);
+struct pg_prepared *pg_prepared_surplus(struct pg_prepared_cache *c, size_t max, size_t max_bytes,
+                                        uint32_t batch);
 
 /* The Parse or Close of number N was answered well, or will not be answered. */
 void pg_prepared_settle(struct pg_prepared_cache *c, uint32_t number, bool well);

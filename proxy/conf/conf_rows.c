@@ -148,6 +148,8 @@ static const struct schema_row size_rows[] = {
         "transaction and statement mode: prepared statements kept on each server for all clients, "
         "least recently used first out; 0 keeps a client that prepares on its server instead",
         .only = ONLY_POSTGRES),
+    ROW(size_conf, statement_bytes, "statement_bytes", SIZE, "4MiB", 64 * KIB, 1024 * MIB, RELOADS,
+        "their texts together on each server", .only = ONLY_POSTGRES),
     ROW(size_conf, acquire_timeout_ms, "acquire_timeout", DURATION, "3s", 1, HOUR, RELOADS,
         "longest wait for a busy pool"),
     ROW(size_conf, idle_timeout_ms, "idle_timeout", DURATION, "10m", 10, 30 * (uint64_t)DAY,
@@ -197,7 +199,7 @@ static const struct schema_row timeouts_rows[] = {
         "that may be silent for long",
         .zero_ok = true, .only = ONLY_HTTP),
     ROW(timeouts_conf, outage_wait_ms, "outage_wait", DURATION, "30s", 0, HOUR, RELOADS,
-        "with on_down: wait, longest wait for an upstream that is down"),
+        "with on_down: wait, longest wait for an upstream that is down, or a pool that is paused"),
     ROW(timeouts_conf, close_ms, "close", DURATION, "5s", 1, MINUTE, RELOADS,
         "from a server's goodbye to its end-of-file; then its slot is freed anyway"),
 };
@@ -207,8 +209,8 @@ static const struct schema_row retry_rows[] = {
         "tries in all where trying again is safe; 1 never tries again"),
     ROW_RANGE(retry_conf, backoff_min_ms, backoff_max_ms, "backoff", "25ms..250ms", 1, MINUTE,
               RELOADS,
-              "longest pause before a second try, doubled up to the second value; http: not before "
-              "the first one after an idle connection that was closing"),
+              "redis, http: longest pause before a second try, doubled up to the second value; "
+              "http: not before the first one after an idle connection that was closing"),
     ROW(retry_conf, budget, "budget", PERCENT, "20%", 0, 100, RELOADS,
         "share of requests that may be second tries"),
 };

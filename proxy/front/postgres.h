@@ -93,6 +93,7 @@ struct pg_session {
     uint8_t replication; /* enum pg_replication: such a client has a server dialed for it alone */
     uint8_t deadline;    /* enum pg_deadline */
     uint8_t told;        /* enum cause: what it heard of us in an exchange that goes on */
+    uint8_t tries;       /* servers lost before they got a byte of what it asks now */
     uint32_t renaming;   /* what its statements wait for: names not confirmed, answers of ours */
     uint32_t stall_client,
         stall_server; /* untaken when the stall clock was set: less is progress */
@@ -173,6 +174,8 @@ size_t pg_high_water(const struct pg_session *s);
 bool pg_keeps_server(const struct pg_session *s);
 /* Neither side has sent anything that is not answered, not even half. */
 bool pg_may_release(const struct pg_session *s);
+/* No server for what the client asks: told with the first message, then swallowed up to Sync. */
+void pg_refuse_exchange(struct pg_session *s, const struct err *err, bool waited);
 /* Leases a server, waits for one, or swallows up to Sync. */
 void pg_want_server(struct pg_session *s);
 /* A CancelRequest: if no server has heard of what the client asks, it hears now that it is not

@@ -131,6 +131,10 @@ static enum step refuse_statement(struct pg_session *s, struct walk *w, const st
 /* What a query or a statement leaves behind. NULL: nothing to refuse. */
 static const char *trace(struct pg_session *s, const struct pg_msg *m)
 {
+    /* What nobody has read may leave anything: the end of a text too long to be looked at; what
+       follows a COPY that may have failed already, and so be done after all. */
+    if (!m->whole || s->server->flow.copy == PG_COPY_IN)
+        s->server->reset_needed = true;
     if (pg_flow_discards(&s->server->flow))
         return NULL;
     if (m->type == 'Q')
@@ -325,8 +329,12 @@ void pg_client_readable(struct session *base)
     if (request_ms && s->state == PG_LINKED && s->deadline == PG_DEADLINE_NONE)
         pg_set_deadline(s, PG_DEADLINE_REQUEST, request_ms);
     if (s->state == PG_WELCOME) {
-        if (!pg_carry(session_loop(base), &s->carry, in))
-            io_pause(&base->io);
+        struct err err;
+        if (!pg_carry(session_loop(base), &s->carry, in)) {
+            err_set(&err, CAUSE_TOO_LARGE, STAGE_CLIENT, 0,
+                    "too much sent before a server was there");
+            pg_refuse(s, &err, NULL);
+        }
         return;
     }
     take_input(s, in);

@@ -48,13 +48,22 @@ static void answer_due(struct pg_session *s, struct pg_flow *flow, struct loss *
     }
 }
 
-/* Not a byte of the client's has reached it: another server will do. */
-static void try_another(struct pg_session *s, enum outcome outcome)
+/* Not a byte of the client's has reached it: another server will do. An idle connection that was
+ * closing costs nothing; what else fails comes out of `retry`. */
+static void try_another(struct pg_session *s, const struct err *why, enum outcome outcome)
 {
     struct server *sv = &s->server->base;
+    struct pool *p = sv->pool;
+    bool closing = s->tries == 0 && sv->uses > 1;
     s->server = NULL;
     pool_drop(&sv, outcome);
-    pg_become(s, PG_IDLE);
+    s->tries++;
+    if (s->tries >= pool_conf(p)->retry.attempts || !(closing || pool_may_retry(p))) {
+        pg_refuse_exchange(s, why, true);
+    } else {
+        pool_count_retry(p);
+        pg_become(s, PG_IDLE);
+    }
     pg_relay_input(s);
 }
 
@@ -72,7 +81,7 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
     pg_exchange_over(s);
     bool own = s->state == PG_SETTING; /* what is due is ours alone */
     if (own && s->errand == PG_ERRAND_LINK) {
-        try_another(s, outcome);
+        try_another(s, why, outcome);
         return;
     }
     struct loss loss = loss_of(s, why);
@@ -95,8 +104,8 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
         return;
     }
     io_resume(&s->base.io);
-    pg_framer_init(&s->framer, PG_SIDE_CLIENT);
-    s->waiter.err = loss.err;
+    s->waiter.err =
+        loss.err; /* the client may be in the middle of a message: its rest is dropped */
     bool swallows = s->swallow.till_sync || s->swallow.untold;
     pg_become(s, loss.in_tx ? PG_FAILED : swallows ? PG_SWALLOWING : PG_IDLE);
     pg_watch_if_held_up(s);

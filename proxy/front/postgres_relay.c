@@ -41,6 +41,8 @@ void pg_become(struct pg_session *s, enum pg_state to)
     if (to != PG_LINKED && to != PG_SETTING)
         s->transaction_due_ms = 0;
     const struct timeouts_conf *t = &pool_conf(session_pool(&s->base))->timeouts;
+    if (to == PG_LINKED)
+        s->tries = 0;
     if (to == PG_IDLE || to == PG_SWALLOWING)
         pg_set_deadline(s, PG_DEADLINE_IDLE, t->client_idle_ms);
     else if (to == PG_LINKED && t->request_ms)
@@ -153,9 +155,9 @@ void pg_transaction_end(struct pg_session *s)
 
 /* ---- getting a server ---- */
 
-/* No server for what the client asks: told with the first message, then swallowed up to Sync. */
-static void refuse_exchange(struct pg_session *s, const struct err *err, bool waited)
+void pg_refuse_exchange(struct pg_session *s, const struct err *err, bool waited)
 {
+    s->tries = 0;
     s->waiter.err = *err;
     session_access(&s->base, &(struct access_line){.waiter = waited ? &s->waiter : NULL,
                                                    .user = user_of(s),
@@ -179,7 +181,7 @@ static void on_lease(struct waiter *w)
         pg_relay_input(s);
         return;
     }
-    refuse_exchange(s, &w->err, true);
+    pg_refuse_exchange(s, &w->err, true);
     pg_relay_input(s);
 }
 
@@ -194,7 +196,7 @@ bool pg_cancel_wait(struct pg_session *s)
     pool_cancel(&s->waiter);
     if (has)
         pg_give_back(s, CAUSE_CANCELLED);
-    refuse_exchange(s, &err, !has);
+    pg_refuse_exchange(s, &err, !has);
     pg_relay_input(s);
     return true;
 }
@@ -205,6 +207,8 @@ void pg_want_server(struct pg_session *s)
     struct pool *p = session_pool(&s->base);
     struct err err;
     uint64_t wait_ms;
+    if (s->tries == 0)
+        pool_request(p);
     if (!ledger_service_allows(pool_ledger(p), loop_now(session_loop(&s->base)), &s->permit,
                                &wait_ms)) {
         if (wait_ms)
@@ -214,12 +218,12 @@ void pg_want_server(struct pg_session *s)
         else
             err_set(&err, CAUSE_BREAKER_OPEN, STAGE_WAIT, 0,
                     "pool %s: its breaker was opened by hand", pool_ledger(p)->name);
-        refuse_exchange(s, &err, false);
+        pg_refuse_exchange(s, &err, false);
         return;
     }
     s->admitted = session_admit(&s->base, &err);
     if (!s->admitted) {
-        refuse_exchange(s, &err, false);
+        pg_refuse_exchange(s, &err, false);
         return;
     }
     switch (pool_lease(p, &s->waiter)) {
@@ -230,7 +234,7 @@ void pg_want_server(struct pg_session *s)
         pg_become(s, PG_WAITING);
         return;
     case LEASE_REFUSED:
-        refuse_exchange(s, &s->waiter.err, true);
+        pg_refuse_exchange(s, &s->waiter.err, true);
         return;
     }
 }

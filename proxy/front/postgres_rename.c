@@ -167,21 +167,26 @@ static struct pg_statement_key key_of(const struct pg_session *s, const struct p
     return key;
 }
 
-/* More than the server should keep: the longest unused goes. */
+#define SHED_MAX 4 /* for one message: there must be room for their answers */
+
+/* More than the server should keep: the longest unused go. */
 static bool shed(struct pg_session *s, struct pg_outbox *o)
 {
     struct pg_server *ps = s->server;
-    size_t max = pool_conf(session_pool(&s->base))->size.statements;
-    struct pg_prepared *p = pg_prepared_surplus(ps->prepared, max, ps->flow.ends_sent);
-    if (!p)
-        return true;
+    const struct size_conf *size = &pool_conf(session_pool(&s->base))->size;
     char name[PG_PREPARED_NAME];
-    if (!pg_rename_pending_add(s, PG_TOKEN_CLOSE_OWN, p->number, span_of(NULL, 0), NULL)) {
-        pg_prepared_settle(ps->prepared, p->number, false);
-        return false;
+    for (unsigned i = 0; i < SHED_MAX; i++) {
+        struct pg_prepared *p = pg_prepared_surplus(ps->prepared, size->statements,
+                                                    size->statement_bytes, ps->flow.ends_sent);
+        if (!p)
+            break;
+        if (!pg_rename_pending_add(s, PG_TOKEN_CLOSE_OWN, p->number, span_of(NULL, 0), NULL)) {
+            pg_prepared_settle(ps->prepared, p->number, false);
+            return false;
+        }
+        put_close(o, name, pg_prepared_name(p->number, name));
+        pg_flow_renamed(&ps->flow, PG_TOKEN_CLOSE_OWN);
     }
-    put_close(o, name, pg_prepared_name(p->number, name));
-    pg_flow_renamed(&ps->flow, PG_TOKEN_CLOSE_OWN);
     return true;
 }
 
@@ -193,7 +198,7 @@ static struct pg_prepared *place(struct pg_session *s, struct pg_outbox *o, enum
     struct pg_statement_key key = key_of(s, st);
     if (!shed(s, o))
         return NULL;
-    struct pg_prepared *p = pg_prepared_add(&ps->prepared, &key, ps->flow.ends_sent);
+    struct pg_prepared *p = pg_prepared_add(&ps->prepared, &key, st->n, ps->flow.ends_sent);
     if (!p)
         return NULL;
     if (!pg_rename_pending_add(s, token, p->number, name,
@@ -251,7 +256,7 @@ static enum pg_named deallocate(struct pg_session *s, const struct pg_msg *m, st
     if (!st)
         return PG_NAMED_PASS;
     struct pg_statement_key nobodys = {.edition = UINT32_MAX};
-    struct pg_prepared *p = pg_prepared_add(&ps->prepared, &nobodys, ps->flow.ends_sent);
+    struct pg_prepared *p = pg_prepared_add(&ps->prepared, &nobodys, 0, ps->flow.ends_sent);
     if (!p)
         return PG_NAMED_NO_MEMORY;
     pg_prepared_stale(ps->prepared, p->number);
@@ -269,11 +274,16 @@ static enum pg_named deallocate(struct pg_session *s, const struct pg_msg *m, st
         *b++ = 0;
     memcpy(b, verb, verb_n);
     memcpy(b + verb_n, to, n + 1);
-    if (parse) {
-        memset(b + verb_n + n + 1, 0, 2);
-        pg_unnamed_note(s, false, ++s->statements->nth);
-    }
-    return told(s, m);
+    if (!parse)
+        return told(s, m);
+    memset(b + verb_n + n + 1, 0, 2);
+    struct pg_pending *unnamed =
+        pg_rename_pending_add(s, PG_TOKEN_NAMED, 0, span_of(NULL, 0), NULL);
+    if (!unnamed)
+        return PG_NAMED_NO_MEMORY;
+    unnamed->unread = true;
+    pg_flow_renamed(&ps->flow, PG_TOKEN_NAMED);
+    return PG_NAMED_SENT;
 }
 
 bool pg_rename_deallocated(struct pg_session *s)

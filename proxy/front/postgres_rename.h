@@ -24,6 +24,7 @@ struct pg_pending {
     enum pg_token token;
     uint32_t number;         /* of the server's statement; 0: none */
     bool again;              /* it should be there already: this fails */
+    bool unread;             /* NAMED: an unnamed statement whose text is not kept */
     struct pg_statement *st; /* NAMED, PARSE_LOCAL: what the name is to mean */
     uint32_t batch;          /* sent in it, by pg_flow's ends_sent */
     uint32_t nth;            /* in the order of what was sent */

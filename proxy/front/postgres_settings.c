@@ -183,13 +183,15 @@ bool pg_settings_again(struct pg_session *s)
 
 /*
  * What others left on the server may be the reason (a statement_timeout, say): it is reset, and the
- * client gets a server as it is after login, or another one to be reset.
+ * client gets a server as it is after login, or another one to be reset, within retry.attempts.
  */
 static void settings_failed(struct pg_session *s)
 {
     struct pg_server *ps = s->server;
     struct err err = s->waiter.err;
-    bool others = s->errand == PG_ERRAND_LINK && !pg_params_same(ps->params, ps->origin);
+    uint32_t attempts = pool_conf(session_pool(&s->base))->retry.attempts;
+    bool others = s->errand == PG_ERRAND_LINK && !pg_params_same(ps->params, ps->origin) &&
+                  ++s->tries < attempts;
     ps->reset_needed = true;
     pg_give_back(s, others ? CAUSE_NONE : err.cause);
     if (!others) {

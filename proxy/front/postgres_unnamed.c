@@ -49,13 +49,15 @@ static bool unnamed_keep(struct pg_unnamed *u, struct span body)
 enum pg_named pg_unnamed_change(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o)
 {
     struct pg_route *route = s->base.route->state;
-    bool parse = m->type == 'P';
+    bool kept = m->type == 'P' && m->whole;
     struct pg_statement *st =
-        parse ? pg_statement_take(route->statements, span_skip(m->body, 1)) : NULL;
-    bool well = (st || !parse) && pg_rename_pending_add(s, PG_TOKEN_NAMED, 0, span_of(NULL, 0), st);
+        kept ? pg_statement_take(route->statements, span_skip(m->body, 1)) : NULL;
+    struct pg_pending *p =
+        st || !kept ? pg_rename_pending_add(s, PG_TOKEN_NAMED, 0, span_of(NULL, 0), st) : NULL;
     pg_statement_drop(&st);
-    if (!well)
+    if (!p)
         return PG_NAMED_NO_MEMORY;
+    p->unread = m->type == 'P' && !kept;
     pg_outbox_add(o, m->raw);
     pg_flow_renamed(&s->server->flow, PG_TOKEN_NAMED);
     return PG_NAMED_SENT;
@@ -66,7 +68,7 @@ enum pg_named pg_unnamed_parse(struct pg_session *s, const struct pg_msg *m, str
     struct pg_client_statements *c = pg_rename_statements(s);
     if (!c)
         return PG_NAMED_NO_MEMORY;
-    if (m->whole && pg_flow_in_batch(&s->server->flow))
+    if (pg_flow_in_batch(&s->server->flow))
         return pg_unnamed_change(s, m, o);
     if (m->whole && !unnamed_keep(&c->now, span_skip(m->body, 1)))
         return PG_NAMED_NO_MEMORY;
@@ -79,7 +81,9 @@ void pg_unnamed_settle(struct pg_session *s, const struct pg_pending *p, bool we
     struct pg_client_statements *c = s->statements;
     if ((int32_t)(p->nth - c->now.nth) < 0 || !(well || failed))
         return; /* there is a later one; or nothing has changed */
-    if (well && p->st && unnamed_keep(&c->now, span_of(p->st->body, p->st->n)))
+    if (well && p->unread)
+        pg_unnamed_note(s, false, p->nth);
+    else if (well && p->st && unnamed_keep(&c->now, span_of(p->st->body, p->st->n)))
         pg_unnamed_note(s, true, p->nth);
     else
         pg_unnamed_forget(s);

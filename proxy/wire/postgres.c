@@ -29,7 +29,7 @@ const struct pg_whole pg_whole_client = {
     .types = {{0,
         PG_BIT('C') | PG_BIT('D') | PG_BIT('E') | PG_BIT('H') | PG_BIT('S') | PG_BIT('X') |
         PG_BIT('c')}},
-    .fitting = {{0, PG_BIT('P')}},
+    .fitting = {{0, PG_BIT('P') | PG_BIT('Q')}},
     .max = PG_CLIENT_WHOLE_MAX,
     .peek = PG_CLIENT_PEEK,
 };

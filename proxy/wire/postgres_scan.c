@@ -12,7 +12,7 @@ static bool is_word_start(uint8_t c)
     return (l >= 'a' && l <= 'z') || c == '_' || c >= 0x80;
 }
 
-static bool is_word(uint8_t c)
+bool pg_scan_is_word(uint8_t c)
 {
     return is_word_start(c) || (c >= '0' && c <= '9') || c == '$';
 }
@@ -73,7 +73,7 @@ struct span pg_scan_word(struct pg_scan *s)
     pg_scan_blanks(s);
     const uint8_t *from = s->p;
     if (s->p < s->end && is_word_start(*s->p))
-        while (s->p < s->end && is_word(*s->p))
+        while (s->p < s->end && pg_scan_is_word(*s->p))
             s->p++;
     return span_of(from, (size_t)(s->p - from));
 }
@@ -86,7 +86,7 @@ bool pg_scan_accept(struct pg_scan *s, const char *word)
     for (; *word; word++, p++)
         if (p == ahead.end || ascii_lower(*p) != ascii_lower((uint8_t)*word))
             return false;
-    if (p < ahead.end && is_word(*p))
+    if (p < ahead.end && pg_scan_is_word(*p))
         return false;
     s->p = p;
     return true;

@@ -15,6 +15,8 @@ struct pg_scan pg_scan_of(struct span text);
 bool pg_scan_looking_at(const struct pg_scan *s, char a, char b);
 void pg_scan_blanks(struct pg_scan *s);
 void pg_scan_semicolons(struct pg_scan *s);
+/* May this byte stand in a word, behind its first one? */
+bool pg_scan_is_word(uint8_t c);
 /* The next word; empty if something else comes (nothing is consumed then). */
 struct span pg_scan_word(struct pg_scan *s);
 /* Takes `word` (upper case) if it comes next. */

@@ -399,18 +399,37 @@ static void skip_quoted(struct pg_scan *s, uint8_t quote, bool escapes)
     for (; s->p < s->end; s->p++) {
         if (escapes && *s->p == '\\' && s->p + 1 < s->end) {
             s->p++;
-        } else if (*s->p == quote) { /* a doubled one begins the next string at once */
+        } else if (*s->p == quote) {
+            bool doubled = s->p + 1 < s->end && s->p[1] == quote;
             s->p++;
-            return;
+            if (!doubled)
+                return;
         }
     }
 }
 
-/* Behind the first $ of $tag$ ... $tag$; a $1 is none. */
+/* Does the byte in front of `at` belong to a word? (Not to a number, nor to $1.) */
+static bool in_word(const uint8_t *begin, const uint8_t *at)
+{
+    const uint8_t *p = at;
+    while (p > begin && pg_scan_is_word(p[-1]))
+        p--;
+    return p < at && *p != '$' && !(*p >= '0' && *p <= '9');
+}
+
+/* The quote at `at` is that of E'...'. */
+static bool has_escapes(const uint8_t *begin, const uint8_t *at)
+{
+    return at > begin && ascii_lower(at[-1]) == 'e' && !in_word(begin, at - 1);
+}
+
+/* Behind the first $ of $tag$ ... $tag$; the tag is a word without a $, and $1 is none. */
 static void skip_dollars(struct pg_scan *s)
 {
     const uint8_t *tag = s->p - 1;
-    while (s->p < s->end && *s->p != '$' && (*s->p == '_' || *s->p >= 'A'))
+    if (s->p < s->end && *s->p >= '0' && *s->p <= '9')
+        return;
+    while (s->p < s->end && *s->p != '$' && pg_scan_is_word(*s->p))
         s->p++;
     if (s->p == s->end || *s->p != '$')
         return;
@@ -427,21 +446,20 @@ bool pg_text_next(struct span *text)
         s.end = nul;
     if (s.p == s.end || !memchr(s.p, ';', (size_t)(s.end - s.p)))
         return false;
-    for (uint8_t last = 0; s.p < s.end;) {
+    while (s.p < s.end) {
         pg_scan_blanks(&s);
         if (s.p == s.end)
             return false;
-        uint8_t c = *s.p++;
-        if (c == ';') {
+        const uint8_t *at = s.p++;
+        if (*at == ';') {
             pg_scan_semicolons(&s);
             *text = span_of(s.p, (size_t)(text->p + text->n - s.p)); /* with its NUL */
             return s.p < s.end;
         }
-        if (c == '\'' || c == '"')
-            skip_quoted(&s, c, c == '\'' && ascii_lower(last) == 'e');
-        else if (c == '$')
+        if (*at == '\'' || *at == '"')
+            skip_quoted(&s, *at, *at == '\'' && has_escapes(text->p, at));
+        else if (*at == '$' && !in_word(text->p, at))
             skip_dollars(&s);
-        last = c;
     }
     return false;
 }

@@ -19,7 +19,8 @@ from harness import pgwire
 from harness.base import LOOPBACK, clean_env, wait_for
 from harness.pgwire import query
 from harness.postgres import psql
-from harness.relays import TO_CLIENT
+from harness.quack import SIMPLE, Quack
+from harness.relays import TO_CLIENT, TO_SERVER
 
 
 def count(server, table):
@@ -306,6 +307,32 @@ def test_lost_during_copy_in(through_gate, pg, table):
         assert conn.execute(f"select count(*) from {table}").fetchone() == (0,)
 
 
+@pytest.mark.parametrize("what", ["copy", "bind"])
+def test_lost_in_the_middle_of_a_message_of_the_client(through_gate, table, pg, what):
+    """The rest of it is data still, whatever it looks like, and the session goes on behind it."""
+    daemon, relay = through_gate(size={"max": 1})
+    smuggled = query(f"insert into {table} (n) values (666)")
+    data = pgwire.SYNC * 40_000 + smuggled + pgwire.SYNC * 10
+    with daemon.wire() as wire:
+        if what == "copy":
+            wire.send(query(f"copy {table} (n) from stdin"))
+            wire.until("G")
+            whole = pgwire.message("d", data)
+        else:
+            whole = pgwire.parse("select length($1::text)") + pgwire.bind(values=(data,))
+        half = len(whole) - len(data) + 5 * 30_000
+        seen = relay.carried[TO_SERVER]
+        wire.send(whole[:half])
+        wait_for(lambda: relay.carried[TO_SERVER] - seen >= half, what="the first half to pass")
+        relay.cut(reset=True)
+        error = next(body for kind, body in wire.until("E") if kind == "E")
+        assert pgwire.fields(error)["C"] == "08006"
+        wire.send(whole[half:], pgwire.message("c") if what == "copy" else pgwire.SYNC)
+        wire.until("Z")
+        assert wire.run("select 1")[0] == [["1"]]
+    assert count(pg, table) == 0
+
+
 def test_lost_in_the_middle_of_a_row(through_gate, pg):
     """Half a row went out already: nothing can be said any more, so the client is closed."""
     daemon, relay = through_gate(size={"max": 1})
@@ -454,3 +481,20 @@ def test_no_transaction_is_torn_under_random_cuts(through_gate, pg, table):
     assert set(committed) <= stored, "what was said to be committed is there"
     assert states <= {"08006", "08007", "25P02"}, states
     assert len(committed) >= 15
+
+
+def test_servers_that_leave_before_they_have_heard_the_client_are_not_tried_for_ever(orders):
+    """Each closes at the settings that go first: as many tries as `retry` has, and then the client hears why."""
+    quack = Quack()
+    quack.answer = None
+    daemon = orders(upstream=quack.url(), retry={"attempts": 3, "budget": "100%"})
+    try:
+        with daemon.wire(search_path="pg_catalog") as wire:
+            error, status = wire.run("select 1")[2:]
+            assert (error.code, status) == ("08006", "I")
+            assert (quack.asked, daemon.metric("carpool_retries_total", pool="orders")) == (3, 2)
+            quack.answer = SIMPLE
+            wire.send(query("select 1"))
+            assert wire.until("Z")[-1][1] == b"I"
+    finally:
+        quack.close()

@@ -332,6 +332,25 @@ def test_the_bound_of_each_server(one):
     daemon.stop()
 
 
+def test_the_bound_of_texts_on_each_server(one):
+    """Few, but long ones: the oldest go, and are there again when they are used."""
+    daemon = one(size={"statement_bytes": "64KiB"})
+    wire = daemon.wire()
+    for _ in range(2):
+        for n in range(20):
+            wire.send(parse(f"select {n} -- {'x' * 10_000}"), bind(), execute(), SYNC)
+            assert rows(wire) == [[str(n)]]
+    for n in range(20):
+        wire.send(parse(f"select {n} -- {'x' * 10_000}", f"s{n}"), bind(f"s{n}"), execute(), SYNC)
+        assert rows(wire) == [[str(n)]]
+        assert len(names_on_server(wire)) <= 7 + 1
+    for n in range(20):
+        wire.send(bind(f"s{n}"), execute(), SYNC)
+        assert rows(wire) == [[str(n)]]
+    assert len(names_on_server(wire)) <= 7 + 1
+    daemon.stop()
+
+
 def test_too_many_of_one_client(one):
     daemon = one(limits={"statements": 3})
     a, b = daemon.wire(), daemon.wire()

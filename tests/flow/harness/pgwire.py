@@ -49,7 +49,7 @@ def parse(sql, name="", types=()):
 def bind(name="", portal="", values=()):
     body = cstr(portal) + cstr(name) + struct.pack("!HH", 0, len(values))
     for value in values:
-        raw = value.encode()
+        raw = value if isinstance(value, bytes) else value.encode()
         body += struct.pack("!I", len(raw)) + raw
     return message("B", body + struct.pack("!H", 0))
 

@@ -14,7 +14,7 @@ SIMPLE = message("T", b"\0\1a\0" + b"\0" * 18) + message("D", b"\0\1\0\0\0\0011"
 
 
 class Quack:
-    """Says it is PostgreSQL. Each query is answered by `answer`; `asked` counts them."""
+    """Says it is PostgreSQL. Each query is answered by `answer` (None: it leaves); `asked` counts them."""
 
     def __init__(self):
         self.port, self.answer = free_port(), SIMPLE
@@ -43,6 +43,8 @@ class Quack:
                 if kind in b"QS":
                     with self._lock:
                         self.asked += 1
+                    if self.answer is None:
+                        return
                     conn.sendall(self.answer if kind == b"Q" or self.answer is not SIMPLE else
                                  message("1") + message("2") + DONE + READY)
 

@@ -15,7 +15,7 @@ static struct pg_statement_key key(uint8_t n)
 static struct pg_prepared *add_ready(struct pg_prepared_cache **c, uint8_t n, uint32_t batch)
 {
     struct pg_statement_key k = key(n);
-    struct pg_prepared *p = pg_prepared_add(c, &k, batch);
+    struct pg_prepared *p = pg_prepared_add(c, &k, 10, batch);
     assert_non_null(p);
     pg_prepared_settle(*c, p->number, true);
     return p;
@@ -33,11 +33,11 @@ static void test_counts_for_its_batch_until_confirmed(void **state)
     struct pg_prepared_cache *c = NULL;
     struct pg_statement_key k = key(1);
     assert_null(pg_prepared_find(c, &k, 0));
-    struct pg_prepared *p = pg_prepared_add(&c, &k, 7);
+    struct pg_prepared *p = pg_prepared_add(&c, &k, 10, 7);
     uint32_t first = p->number;
     assert_ptr_equal(find(c, 1, 7), p);
     assert_null(find(c, 1, 8));
-    struct pg_prepared *again = pg_prepared_add(&c, &k, 8); /* under another name */
+    struct pg_prepared *again = pg_prepared_add(&c, &k, 10, 8); /* under another name */
     assert_int_not_equal(again->number, first);
     pg_prepared_settle(c, first, true);
     assert_ptr_equal(find(c, 1, 9), p);
@@ -67,14 +67,14 @@ static void test_the_longest_unused_goes(void **state)
     struct pg_prepared_cache *c = NULL;
     for (uint8_t n = 1; n <= 4; n++)
         add_ready(&c, n, n);
-    assert_null(pg_prepared_surplus(c, 4, 9));
+    assert_null(pg_prepared_surplus(c, 4, 1000, 9));
     assert_non_null(find(c, 1, 5)); /* used: 2 is the oldest now */
-    struct pg_prepared *p = pg_prepared_surplus(c, 3, 9);
+    struct pg_prepared *p = pg_prepared_surplus(c, 3, 1000, 9);
     assert_int_equal(p->key.digest[0], 2);
     assert_null(find(c, 2, 9)); /* being closed */
     pg_prepared_settle(c, p->number, true);
     assert_int_equal(pg_prepared_count(c), 3);
-    p = pg_prepared_surplus(c, 2, 9);
+    p = pg_prepared_surplus(c, 2, 1000, 9);
     assert_int_equal(p->key.digest[0], 3);
     pg_prepared_settle(c, p->number, false); /* the Close was discarded: it is still there */
     assert_ptr_equal(find(c, 3, 9), p);
@@ -87,9 +87,9 @@ static void test_what_the_batch_uses_stays(void **state)
     struct pg_prepared_cache *c = NULL;
     add_ready(&c, 1, 3);
     struct pg_statement_key k = key(2);
-    assert_non_null(pg_prepared_add(&c, &k, 3)); /* not confirmed */
-    assert_null(pg_prepared_surplus(c, 0, 3));
-    assert_int_equal(pg_prepared_surplus(c, 0, 4)->key.digest[0], 1);
+    assert_non_null(pg_prepared_add(&c, &k, 10, 3)); /* not confirmed */
+    assert_null(pg_prepared_surplus(c, 0, 1000, 3));
+    assert_int_equal(pg_prepared_surplus(c, 0, 1000, 4)->key.digest[0], 1);
     pg_prepared_free(&c);
 }
 
@@ -113,12 +113,12 @@ static void test_stale_ones_go_first(void **state)
     assert_null(find(c, 3, 7));
     assert_non_null(find(c, 1, 7));
     for (int i = 0; i < 2; i++) { /* though there is room */
-        struct pg_prepared *p = pg_prepared_surplus(c, 100, 8);
+        struct pg_prepared *p = pg_prepared_surplus(c, 100, 1000, 8);
         assert_non_null(p);
         assert_int_not_equal(p->key.digest[0], 1);
         pg_prepared_settle(c, p->number, true);
     }
-    assert_null(pg_prepared_surplus(c, 100, 8));
+    assert_null(pg_prepared_surplus(c, 100, 1000, 8));
     pg_prepared_free(&c);
 }
 
@@ -129,7 +129,7 @@ static void test_forgetting_spares_what_comes_later(void **state)
     pg_prepared_forget(c);
     add_ready(&c, 1, 1);
     struct pg_statement_key k = key(2);
-    struct pg_prepared *later = pg_prepared_add(&c, &k, 1);
+    struct pg_prepared *later = pg_prepared_add(&c, &k, 10, 1);
     pg_prepared_forget(c); /* DISCARD ALL was answered; the Parse behind it is still to come */
     assert_null(find(c, 1, 1));
     pg_prepared_settle(c, later->number, true);
@@ -147,6 +147,27 @@ static void test_names(void **state)
     assert_string_equal(name, "cp_4294967295");
 }
 
+/* Long texts fill it before many statements do; what is being closed counts no more. */
+static void test_texts_have_a_bound(void **state)
+{
+    (void)state;
+    struct pg_prepared_cache *c = NULL;
+    for (uint8_t n = 1; n <= 4; n++)
+        add_ready(&c, n, n);
+    assert_null(pg_prepared_surplus(c, 100, 40, 9));
+    struct pg_prepared *p = pg_prepared_surplus(c, 100, 29, 9);
+    assert_int_equal(p->key.digest[0], 1);
+    struct pg_prepared *next = pg_prepared_surplus(c, 100, 29, 9);
+    assert_int_equal(next->key.digest[0], 2);
+    assert_null(pg_prepared_surplus(c, 100, 29, 9));
+    pg_prepared_settle(c, p->number, false); /* the Close was discarded: it counts again */
+    assert_ptr_equal(pg_prepared_surplus(c, 100, 29, 9), p);
+    pg_prepared_settle(c, p->number, true);
+    pg_prepared_settle(c, next->number, true);
+    assert_int_equal(pg_prepared_count(c), 2);
+    pg_prepared_free(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -157,6 +178,7 @@ int main(void)
         cmocka_unit_test(test_stale_ones_go_first),
         cmocka_unit_test(test_forgetting_spares_what_comes_later),
         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_texts_have_a_bound),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -149,6 +149,12 @@ static void test_next_statement(void **state)
         {"select $$;$$; x", "x"},
         {"select $a$;$$;$a$; x", "x"},
         {"select $1; x", "x"},
+        {"select $q1$it's$q1$; x", "x"},
+        {"select $b1$;$b1$; x", "x"},
+        {"select a$b$; x", "x"}, /* a word */
+        {"select 1$$;$$; x", "x"},
+        {"select date '\\'; x", "x"}, /* no E */
+        {"select e'a''\\';' ; x", "x"},
         {"select /* ; /* ; */ ; */ 1; x", "x"},
         {"select 1 -- ;\n; x", "x"},
         {"select 'never ends ; x", NULL},
