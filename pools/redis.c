@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 #include "pools/ledger.h"
-#include "pools/pool.h"
+#include "pools/pool_private.h"
 
 #define RESET_SINCE 602 /* 6.2 */
 #define IOV_MAX_TURN 64
@@ -240,6 +240,7 @@ static void on_stall(struct timer *t)
     err_set(&err, CAUSE_REQUEST_TIMEOUT, STAGE_EXCHANGE, 0, "%s has said nothing for %llu ms",
             sv->endpoint->label, (unsigned long long)(now - rs->progress_ms));
     server_retire(sv, OUTCOME_DROP_TIMEOUT);
+    pool_unsettle(sv->pool, sv, &err); /* the replies that may still come are none of theirs */
     lost(sv, &err);
 }
 

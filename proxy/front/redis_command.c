@@ -152,9 +152,10 @@ static void forward_own(struct redis_client *c, const struct redis_act *act, str
         return;
     }
     if (!admit(c, r)) {
-        /* What follows in a transaction must not be executed by itself. */
-        bool must_close = redis_session_lost(&c->session);
-        c->discarding = c->streaming || must_close;
+        /* What follows in a transaction must not be executed by itself. Who was refused a
+         * subscription has none to wait for. */
+        (void)redis_session_lost(&c->session);
+        c->discarding = c->streaming;
         c->streaming = false;
         return;
     }

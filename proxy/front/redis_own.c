@@ -81,10 +81,10 @@ static void refuse_held(struct redis_client *c)
     c->hold = NULL;
     bufq_clear(&redis_loop(c)->chunks, &c->work->held);
     redis_fail(c, r, &c->work->waiter.err);
-    /* What follows in a transaction must not be executed by itself; there is nothing else to
-     * lose. */
-    bool must_close = redis_session_lost(&c->session);
-    c->discarding = c->streaming || must_close;
+    /* What follows in a transaction must not be executed by itself. Who was refused a subscription
+     * has none to wait for. */
+    (void)redis_session_lost(&c->session);
+    c->discarding = c->streaming;
     c->streaming = c->dirty = false;
 }
 

@@ -186,6 +186,7 @@ void redis_session_released(struct redis_session *s);
 
 /*
  * The pinned server is gone. The relay answers what was in flight (outcome unknown where a byte was
- * sent). True: the client must be closed, because it would wait for messages that cannot come.
+ * sent). True: the client must be closed, because it would wait for messages that cannot come
+ * (unless it is told now that it has no subscription).
  */
-MUST_USE bool redis_session_lost(struct redis_session *s);
+bool redis_session_lost(struct redis_session *s);

@@ -446,3 +446,17 @@ def test_limits_of_exchanges(cache, key, limit, word):
         assert replies[0] == "OK"
         assert replies[-1].cause == word
     assert daemon.saw(word, "cache")
+
+
+def test_after_a_refused_subscription(cache, client, key):
+    """There is nothing to wait for, and nothing is thrown away: what follows is done, and whole."""
+    daemon = cache(size={"max": 1, "acquire_timeout": "300ms"})
+    holder, c = client(daemon), client(daemon)
+    holder.send("BLPOP", f"{key}:nothing", 0)
+    wait_for(lambda: daemon.leases("cache") == 1, what="the only server to be taken")
+    assert c.cmd("SUBSCRIBE", "channel").cause in ("acquire_timeout", "queue_full")
+    holder.close()
+    wait_for(lambda: daemon.leases("cache") == 0, what="the server to be free")
+    value = b"v" * 300_000
+    c.write(encode("SET", key, value) + encode("GET", f"{key}:other") + encode("STRLEN", key))
+    assert [c.read() for _ in range(3)] == ["OK", None, len(value)]
