@@ -86,6 +86,7 @@ static void copy_books(struct pool_figures *out, const struct ledger_view *books
     out->last_dial = books->last_dial;
     out->door = books->door;
     out->service = books->service;
+    out->shut = books->shut;
     out->paused = books->paused;
     out->drained = books->drained;
     out->warmed = books->warmed;

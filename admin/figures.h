@@ -58,8 +58,9 @@ struct pool_figures {
     uint64_t errors[CAUSE_COUNT];
     uint64_t verdicts[PHASE_COUNT][OUTCOME_COUNT];
     uint64_t dials, dial_failures, dial_causes[CAUSE_COUNT], abandoned;
-    struct err last_dial; /* cause NONE: the last dial went well, or there was none */
-    enum breaker_state door, service;
+    struct err last_dial;             /* cause NONE: the last dial went well, or there was none */
+    enum breaker_state door, service; /* the worst of its endpoints */
+    bool shut;                        /* none of them takes requests */
     bool paused, drained, warmed, stopping;
     struct hist_snapshot acquire, exchange;
     enum pool_mood mood;

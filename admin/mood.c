@@ -29,9 +29,9 @@ static enum pool_mood mood_of(const struct pool_figures *p, bool draining)
     bool failing = p->last_dial.cause != CAUSE_NONE;
     if (failing && live(p) == 0)
         return MOOD_DOWN;
-    if (is_open(p->service))
+    if (is_open(p->service) && p->shut)
         return MOOD_TRIPPED;
-    if (failing || is_open(p->door))
+    if (failing || is_open(p->door) || is_open(p->service))
         return MOOD_DEGRADED;
     if (p->waiting)
         return MOOD_BUSY;
@@ -118,6 +118,10 @@ void pool_figures_judge(struct pool_figures *p, bool draining)
     case MOOD_DEGRADED:
         if (p->last_dial.cause != CAUSE_NONE)
             hint_dial(p, "open servers serve on, but no new one can be opened");
+        else if (is_open(p->service))
+            snprintf(p->hint, sizeof p->hint,
+                     "one of its upstreams fails too many requests and gets none until a trial "
+                     "goes well; others serve on");
         else
             snprintf(p->hint, sizeof p->hint, "dialing begins again after failures");
         break;

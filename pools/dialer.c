@@ -11,6 +11,8 @@
 #include "pools/pool_private.h"
 #include "pools/server.h"
 
+#define LINGER_READS 16 /* a turn */
+
 void dialer_init(struct dialer *d, struct loop *loop)
 {
     d->loop = loop;
@@ -123,10 +125,10 @@ static void linger_end(struct dial_linger *lg)
 static void linger_readable(struct io *io)
 {
     struct dial_linger *lg = OWNER(io, struct dial_linger, io);
-    ssize_t n;
-    while ((n = io_read(io, lg->loop->scratch, LOOP_READ_MAX)) > 0)
-        continue;
-    if (n == -EAGAIN)
+    ssize_t n = 1;
+    for (unsigned i = 0; i < LINGER_READS && n > 0; i++) /* it may send as fast as we read */
+        n = io_read(io, lg->loop->scratch, LOOP_READ_MAX);
+    if (n > 0 || n == -EAGAIN)
         return;
     struct server *sv = lg->sv;
     server_dialed(sv, &sv->err);

@@ -48,7 +48,7 @@ bool group_look(struct group_member *m)
         if (waiting && oldest < m->oldest_ms)
             m->oldest_ms = oldest;
     }
-    m->live = m->open - m->need.leaving;
+    m->live = over(m->open, m->need.leaving); /* its ledger may be in the middle of telling */
     m->idle = less(over(idle, m->need.asked), m->live);
     m->stale = less(stale, m->idle);
     m->hungry = less(m->need.want, over(waiters, m->need.promised));

@@ -207,6 +207,11 @@ static bool dial_failed(struct ledger *l, struct ledger_endpoint *e, const struc
     }
     if (err->cause == CAUSE_KILLED)
         return false; /* we are stopping: says nothing about the endpoint */
+    if (err->cause ==
+        CAUSE_INTERNAL) { /* descriptors or memory are short: not the endpoint's fault */
+        e->next_dial_ms = l->now_ms + DIAL_BACKOFF_MIN_MS;
+        return false;
+    }
     e->turn = sv->turn + 1;
     e->doubted = true;
     bool renewed = sv->unfit && ledger_found_unfit(l, e);
@@ -379,7 +384,12 @@ void ledger_unpin(struct ledger *l, uint64_t now)
     ledger_lock(l, now);
     CHECK(l->pinned > 0);
     l->pinned--;
+    /* Who waits for the class to have room may have what it needs in front of it. */
+    int w = ledger_oldest_waiting(l, -1);
+    bool own = w >= 0 && atomic_load(&l->workers[w].idle) > l->workers[w].asked;
     ledger_leave(l);
+    if (own)
+        pool_ask(l->workers[w].pool);
 }
 
 bool ledger_above_max(struct ledger *l)

@@ -38,18 +38,18 @@ struct server;
 struct ledger_worker {
     struct loop *loop;
     struct pool *pool;
-    /* written by the worker alone */
+    /* written by the worker alone (but `stale`, which the group sets to none) */
     _Atomic unsigned idle, waiters;
     _Atomic unsigned wholes; /* waiters that want a whole server, also where servers are shared */
     _Atomic unsigned fresh;  /* of them want a server used lately, or a new one */
     _Atomic uint64_t oldest_ms; /* arrival of its oldest waiter */
     _Atomic unsigned stale; /* of the idle: unused for GROUP_REST_MS; while the group is tight */
     /* written under the mutex */
-    _Atomic bool foreign;             /* somebody else waits for what it may give back */
-    bool grow;                        /* it shares its servers thinner than it likes */
-    unsigned promised;                /* dials and moves on their way to it */
-    unsigned asked;                   /* moves it was asked for and did not make yet */
-    uint8_t owes[LEDGER_WORKERS_MAX]; /* to each worker; sums up to asked */
+    _Atomic bool foreign;              /* somebody else waits for what it may give back */
+    bool grow;                         /* it shares its servers thinner than it likes */
+    unsigned promised;                 /* dials and moves on their way to it */
+    unsigned asked;                    /* moves it was asked for and did not make yet */
+    unsigned owes[LEDGER_WORKERS_MAX]; /* to each worker; sums up to asked */
 };
 
 /* Whether the endpoint's server has the role that the pool's `target` wants. */
@@ -127,7 +127,7 @@ struct ledger {
     struct snapshot *memo; /* what the driver wants remembered of the identity */
     bool started;          /* every worker has its pool */
     bool warmed;           /* `min` was reached once */
-    bool stopping;
+    unsigned stopped;      /* workers whose part of the pool has stopped */
 
     uint64_t way_made_ms;  /* when it last let a server go to look for better ones */
     _Atomic bool makes_do; /* target prefer-replica: the last server had is only second best */
@@ -284,7 +284,8 @@ void ledger_recycle(struct ledger *l);
 void ledger_force_breaker(struct ledger *l, enum breaker_force force, uint64_t now);
 void ledger_reconf(struct ledger *l, const struct pool_conf *conf, struct snapshot *snap,
                    uint64_t now);
-/* No dials from here on. */
+/* Once by each worker: it wants no servers any more, and no more are opened but for those who wait
+ * at another worker. */
 void ledger_stop(struct ledger *l);
 
 /* Takes the oldest piece of news out, with the number of those that were lost before it. For the
@@ -295,6 +296,7 @@ bool ledger_next_news(struct ledger *l, struct ledger_news *out, unsigned *lost)
 struct ledger_view {
     unsigned open, dialing, closing, max, min, pinned;
     enum breaker_state door, service; /* the worst of all endpoints */
+    bool shut;                        /* no endpoint's service breaker lets requests through */
     uint64_t dials, dial_failures, abandoned;
     uint64_t dial_causes[CAUSE_COUNT];
     struct err last_dial;

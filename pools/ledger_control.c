@@ -126,7 +126,7 @@ void ledger_part(struct ledger *l)
 void ledger_stop(struct ledger *l)
 {
     ledger_lock(l, 0);
-    l->stopping = true;
+    l->stopped++;
     ledger_unlock(l);
     if (l->member.group)
         group_deafen(&l->member);
@@ -158,7 +158,8 @@ void ledger_view(struct ledger *l, struct ledger_view *out)
         .paused = atomic_load(&l->paused),
         .drained = atomic_load(&l->drained),
         .warmed = l->warmed,
-        .stopping = l->stopping,
+        .stopping = l->stopped > 0,
+        .shut = ledger_is_shut(l),
     };
     memcpy(out->dial_causes, l->dial_causes, sizeof out->dial_causes);
     for (size_t i = 0; i < l->n_endpoints; i++) {

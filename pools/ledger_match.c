@@ -232,7 +232,7 @@ bool ledger_is_full(const struct ledger *l)
 
 static bool has_room(struct ledger *l)
 {
-    if (l->stopping || l->dialing >= LEDGER_DIALS_MAX)
+    if (l->stopped == l->n_workers || l->dialing >= LEDGER_DIALS_MAX)
         return false;
     if (!ledger_is_full(l))
         return true;
@@ -279,7 +279,7 @@ static void grant_dial(struct ledger *l, struct acts *acts, unsigned worker, int
    none of them, since it may well find nothing. */
 static bool grant_look(struct ledger *l, struct acts *acts)
 {
-    if (!atomic_load(&l->makes_do))
+    if (!atomic_load(&l->makes_do) || l->stopped)
         return false;
     int w = ledger_oldest_waiting(l, -1);
     if ((w < 0 && !ledger_live(l)) || !has_room(l))
@@ -324,6 +324,8 @@ static bool grant_to_waiter(struct ledger *l, struct acts *acts)
 static bool grant_unasked(struct ledger *l, struct acts *acts)
 {
     int endpoint;
+    if (l->stopped)
+        return false;
     for (unsigned i = 0; i < l->n_workers; i++) {
         struct ledger_worker *w = &l->workers[i];
         if (!w->grow)

@@ -44,6 +44,8 @@ bool ledger_service_dials(const struct ledger *l, const struct ledger_endpoint *
 /* A service is to be tried, has no server for that, and its role is one that is wanted. */
 bool ledger_wants_trial(const struct ledger *l, const struct ledger_endpoint *e);
 void ledger_note_service(struct ledger *l);
+/* No endpoint takes requests, as far as service breakers go. */
+bool ledger_is_shut(const struct ledger *l);
 /* ---- ledger_news.c ---- */
 
 /* Notes which breakers have moved since the last call; true: the first worker is to be told. */

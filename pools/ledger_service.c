@@ -27,6 +27,14 @@ void ledger_note_service(struct ledger *l)
     atomic_store(&l->service_shut, shut);
 }
 
+bool ledger_is_shut(const struct ledger *l)
+{
+    for (size_t i = 0; i < l->n_endpoints; i++)
+        if (passes(&l->endpoints[i]))
+            return false;
+    return true;
+}
+
 /* Several endpoints: does one serve, or may be tried? *at: when that may change. */
 static bool one_serves(struct ledger *l, uint64_t *at)
 {

@@ -359,6 +359,14 @@ void pool_cancel(struct waiter *w)
     }
 }
 
+/* Nothing can be had now, whoever waits, and that is no reason to give up: the upstream is down, or
+ * an operator holds the pool for a moment (a planned switchover). */
+static bool is_outage(const struct pool *p, const struct ledger_outlook *look, bool paused)
+{
+    return p->conf->on_down == ON_DOWN_WAIT &&
+           (paused || (look->down && !look->refused && !look->busy));
+}
+
 static void on_waiter_timeout(struct timer *t)
 {
     struct waiter *w = OWNER(t, struct waiter, timer);
@@ -370,16 +378,17 @@ static void on_waiter_timeout(struct timer *t)
     const char *name = p->ledger->name;
     bool paused = atomic_load(&p->ledger->paused);
     struct err err;
-    if (!deadline_passed(w->due_ms, now) && !paused && look.down && !look.refused && !look.busy &&
-        p->conf->on_down == ON_DOWN_WAIT) {
-        uint64_t patience_ms = p->conf->timeouts.outage_wait_ms;
-        if (now - w->since_ms < patience_ms) {
-            set_deadline(p, w, patience_ms);
-            return;
-        }
+    bool outage = !deadline_passed(w->due_ms, now) && is_outage(p, &look, paused);
+    uint64_t patience_ms = p->conf->timeouts.outage_wait_ms;
+    if (outage && now - w->since_ms < patience_ms) {
+        set_deadline(p, w, patience_ms);
+        return;
+    }
+    if (paused) {
+        err_set(&err, CAUSE_PAUSED, STAGE_WAIT, 0, "pool %s is paused, for longer than %llu ms",
+                name, (unsigned long long)(now - w->since_ms));
+    } else if (outage) {
         pool_outage_err(w, now, &look, &err);
-    } else if (paused) {
-        err_set(&err, CAUSE_PAUSED, STAGE_WAIT, 0, "pool %s is paused", name);
     } else if (look.down || look.unanswered.cause != CAUSE_NONE) {
         const struct err *dial = look.down ? &look.last_dial : &look.unanswered;
         err_set(&err, dial->cause, STAGE_WAIT, 0, "pool %s: %.120s", name, dial->note);

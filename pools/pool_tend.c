@@ -137,8 +137,20 @@ static void shed_idle(struct pool *p, uint64_t now)
 static void tend_idle(struct pool *p, uint64_t now)
 {
     shed_idle(p, now);
-    LIST_EACH(n, &p->idle) {
+    /* Set aside first: one that passes its check at once may make room for a waiter, at another's
+       cost. */
+    struct list due, *n;
+    list_init(&due);
+    LIST_EACH(i, &p->idle) {
+        if (idle_verdict(p, OWNER(i, struct server, node), now) == OUTCOME_KEEP)
+            continue;
+        list_remove(i);
+        list_push_back(&due, i);
+    }
+    while ((n = list_first(&due))) {
         struct server *sv = OWNER(n, struct server, node);
+        list_remove(n);
+        list_push_back(&p->idle, n);
         enum outcome o = idle_verdict(p, sv, now);
         if (o == OUTCOME_KEEP)
             continue;

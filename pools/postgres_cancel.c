@@ -2,12 +2,13 @@
 /*
  * CancelRequest to the server that runs the statement, on the dialer's thread: connect to the very
  * address the server has, TLS if the server has TLS, send, wait until the peer closes. (PostgreSQL
- * manual, "Canceling Requests in Progress".) Only when that connection has closed can no later
- * statement be hit; so long the server is held.
+ * manual, "Canceling Requests in Progress".) Only when the peer has closed can no later statement
+ * be hit; so long the server is held. One whose cancel may still arrive is not used again.
  */
 #include <errno.h>
 #include <stdlib.h>
 
+#include "pools/dial.h"
 #include "pools/dialer.h"
 #include "pools/ledger.h"
 #include "pools/postgres.h"
@@ -22,6 +23,8 @@ enum cancel_state { CANCEL_CONNECTING, CANCEL_ASKING_TLS, CANCEL_HANDSHAKE, CANC
 struct cancel {
     struct post_msg msg;
     enum cancel_state state;
+    bool encrypted; /* as its server is */
+    bool astray;    /* it was sent, and nobody knows whether it has arrived */
     struct pg_server *ps;
     struct loop *dialer;
     struct io io;
@@ -38,6 +41,8 @@ static void on_back(struct post_msg *msg)
 {
     struct cancel *c = OWNER(msg, struct cancel, msg);
     struct server *sv = &c->ps->base;
+    if (c->astray)
+        server_retire(sv, OUTCOME_DROP_TIMEOUT);
     free(c);
     server_release_hold(sv);
 }
@@ -55,7 +60,9 @@ static void finish(struct cancel *c)
 
 static void on_timeout(struct timer *t)
 {
-    finish(OWNER(t, struct cancel, timer));
+    struct cancel *c = OWNER(t, struct cancel, timer);
+    c->astray = c->state == CANCEL_WAITING;
+    finish(c);
 }
 
 static void send_cancel(struct cancel *c)
@@ -130,22 +137,20 @@ static const struct io_ops cancel_io_ops = {.on_readable = on_readable, .on_drai
 static void on_dialer(struct post_msg *msg)
 {
     struct cancel *c = OWNER(msg, struct cancel, msg);
+    const struct endpoint_conf *e = c->ps->base.endpoint; /* its server is held */
+    struct err err;
     timer_init(&c->timer, on_timeout);
+    if (c->encrypted) /* reads files: nothing for a worker */
+        c->tls = dial_tls_ctx(e, &err);
     int fd = io_dial((const struct sockaddr *)&c->addr, c->addr_n);
     io_init(&c->io, fd < 0 ? -1 : fd, NULL);
-    if (fd < 0 || !io_attach(&c->io, c->dialer, &cancel_io_ops)) {
+    bool ok = fd >= 0 && (c->tls || !c->encrypted);
+    if (!ok || !io_attach(&c->io, c->dialer, &cancel_io_ops)) {
         finish(c);
         return;
     }
     loop_timer_set(c->dialer, &c->timer, CANCEL_TIMEOUT_MS);
     io_await_connect(&c->io);
-}
-
-static enum tls_verify verify_level(enum endpoint_tls tls)
-{
-    if (tls == ENDPOINT_TLS_VERIFY_FULL)
-        return TLS_VERIFY_FULL;
-    return tls == ENDPOINT_TLS_VERIFY_CA ? TLS_VERIFY_CA : TLS_VERIFY_NONE;
 }
 
 bool pg_cancel(struct pg_server *ps)
@@ -157,14 +162,7 @@ bool pg_cancel(struct pg_server *ps)
     struct cancel *c = calloc(1, sizeof *c);
     if (!c)
         return false;
-    if (sv->io.tls) {
-        struct err err;
-        c->tls = tls_ctx_client(verify_level(e->tls), e->tls_ca, e->tls_cert, e->tls_key, &err);
-        if (!c->tls) {
-            free(c);
-            return false;
-        }
-    }
+    c->encrypted = sv->io.tls != NULL;
     c->ps = ps;
     c->dialer = sv->ledger->dialer->loop;
     c->addr = ps->addr;

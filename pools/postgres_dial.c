@@ -87,7 +87,9 @@ static void fail_by_message(struct dial *d)
     if (failed)
         words = failed + 9;
     enum cause cause = CAUSE_DIAL_FAILED;
-    if (strcmp(state, "53300") == 0)
+    if (!state[0] && strstr(words, strerror(EMFILE)))
+        cause = CAUSE_INTERNAL; /* of ours there are no descriptors left */
+    else if (strcmp(state, "53300") == 0)
         cause = CAUSE_UPSTREAM_BUSY;
     else if (strcmp(state, "57P03") == 0 &&
              (d->sv->conf->target == TARGET_PRIMARY || d->sv->conf->target == TARGET_REPLICA))

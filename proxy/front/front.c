@@ -141,12 +141,13 @@ static void on_discarded(struct post_msg *msg)
     session_after_nothing(s);
 }
 
-/* A route that closes may have said already that nobody is left there. */
+/* A route that closes, and a front that drains, may have said already that nobody is left there. */
 static void on_handed_over(struct post_msg *msg)
 {
     struct session *s = OWNER(msg, struct session, msg);
     struct front *f = s->route->front;
-    if (!s->route->closing) {
+    bool told = f->draining && !f->on_quiet;
+    if (!s->route->closing && !told) {
         session_start(s);
         return;
     }

@@ -113,12 +113,17 @@ def test_pause_and_resume(orders, workers):
     assert daemon.all_errors() == {}
 
 
-def test_paused_for_too_long(orders):
-    daemon = orders(size={"min": 1, "max": 2, "acquire_timeout": "400ms"})
+@pytest.mark.parametrize("on_down,bound", [("wait", 1.0), ("fail", 0.3)])
+def test_paused_for_too_long(orders, on_down, bound):
+    """It counts as an outage: who is patient in one waits as long."""
+    daemon = orders(size={"min": 1, "max": 2, "acquire_timeout": "300ms"}, on_down=on_down,
+                    timeouts={"outage_wait": "1s"})
     with daemon.wire() as wire:
         wire.run("select 1")
         daemon.cli("pause", "orders")
+        begun = time.monotonic()
         error, status = wire.run("select 2")[2:]
+        assert time.monotonic() - begun > 0.9 * bound
         assert (error.code, status) == ("53300", "I")
         assert "paused" in error.fields["M"]
         assert daemon.saw("paused")

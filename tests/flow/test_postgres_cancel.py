@@ -225,24 +225,29 @@ def test_cancel_while_a_server_is_being_set(one_behind_a_gate, pg):
         assert first.run("select to_regclass('public.never')")[0] == [[None]]
 
 
-def test_server_waits_for_a_cancel_that_is_under_way(one_behind_a_gate, pg):
+@pytest.mark.parametrize("sslmode", ["disable", "require"])
+def test_server_waits_for_a_cancel_that_is_under_way(orders, pg, gate, sslmode):
     """The query ends by itself while its cancel hangs in the network: nobody gets that server before it
-    is known where the cancel has gone."""
-    daemon, relay = one_behind_a_gate
+    is known where the cancel has gone. If that never is, nobody gets it at all, unless nothing was said
+    yet that could still arrive."""
+    relay = gate(pg.host, pg.port)
+    daemon = orders(upstream=pg.url(host=relay.host, port=relay.port, sslmode=sslmode),
+                    size={"max": 1, "acquire_timeout": "30s"})
+    backend = query("select pg_backend_pid()")
     with daemon.wire() as wire, daemon.wire() as other:
-        wire.run("select 1")
+        first = wire.run("select pg_backend_pid()")[0]
         relay.hang()
         wire.send(query("select 1, pg_sleep(2)"))
         wait_for(lambda: pg.active("select 1, pg_sleep(2)%"), what="the query")
         wire.cancel()
         wait_for(lambda: relay.open == 2, what="the cancel to hang")
+        relay.hang(False)
         assert wire.results()[2] is None
-        other.send(query("select 'mine'"))
+        other.send(backend)
         assert other.quiet(1) and relay.open == 2, "the server is held"
         rows, _, error, _ = other.results()
-        assert (rows, error) == ([["mine"]], None)
-        wait_for(lambda: relay.open == 1, what="the cancel's connection to be gone")
-
+        assert error is None and (rows == first) == (sslmode == "require")
+        wait_for(lambda: relay.open == 1, what="the cancel to be gone, and its server where it must")
 
 
 def test_secrets_differ(orders):

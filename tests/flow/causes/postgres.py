@@ -224,7 +224,7 @@ def denied(world):
 
 @case("paused", "53300")
 def paused(world):
-    daemon = world.orders(size={"min": 1, "acquire_timeout": "200ms"})
+    daemon = world.orders(size={"min": 1, "acquire_timeout": "200ms"}, on_down="fail")
     wire = world.keep(daemon.wire())
     daemon.cli("pause", "orders")
     return daemon, wire.run("select 1")[2]

@@ -118,6 +118,8 @@ static void test_breakers(void **state)
     assert_mood(p, "degraded", "dialing");
     p->door = BREAKER_CLOSED;
     p->service = BREAKER_OPEN;
+    assert_mood(p, "degraded", "others serve on");
+    p->shut = true;
     assert_mood(p, "tripped", "refused until a trial");
     p->service = BREAKER_FORCED_CLOSED;
     assert_mood(p, "ok", "");

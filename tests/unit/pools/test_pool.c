@@ -266,7 +266,8 @@ static void unanswered_dial_is_said_so(void **state)
 static void pause_holds_back_and_resume_serves_in_order(void **state)
 {
     (void)state;
-    conf.size.acquire_timeout_ms = 300;
+    conf.size.acquire_timeout_ms = 100;
+    conf.timeouts.outage_wait_ms = 300; /* which a pause is, for whom it keeps waiting */
     open_house(1);
     struct guest a = {0}, b = {0}, c = {0}, late = {0};
     ask(&a);
