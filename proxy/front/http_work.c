@@ -92,6 +92,7 @@ void hr_work_end(struct hr_session *s)
     s->work = NULL;
     deferred_cancel(&w->more);
     w->ended = 0;
+    w->asked_us = 0; /* nobody else's request is to be told as this one's */
     if (stock->n >= SPARE_WORKS) {
         work_free(w);
         return;
