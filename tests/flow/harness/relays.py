@@ -86,6 +86,7 @@ class Gate:
         try:
             while data := await reader.read(CHUNK):
                 await self._may_pass[direction].wait()
+                self.carried[direction] += len(data)  # before: who has got them finds them counted
                 if self._trickle:
                     for i in range(len(data)):
                         await self._may_pass[direction].wait()
@@ -95,7 +96,6 @@ class Gate:
                 else:
                     writer.write(data)
                     await writer.drain()
-                self.carried[direction] += len(data)
             await self._may_pass[direction].wait()
             if writer.can_write_eof():
                 writer.write_eof()
