@@ -40,7 +40,11 @@ struct timeouts_conf {
                                      and counted as abandoned */
 };
 
+/* Which exchanges are written down: as log.access says, or as the pool does. */
+enum pool_access { POOL_ACCESS_AS_LOG, POOL_ACCESS_OFF, POOL_ACCESS_ERRORS, POOL_ACCESS_ALL };
+
 struct pool_log_conf {
+    enum pool_access access;
     uint64_t slow_ms; /* longer exchanges are written down in any case; 0: none */
 };
 

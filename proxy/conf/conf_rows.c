@@ -19,6 +19,7 @@
 static const char *const log_level_words[] = {"error", "warn", "info", "debug", NULL};
 static const char *const log_format_words[] = {"text", "json", NULL};
 static const char *const log_access_words[] = {"off", "errors", "all", NULL};
+static const char *const pool_access_words[] = {"default", "off", "errors", "all", NULL};
 static const char *const mode_words[] = {"session", "transaction", "statement", NULL};
 static const char *const state_words[] = {"pin", "refuse", "allow", NULL};
 static const char *const on_down_words[] = {"wait", "fail", NULL};
@@ -246,8 +247,10 @@ static const struct schema_row limits_rows[] = {
 };
 
 static const struct schema_row pool_log_rows[] = {
+    ROW_ENUM(pool_log_conf, access, "access", pool_access_words, "default", RELOADS,
+             "which exchanges of this pool get a line; default: those that log.access says"),
     ROW(pool_log_conf, slow_ms, "slow", DURATION, "0", 1, DAY, RELOADS,
-        "an exchange longer than this gets its line in the access log whatever log.access says, "
+        "an exchange longer than this gets its line in the access log whatever `access` says, "
         "with slow=yes at its end; 0 none",
         .zero_ok = true),
 };

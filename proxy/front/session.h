@@ -86,10 +86,18 @@ struct access_line {
     const char *more;             /* " key=value" pairs for the end of the line, or NULL */
 };
 void session_access_write(struct session *s, const struct access_line *line);
+/* Is an exchange with this outcome written down, however long it took? */
+static inline bool session_access_wanted(const struct session *s, bool failed)
+{
+    enum pool_access own = pool_conf(session_pool(s))->log.access;
+    if (own == POOL_ACCESS_AS_LOG)
+        return log_access_on(s->io.loop->log, failed);
+    return own == POOL_ACCESS_ALL || (own == POOL_ACCESS_ERRORS && failed);
+}
 /* May there be something to write? Also where only slow exchanges are (the pool's log.slow). */
 static inline bool session_access_on(const struct session *s, bool failed)
 {
-    return log_access_on(s->io.loop->log, failed) || pool_conf(session_pool(s))->log.slow_ms > 0;
+    return session_access_wanted(s, failed) || pool_conf(session_pool(s))->log.slow_ms > 0;
 }
 static inline void session_access(struct session *s, const struct access_line *line)
 {

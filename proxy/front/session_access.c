@@ -49,7 +49,7 @@ void session_access_write(struct session *s, const struct access_line *asked)
     measure(&line);
     uint64_t slow_ms = pool_conf(s->route->pool)->log.slow_ms;
     bool slow = slow_ms && line.exchange_us > slow_ms * 1000;
-    if (!slow && !log_access_on(session_loop(s)->log, line.cause != CAUSE_NONE))
+    if (!slow && !session_access_wanted(s, line.cause != CAUSE_NONE))
         return;
     log_exchange(session_loop(s)->log,
                  "pool=%s kind=%s conn=%u client=%s user=\"%s\" lease=%u server=%u endpoint=%s "

@@ -132,6 +132,26 @@ def test_nothing_is_said_of_what_went_well(carpool, rd, key, access):
     assert not daemon.log_lines('"event":"access"')
 
 
+@pytest.mark.parametrize("everywhere,here", [("off", "all"), ("all", "off"), ("all", "errors"), ("off", "default")])
+def test_a_pool_of_its_own_mind(carpool, rd, key, everywhere, here):
+    """`log.access` of a pool says it for that pool alone, and follows a reload."""
+    daemon = carpool(start=False)
+    daemon.write({"log": {"format": "json", "access": everywhere},
+                  "pools": [{**redis_pool(rd.url()), "name": "one", "log": {"access": here}},
+                            {**redis_pool(rd.url()), "name": "other"}]})
+    daemon.start()
+    with Resp(daemon.port("one")) as one, Resp(daemon.port("other")) as other:
+        assert one.cmd("SET", key, "1") == other.cmd("SET", key, "1") == "OK"
+        daemon.change("one", log={"access": "all"})
+        daemon.change("other", log={"access": "all"})
+        daemon.reload()
+        assert one.cmd("GET", key) == other.cmd("GET", key) == b"1"
+    daemon.stop()
+    pools = [json.loads(line)["pool"] for line in daemon.log_lines('"event":"access"')]
+    assert pools.count("one") == 1 + (here == "all")
+    assert pools.count("other") == 1 + (everywhere == "all")
+
+
 def test_a_reload_switches_it(carpool, rd, key):
     daemon = carpool(redis_pool(rd.url()), log={"format": "json"})
     with Resp(daemon.port("cache")) as c:
