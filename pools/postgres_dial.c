@@ -160,7 +160,7 @@ static void logged_in(struct dial *d)
     struct server *sv = d->sv;
     struct pg_server *ps = pg_server_of(sv);
     void *ssl = PQgetssl(pd->conn);
-    struct tls_conn *tls = ssl ? tls_adopt(ssl) : NULL;
+    struct tls_conn *tls = ssl ? tls_adopt(ssl, PQsocket(pd->conn)) : NULL;
     end_trace(pd);
     if ((ssl && !tls) || !read_trace(pd, ps)) {
         tls_conn_free(tls);

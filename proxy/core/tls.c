@@ -172,11 +172,15 @@ struct tls_conn *tls_connect(struct tls_ctx *ctx, int fd, const char *host, cons
     return c;
 }
 
-struct tls_conn *tls_adopt(struct ssl_st *ssl)
+struct tls_conn *tls_adopt(struct ssl_st *ssl, int fd)
 {
     struct tls_conn *c = calloc(1, sizeof *c);
-    if (!c)
+    BIO *plain = c ? BIO_new_socket(fd, BIO_NOCLOSE) : NULL;
+    if (!plain) {
+        free(c);
         return NULL;
+    }
+    SSL_set_bio(ssl, plain, plain);
     SSL_up_ref(ssl);
     SSL_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                           SSL_MODE_RELEASE_BUFFERS);

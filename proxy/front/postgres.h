@@ -83,6 +83,7 @@ struct pg_session {
     bool held;                 /* a message of the client's waits for answers of the server */
     bool resetting;      /* RESET or DISCARD ALL was done: reported values are the server's own */
     bool admitted;       /* counted as an exchange */
+    bool unheard;        /* LINKED: no byte of the client's has gone to this server yet */
     bool renames;        /* prepared statements are shared, under names of ours */
     bool loss_untold;    /* FAILED: nothing was asked when the server was lost */
     bool local_rollback; /* FAILED: an extended ROLLBACK is being answered */
@@ -294,6 +295,9 @@ bool pg_setting_one(struct pg_session *s, const struct pg_msg *m, enum pg_flow_s
 void pg_settings_done(struct pg_session *s);
 
 /* lost */
+/* LINKED: the server was gone before it took a byte of the client's. All of them, from where it was
+ * leased, are in the carry again. */
+void pg_lose_unheard(struct pg_session *s);
 void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome outcome);
 /* One message of a client whose request gets no server, or whose transaction is lost. */
 void pg_swallow_one(struct pg_session *s, const struct pg_msg *m);

@@ -17,6 +17,7 @@ enum step { STEP_ON, STEP_STOP, STEP_CLOSED };
 /* One pass over a client's bytes: `from`..`in` was looked at and goes out as it is. */
 struct walk {
     struct span from, in;
+    const uint8_t *leased; /* what the server of this lease has to hear begins here */
     struct pg_outbox out;
 };
 
@@ -68,8 +69,10 @@ static void answer_locally(struct pg_session *s, struct walk *w)
     struct pg_outbox out;
     pg_outbox_flush(&w->out);
     pg_outbox_init(&out, s, false);
-    if (pg_rename_local(s, &out))
-        pg_outbox_flush(&out);
+    if (!pg_rename_local(s, &out))
+        return;
+    s->unheard = false; /* nor could it be said again */
+    pg_outbox_flush(&out);
 }
 
 /* A message that may name a prepared statement. */
@@ -215,6 +218,7 @@ static enum step unlinked_one(struct pg_session *s, struct walk *w, enum pg_step
         return STEP_STOP;
     } else if (!needs_no_server(s, m)) {
         pg_framer_init(&s->framer, PG_SIDE_CLIENT);
+        w->leased = w->in.p;
         pg_want_server(s);
         return STEP_ON;
     }
@@ -252,23 +256,36 @@ static void walk_client(struct pg_session *s, struct walk *w)
         session_close(&s->base, NULL);
 }
 
+/* Its server was gone at the first word: the kernel took not a byte of it. */
+static bool is_unheard(const struct pg_session *s)
+{
+    int broken = s->state == PG_LINKED ? s->server->base.io.broken : 0;
+    return s->unheard && broken && broken != ENOMEM;
+}
+
 static void take_input(struct pg_session *s, struct span in)
 {
     struct loop *loop = session_loop(&s->base);
     bool was_linked = s->state == PG_LINKED && !pg_keeps_server(s);
     struct walk w;
     w.from = w.in = in;
+    w.leased = in.p;
     pg_outbox_init(&w.out, s, true);
     walk_client(s, &w);
-    struct span rest = w.in;
     if (s->base.closed)
         return;
+    bool unheard = is_unheard(s);
+    struct span rest = unheard ? span_of(w.leased, in.n - (size_t)(w.leased - in.p)) : w.in;
     if (s->carry.len + rest.n > LOOP_CARRY_MAX / 2 && s->state == PG_WAITING)
         io_pause(&s->base.io);
     if (!bufq_append(&loop->chunks, &s->carry, rest)) {
         struct err err;
         err_set(&err, CAUSE_INTERNAL, STAGE_CLIENT, ENOMEM, "out of memory");
         pg_refuse(s, &err, NULL);
+        return;
+    }
+    if (unheard) {
+        pg_lose_unheard(s);
         return;
     }
     if (s->state == PG_LINKED)

@@ -67,6 +67,17 @@ static void try_another(struct pg_session *s, const struct err *why, enum outcom
     pg_relay_input(s);
 }
 
+void pg_lose_unheard(struct pg_session *s)
+{
+    struct err err;
+    server_lost_err(&s->server->base, -s->server->base.io.broken, &err);
+    pg_exchange_over(s);
+    pg_rename_unlink(s);
+    pg_follow_lost(s, false);
+    pg_framer_init(&s->framer, PG_SIDE_CLIENT);
+    try_another(s, &err, OUTCOME_DROP_EOF);
+}
+
 /*
  * The server is gone in the middle of things. Every request gets its answer; inside a transaction
  * the client is told 'E' and only ROLLBACK helps: 'I' would commit the second half on another

@@ -17,9 +17,11 @@ void pg_outbox_flush(struct pg_outbox *o)
     o->own_n = 0;
     if (n == 0)
         return;
-    if (o->to_server && s->server)
-        server_sendv(&s->server->base, o->iov, n);
-    else if (!o->to_server && !s->base.closed)
+    if (o->to_server && s->server && server_sendv(&s->server->base, o->iov, n)) {
+        s->unheard = false;
+        s->tries = 0;
+    }
+    if (!o->to_server && !s->base.closed)
         io_sendv(&s->base.io, o->iov, n);
 }
 
