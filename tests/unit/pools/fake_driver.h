@@ -25,6 +25,7 @@ struct fake_world {
     unsigned capacity;
     fake_plan *plan;                          /* NULL: all dials go well at once */
     void (*on_open)(const struct server *sv); /* a socket was opened; may be NULL */
+    bool checks_at_once;                      /* verify() answers inside the call, as HTTP's does */
 };
 void fake_world_set(const struct fake_world *world);
 

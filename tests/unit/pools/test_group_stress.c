@@ -542,7 +542,7 @@ static void stress(void **state)
     st.dial_dice.x = st.seed + 100;
     struct dice dice = {st.seed};
     print_message("%u workers: seed %llu\n", st.workers, (unsigned long long)st.seed);
-    fake_world_set(&(struct fake_world){1, plan, on_open});
+    fake_world_set(&(struct fake_world){.capacity = 1, .plan = plan, .on_open = on_open});
     st.above = 6;
     st.group = group_new(6);
     struct pool_conf conf = random_conf(&dice);

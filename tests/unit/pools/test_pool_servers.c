@@ -389,6 +389,46 @@ static void held_server_is_not_freed(void **state)
     close_house();
 }
 
+static void make_stale(struct fake_server *fs, void *arg)
+{
+    (void)arg;
+    fs->base.stale_ms = 1;
+}
+
+/* Each check that ends at once makes room for who wants a fresh server, at another's cost, which may
+ * be the next to be checked. */
+static void checks_while_somebody_wants_a_fresh_server(void **state)
+{
+    (void)state;
+    conf.size.max = 3;
+    conf.size.acquire_timeout_ms = 60000;
+    conf.check.idle_ms = 30000;
+    conf.timeouts.close_ms = 50; /* peers that are slow to close */
+    fake_world_set(
+        &(struct fake_world){.capacity = 1, .plan = staged_plan, .checks_at_once = true});
+    open_house(1);
+    struct guest before[3] = {{.calls = 0}};
+    for (unsigned i = 0; i < 3; i++)
+        ask(&before[i]);
+    for (unsigned i = 0; i < 3; i++) {
+        house_pass(&house, 10); /* each idle a little longer than the next */
+        ends(&before[i], OUTCOME_KEEP);
+    }
+    house_pass(&house, 29900);
+    fake_each_server(make_stale, NULL);
+    dials.ms = 5000;
+    struct guest g = {.waiter = {.fresh = true}};
+    ask(&g);
+    assert_false(guest_has(&g));
+    assert_int_equal(idle_on(0), 2); /* one has made room */
+    house_pass(&house, 2500);
+    assert_false(guest_has(&g));
+    house_pass(&house, 5000);
+    assert_true(guest_has(&g));
+    ends(&g, OUTCOME_KEEP);
+    close_house();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -408,6 +448,7 @@ int main(void)
         TEST(lost_server_is_told_to_its_holder),
         TEST(held_server_is_not_reused),
         TEST(held_server_is_not_freed),
+        TEST(checks_while_somebody_wants_a_fresh_server),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -76,6 +76,28 @@ static void one_place_is_kept_from_exclusive_leases(void **state)
     close_house();
 }
 
+/* What leaves the class leaves the pool, too; but another server is idle already. */
+static void room_in_the_class_serves_who_waits_for_it(void **state)
+{
+    (void)state;
+    conf.size.max = 3;
+    open_shared(8);
+    struct guest whole[3] = {{.calls = 0}}, rider = {0};
+    for (unsigned i = 0; i < 3; i++)
+        ask(&whole[i]);
+    guest_ask(&house, 0, &rider, false);
+    house_settle(&house);
+    ends(&rider, OUTCOME_KEEP);
+    assert_int_equal(idle_on(0), 1);
+    assert_false(guest_has(&whole[2]));
+    dials.ms = FAKE_NEVER; /* there will be no other */
+    ends(&whole[0], OUTCOME_DROP_DIRTY);
+    assert_true(guest_has(&whole[2]));
+    ends(&whole[1], OUTCOME_KEEP);
+    ends(&whole[2], OUTCOME_KEEP);
+    close_house();
+}
+
 /* An idle server, a full class and one of it waiting: who shares is served at once all the same. */
 static void riders_pass_a_waiter_that_cannot_be_served(void **state)
 {
@@ -174,6 +196,7 @@ int main(void)
         TEST(riders_share_up_to_the_capacity),
         TEST(lost_shared_server_ends_all_its_leases),
         TEST(one_place_is_kept_from_exclusive_leases),
+        TEST(room_in_the_class_serves_who_waits_for_it),
         TEST(riders_pass_a_waiter_that_cannot_be_served),
         TEST(shared_server_runs_empty_for_who_needs_all_of_it),
         TEST(holder_hears_of_its_server_before_its_events),
