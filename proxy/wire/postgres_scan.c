@@ -83,8 +83,8 @@ bool pg_scan_accept(struct pg_scan *s, const char *word)
     struct pg_scan ahead = *s;
     pg_scan_blanks(&ahead);
     const uint8_t *p = ahead.p;
-    for (; *word; word++, p++)
-        if (p == ahead.end || ascii_lower(*p) != ascii_lower((uint8_t)*word))
+    for (; *word; word++, p++) /* letters in either case differ in one bit */
+        if (p == ahead.end || (*p != (uint8_t)*word && *p != ((uint8_t)*word ^ 0x20)))
             return false;
     if (p < ahead.end && pg_scan_is_word(*p))
         return false;

@@ -34,19 +34,34 @@ static struct pg_text look_end(struct pg_scan *s, enum pg_verb verb)
 
 struct pg_text pg_text_look(struct span text)
 {
+    struct pg_text other = {PG_VERB_OTHER, false, false};
     struct pg_scan s = pg_scan_of(text);
     if (s.p == s.end)
         return (struct pg_text){PG_VERB_EMPTY, true, false};
-    if (pg_scan_accept(&s, "COMMIT") || pg_scan_accept(&s, "END"))
-        return look_end(&s, PG_VERB_COMMIT);
-    if (pg_scan_accept(&s, "ROLLBACK") || pg_scan_accept(&s, "ABORT"))
-        return look_end(&s, PG_VERB_ROLLBACK);
-    if (pg_scan_accept(&s, "BEGIN") ||
-        (pg_scan_accept(&s, "START") && pg_scan_accept(&s, "TRANSACTION")))
-        return (struct pg_text){PG_VERB_BEGIN, false, false};
-    if (pg_scan_accept(&s, "PREPARE") && pg_scan_accept(&s, "TRANSACTION"))
-        return (struct pg_text){PG_VERB_PREPARE, false, false};
-    return (struct pg_text){PG_VERB_OTHER, false, false};
+    switch (ascii_lower(*s.p)) {
+    case 'c':
+        return pg_scan_accept(&s, "COMMIT") ? look_end(&s, PG_VERB_COMMIT) : other;
+    case 'e':
+        return pg_scan_accept(&s, "END") ? look_end(&s, PG_VERB_COMMIT) : other;
+    case 'r':
+        return pg_scan_accept(&s, "ROLLBACK") ? look_end(&s, PG_VERB_ROLLBACK) : other;
+    case 'a':
+        return pg_scan_accept(&s, "ABORT") ? look_end(&s, PG_VERB_ROLLBACK) : other;
+    case 'b':
+        if (pg_scan_accept(&s, "BEGIN"))
+            other.verb = PG_VERB_BEGIN;
+        return other;
+    case 's':
+        if (pg_scan_accept(&s, "START") && pg_scan_accept(&s, "TRANSACTION"))
+            other.verb = PG_VERB_BEGIN;
+        return other;
+    case 'p':
+        if (pg_scan_accept(&s, "PREPARE") && pg_scan_accept(&s, "TRANSACTION"))
+            other.verb = PG_VERB_PREPARE;
+        return other;
+    default:
+        return other;
+    }
 }
 
 size_t pg_text_deallocate(struct span text, uint8_t *name, size_t cap)

@@ -168,15 +168,25 @@ static struct pg_trace trace_declare(struct pg_scan *s)
     return (struct pg_trace){.leaves = PG_LEAVES_NOTHING};
 }
 
-/* `what`, in small letters and with an underscore, in any letters. */
-static const uint8_t *find(const uint8_t *p, const uint8_t *end, const char *what)
+/* Does `what`, in any letters, stand there with its underscore at p? */
+static bool stands_at(const uint8_t *begin, const uint8_t *p, const uint8_t *end, struct span what,
+                      size_t at)
 {
-    size_t n = strlen(what), at = (size_t)(strchr(what, '_') - what);
-    const uint8_t *from = p;
-    for (p += at; p < end && (p = memchr(p, '_', (size_t)(end - p))) != NULL; p++)
-        if ((size_t)(p - from) >= at && (size_t)(end - p) >= n - at &&
-            span_ieq(span_of(p - at, n), span_str(what)))
+    return (size_t)(p - begin) >= at && (size_t)(end - p) >= what.n - at &&
+           span_ieq(span_of(p - at, what.n), what);
+}
+
+/* `what`, which has an underscore, in any letters. */
+static const uint8_t *find(const uint8_t *begin, const uint8_t *end, struct span what)
+{
+    size_t at = (size_t)((const uint8_t *)memchr(what.p, '_', what.n) - what.p);
+    for (const uint8_t *p = begin; p < end; p++) {
+        p = memchr(p, '_', (size_t)(end - p));
+        if (!p)
+            return NULL;
+        if (stands_at(begin, p, end, what, at))
             return p - at;
+    }
     return NULL;
 }
 
@@ -204,7 +214,7 @@ static struct pg_trace trace_set_config(const uint8_t *p, const uint8_t *end)
 {
     const struct pg_trace some = {.leaves = PG_LEAVES_SETTINGS};
     struct pg_scan s = {p, end};
-    if (!pg_scan_char(&s, '(') || !pg_scan_char(&s, '\'') || find(s.p, end, "set_config"))
+    if (!pg_scan_char(&s, '(') || !pg_scan_char(&s, '\'') || find(s.p, end, SPAN_LIT("set_config")))
         return some; /* more than one */
     const uint8_t *quote = memchr(s.p, '\'', (size_t)(end - s.p));
     struct pg_scan behind = {quote ? quote + 1 : end, end};
@@ -216,34 +226,49 @@ static struct pg_trace trace_set_config(const uint8_t *p, const uint8_t *end)
     return setting(name);
 }
 
-/* SELECT ... INTO TEMP, as it is mostly written: by what is rare in it. */
+/* Does INTO TEMP end with this P? */
+static bool ends_into_temp(const uint8_t *begin, const uint8_t *p)
+{
+    if (p - begin < 8 || !span_ieq(span_of(p - 3, 3), SPAN_LIT("tem")))
+        return false;
+    const uint8_t *q = p - 3;
+    while (q > begin && (q[-1] == ' ' || (q[-1] >= '\t' && q[-1] <= '\r')))
+        q--;
+    return q < p - 3 && q - begin >= 4 && span_ieq(span_of(q - 4, 4), SPAN_LIT("into"));
+}
+
+/* SELECT ... INTO TEMP, as it is mostly written. */
 static bool into_temporary(const struct pg_scan *s)
 {
-    static const char *const words[] = {"emp", "EMP"};
-    for (size_t i = 0; i < ARRAY_LEN(words); i++) {
-        const uint8_t *at = s->p;
-        while ((at = memmem(at, (size_t)(s->end - at), words[i], 3)) != NULL) {
-            const uint8_t *q = at > s->p ? at - 1 : at, *word = q;
-            while (q > s->p && (q[-1] == ' ' || (q[-1] >= '\t' && q[-1] <= '\r')))
-                q--;
-            if (ascii_lower(*word) == 't' && q < word && q - s->p >= 5 &&
-                span_ieq(span_of(q - 4, 4), SPAN_LIT("into")))
+    static const char letters[] = {'p', 'P'};
+    for (size_t i = 0; i < ARRAY_LEN(letters); i++)
+        for (const uint8_t *p = s->p; p < s->end; p++) {
+            p = memchr(p, letters[i], (size_t)(s->end - p));
+            if (!p)
+                break;
+            if (ends_into_temp(s->p, p))
                 return true;
-            at++;
         }
-    }
     return false;
 }
 
-/* Functions anywhere in it. */
+/* Functions anywhere in it: each has an underscore in its name. */
 static struct pg_trace trace_calls(const struct pg_scan *s)
 {
-    static const char config[] = "set_config";
-    if (find(s->p, s->end, "advisory_lock"))
-        return (struct pg_trace){.leaves = PG_LEAVES_LOCK};
-    const uint8_t *at = find(s->p, s->end, config);
-    if (at)
-        return trace_set_config(at + sizeof config - 1, s->end);
+    static const uint8_t lock_at = sizeof "advisory" - 1, config_at = sizeof "set" - 1;
+    const struct span lock = SPAN_LIT("advisory_lock"), config = SPAN_LIT("set_config");
+    const uint8_t *set = NULL;
+    for (const uint8_t *p = s->p; p < s->end; p++) {
+        p = memchr(p, '_', (size_t)(s->end - p));
+        if (!p)
+            break;
+        if (stands_at(s->p, p, s->end, lock, lock_at))
+            return (struct pg_trace){.leaves = PG_LEAVES_LOCK};
+        if (!set && stands_at(s->p, p, s->end, config, config_at))
+            set = p - config_at;
+    }
+    if (set)
+        return trace_set_config(set + config.n, s->end);
     if (into_temporary(s))
         return (struct pg_trace){.leaves = PG_LEAVES_TEMPORARY};
     return (struct pg_trace){.leaves = PG_LEAVES_NOTHING};
@@ -256,7 +281,7 @@ static struct pg_trace trace_create(struct pg_scan *s)
     if (!pg_scan_accept(s, "GLOBAL"))
         (void)pg_scan_accept(s, "LOCAL");
     bool temporary = pg_scan_accept(s, "TEMP") || pg_scan_accept(s, "TEMPORARY");
-    temporary |= find(s->p, s->end, "pg_temp") != NULL;
+    temporary |= find(s->p, s->end, SPAN_LIT("pg_temp")) != NULL;
     if (!temporary)
         return trace_calls(s);
     temporary = !is_dropped_at_commit(s);
@@ -444,7 +469,12 @@ bool pg_text_next(struct span *text)
     const uint8_t *nul = text->n ? memchr(text->p, 0, text->n) : NULL;
     if (nul)
         s.end = nul;
-    if (s.p == s.end || !memchr(s.p, ';', (size_t)(s.end - s.p)))
+    const uint8_t *semicolon = s.p < s.end ? memchr(s.p, ';', (size_t)(s.end - s.p)) : NULL;
+    if (!semicolon)
+        return false;
+    struct pg_scan behind = {semicolon, s.end};
+    pg_scan_semicolons(&behind); /* as mostly: one at the end, whatever it belongs to */
+    if (behind.p == s.end)
         return false;
     while (s.p < s.end) {
         pg_scan_blanks(&s);
