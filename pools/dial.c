@@ -171,8 +171,8 @@ static void try_address(struct dial *d)
 
 void dial_refused(struct dial *d, int sys)
 {
-    if (!d->found || d->tried >= d->found->n) {
-        bool local = sys == EMFILE || sys == ENFILE || sys == ENOMEM;
+    bool local = sys == EMFILE || sys == ENFILE || sys == ENOMEM || sys == ENOBUFS;
+    if (local || !d->found || d->tried >= d->found->n) {
         dial_fail(d, local ? CAUSE_INTERNAL : CAUSE_DIAL_FAILED, STAGE_CONNECT, sys,
                   "cannot connect: %s", strerror(sys));
         return;

@@ -23,6 +23,7 @@ struct http_dial {
     CURLM *multi;
     CURL *easy;
     struct timer timer; /* libcurl's */
+    int sys;            /* why there is no socket; libcurl would not say */
     bool has_begun;     /* else the name is not known, and nothing above is there to be undone */
 };
 
@@ -89,8 +90,9 @@ static void begin_tls(struct dial *d)
 
 static void fail_connect(struct dial *d, CURLcode code)
 {
-    long sys = 0;
-    curl_easy_getinfo(http_dial_of(d)->easy, CURLINFO_OS_ERRNO, &sys);
+    long sys = http_dial_of(d)->sys;
+    if (!sys)
+        curl_easy_getinfo(http_dial_of(d)->easy, CURLINFO_OS_ERRNO, &sys);
     if (code == CURLE_OUT_OF_MEMORY)
         dial_no_memory(d);
     else if (sys)
@@ -100,15 +102,17 @@ static void fail_connect(struct dial *d, CURLcode code)
                   curl_easy_strerror(code));
 }
 
+/* A duplicate of it, or an errno, negative. */
 static int take_socket(struct http_dial *hd)
 {
     curl_socket_t sock = CURL_SOCKET_BAD;
     if (curl_easy_getinfo(hd->easy, CURLINFO_ACTIVESOCKET, &sock) != CURLE_OK ||
         sock == CURL_SOCKET_BAD)
-        return -1;
+        return -ENOTCONN;
     int fd = fcntl(sock, F_DUPFD_CLOEXEC, 3);
-    if (fd >= 0)
-        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    if (fd < 0)
+        return -errno;
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     return fd;
 }
 
@@ -120,10 +124,13 @@ static void check_done(struct dial *d)
     CURLMsg *msg = curl_multi_info_read(http_dial_of(d)->multi, &left);
     if (!msg || msg->msg != CURLMSG_DONE)
         return;
-    CURLcode code = msg->data.result;
-    int fd = code == CURLE_OK ? take_socket(http_dial_of(d)) : -1;
+    if (msg->data.result != CURLE_OK) {
+        fail_connect(d, msg->data.result);
+        return;
+    }
+    int fd = take_socket(http_dial_of(d));
     if (fd < 0) {
-        fail_connect(d, code == CURLE_OK ? CURLE_COULDNT_CONNECT : code);
+        dial_refused(d, -fd);
         return;
     }
     end_curl(d);
@@ -175,6 +182,15 @@ static int want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *
     return dial_watch(&hd->base, fd, events, on_socket) ? 0 : -1;
 }
 
+static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *at)
+{
+    (void)purpose;
+    struct http_dial *hd = arg;
+    int fd = socket(at->family, at->socktype | SOCK_CLOEXEC, at->protocol);
+    hd->sys = fd < 0 ? errno : 0;
+    return fd < 0 ? CURL_SOCKET_BAD : fd;
+}
+
 /* "http://[fe80::1%25eth0]:8080/" */
 static void make_url(const struct dial *d, char *url, size_t cap)
 {
@@ -209,6 +225,8 @@ static void start(struct dial *d)
     curl_easy_setopt(hd->easy, CURLOPT_CONNECT_ONLY, 1L);
     curl_easy_setopt(hd->easy, CURLOPT_PROXY, ""); /* not what the environment says */
     curl_easy_setopt(hd->easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(hd->easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+    curl_easy_setopt(hd->easy, CURLOPT_OPENSOCKETDATA, hd);
     curl_multi_setopt(hd->multi, CURLMOPT_SOCKETFUNCTION, want_socket);
     curl_multi_setopt(hd->multi, CURLMOPT_SOCKETDATA, hd);
     curl_multi_setopt(hd->multi, CURLMOPT_TIMERFUNCTION, want_timer);

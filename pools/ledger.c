@@ -209,7 +209,7 @@ static bool dial_failed(struct ledger *l, struct ledger_endpoint *e, const struc
         return false; /* we are stopping: says nothing about the endpoint */
     if (err->cause ==
         CAUSE_INTERNAL) { /* descriptors or memory are short: not the endpoint's fault */
-        e->next_dial_ms = l->now_ms + DIAL_BACKOFF_MIN_MS;
+        e->next_dial_ms = l->now_ms + DIAL_LOCAL_MS;
         return false;
     }
     e->turn = sv->turn + 1;

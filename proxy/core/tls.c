@@ -30,10 +30,12 @@ struct tls_conn {
 static bool fail(struct err *err, const char *what)
 {
     unsigned long e = ERR_get_error();
-    const char *reason = e ? ERR_reason_error_string(e) : NULL;
+    int sys = ERR_SYSTEM_ERROR(e) ? ERR_GET_REASON(e) : 0;
+    bool local = sys == EMFILE || sys == ENFILE || sys == ENOMEM; /* not the peer's fault */
+    const char *reason = sys ? strerror(sys) : e ? ERR_reason_error_string(e) : NULL;
     ERR_clear_error();
-    return err_set(err, CAUSE_TLS_FAILED, STAGE_TLS, 0, "%s%s%s", what, reason ? ": " : "",
-                   reason ? reason : "");
+    return err_set(err, local ? CAUSE_INTERNAL : CAUSE_TLS_FAILED, STAGE_TLS, sys, "%s%s%s", what,
+                   reason ? ": " : "", reason ? reason : "");
 }
 
 static struct tls_ctx *ctx_new(const SSL_METHOD *method)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include "proxy/front/front_private.h"
 
 #define ACCEPT_PAUSE_MS 100 /* after EMFILE: local trouble, retried quietly */
+#define PAUSE_LINES_PER_S 1 /* in the log, for all doors of a worker */
 #define HAND_OVER_LEAD 4    /* clients more than the least busy worker before one is passed on */
 
 /* One address on one worker. */
@@ -229,10 +231,25 @@ static void on_pause_over(struct timer *t)
     io_resume(&d->io);
 }
 
+/* It stays readable all the while: looked at again after a moment, or this worker would spin. */
+static void pause_door(struct door *d, int sys)
+{
+    struct front *f = d->route->front;
+    uint32_t left_out;
+    char tail[32] = "";
+    if (log_quota_take(&f->pauses, loop_now(f->loop), PAUSE_LINES_PER_S, &left_out)) {
+        if (left_out)
+            snprintf(tail, sizeof tail, " left_out=%u", left_out);
+        log_write(f->loop->log, LOG_WARN, "accept_paused", "listener=%s reason=\"%s\"%s",
+                  d->conf->label, strerror(sys), tail);
+    }
+    io_pause(&d->io);
+    loop_timer_set(f->loop, &d->pause, ACCEPT_PAUSE_MS);
+}
+
 static void on_client_waits(struct io *io)
 {
     struct door *d = OWNER(io, struct door, io);
-    struct loop *loop = d->route->front->loop;
     struct sockaddr_storage peer = {0};
     socklen_t len = sizeof peer;
     int fd = accept4(io->fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -240,12 +257,8 @@ static void on_client_waits(struct io *io)
         admit(d, fd, &peer);
         return;
     }
-    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-        log_write(loop->log, LOG_WARN, "accept_paused", "listener=%s reason=\"%s\"", d->conf->label,
-                  strerror(errno));
-        io_pause(io);
-        loop_timer_set(loop, &d->pause, ACCEPT_PAUSE_MS);
-    }
+    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+        pause_door(d, errno);
 }
 
 static const struct io_ops door_io_ops = {.on_readable = on_client_waits};

@@ -55,6 +55,7 @@ struct front {
     struct loop *control;
     void (*on_wish)(struct wish *w, void *arg); /* on control's thread; ends in wish_answer() */
     void *wish_arg;
+    struct log_quota pauses; /* lines about doors that cannot accept */
     bool draining;
     void (*on_quiet)(struct front *f, void *arg);
     void *quiet_arg;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What all dials do alike: which address is tried, when the next one is, and how a dial ends. Names
  * are resolved by this file; what goes home to the worker stays in its mailbox, unread. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -194,6 +195,26 @@ static void other_failures_end_the_dial(void **state)
     assert_string_equal(sv.err.note, "db:1: not you");
 }
 
+/* Another address would find no descriptor either, and none of them is to blame. */
+static void what_is_missing_here_ends_the_dial(void **state)
+{
+    (void)state;
+    static const int missing[] = {EMFILE, ENFILE, ENOMEM, ENOBUFS};
+    for (unsigned i = 0; i < ARRAY_LEN(missing); i++) {
+        if (i) {
+            assert_int_equal(tear_down(state), 0);
+            assert_int_equal(set_up(state), 0);
+        }
+        begin();
+        resolved();
+        dial_refused(sv.dial, missing[i]);
+        assert_int_equal(n_tried, 1);
+        assert_true(has_ended());
+        assert_int_equal(sv.err.cause, CAUSE_INTERNAL);
+        assert_int_equal(sv.err.sys, missing[i]);
+    }
+}
+
 static void abort_while_resolving(void **state)
 {
     (void)state;
@@ -248,6 +269,7 @@ int main(void)
         TEST(refusals_walk_through_the_name),
         TEST(turn_is_the_address_that_answered),
         TEST(other_failures_end_the_dial),
+        TEST(what_is_missing_here_ends_the_dial),
         TEST(abort_while_resolving),
         TEST(nameless),
         TEST(literals_ask_nobody),
