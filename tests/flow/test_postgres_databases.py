@@ -191,7 +191,8 @@ def test_prepared_statements_stay_in_their_database(several, world):
 
 
 def test_verbs_for_the_whole_and_for_one(several):
-    daemon = several({"shop": None, "*": None}, size={"max": 2, "acquire_timeout": "1s"})
+    daemon = several({"shop": None, "*": None}, timeouts={"outage_wait": "1s"},
+                     size={"max": 2, "acquire_timeout": "1s"})
     with daemon.connect(db="shop") as shop:
         shop.execute("select 1")
         daemon.cli("pause", "orders")
@@ -425,3 +426,42 @@ def test_who_comes_late_gets_a_fair_share(orders, bounded, world):
         await asyncio.gather(*crowd)
     asyncio.run(main())
     assert daemon.all_errors("orders:shop") == daemon.all_errors("orders:stock") == {}
+
+
+def test_who_wants_little_gets_it_and_others_share_the_rest(orders, bounded, world, workers):
+    """Seven servers, and one of three databases has work for one of them: equal shares would leave it more
+    than it takes, and the others less than there is."""
+    daemon = orders(workers, upstream=bounded(7), databases=["shop", "stock", "orders"],
+                    size={"max": 7, "total": 7, "acquire_timeout": "60s"})
+    mark = world.mark()
+    done = {"shop": 0, "stock": 0, "orders": 0}
+
+    def split():
+        return {db: daemon.servers(f"orders:{db}") for db in done}
+
+    async def main():
+        go_on = True
+
+        async def busy(db):
+            conn = await daemon.connect_async(user="bounded", db=db)
+            while go_on:
+                await conn.execute("select pg_sleep(0.01)")
+                done[db] += 1
+            await conn.close()
+
+        async def everybody_is_served():
+            before = dict(done)
+            await wait_for_async(lambda: all(done[db] >= before[db] + 20 for db in done), 30,
+                                 "all to be served")
+        crowd = [asyncio.create_task(busy("shop")) for _ in range(12)]
+        await wait_for_async(lambda: split()["shop"] == 7, what="all for one")
+        crowd += [asyncio.create_task(busy("orders"))]
+        await wait_for_async(lambda: split() == {"shop": 6, "stock": 0, "orders": 1}, what="one for orders")
+        crowd += [asyncio.create_task(busy("stock")) for _ in range(12)]
+        await wait_for_async(lambda: split() == {"shop": 3, "stock": 3, "orders": 1}, what="fair shares")
+        await everybody_is_served()
+        go_on = False
+        await asyncio.gather(*crowd)
+    asyncio.run(main())
+    assert world.refusals(mark) == 0
+    assert [daemon.all_errors(f"orders:{db}") for db in done] == [{}] * 3

@@ -27,7 +27,7 @@ from harness.carpool import Carpool, postgres_pool
 from harness.pgwire import Wire
 from harness.postgres import PASSWORD
 
-LENIENT = {"prepared"}  # profiles whose statements may be unknown to the server (play.difference)
+LENIENT = {"prepared", "blockless"}  # profiles whose statements may be unknown to the server (play.difference)
 DEFAULT_SEEDS = 8
 BLOCK = 10  # seeds a test: each has a limit of time
 SHRINK_SECONDS = float(os.environ.get("DIFF_SHRINK", "30"))
@@ -36,10 +36,13 @@ SHAPES = {
     "one": dict(workers=1, mode="transaction", size={"max": 1}),
     "two": dict(workers=2, mode="transaction", size={"max": 2}),
     "each": dict(workers=1, mode="transaction", size={"max": statements.CLIENTS}),
+    "statement": dict(workers=2, mode="statement", size={"max": 2}),
     "session": dict(workers=2, mode="session", size={"max": statements.CLIENTS}),
+    "tls": dict(workers=2, mode="transaction", size={"max": 2}, tls={"required": True}),
 }
 CASES = [("plain", "one"), ("plain", "two"), ("plain", "session"), ("prepared", "one"),
-         ("prepared", "two"), ("session", "session"), ("pinned", "each"), ("loose", "each")]
+         ("prepared", "two"), ("blockless", "statement"), ("session", "session"), ("pinned", "each"),
+         ("loose", "each"), ("plain", "tls"), ("prepared", "tls")]
 
 
 def blocks():
@@ -57,8 +60,8 @@ def blocks():
 class Bench:
     """Plays plans: each on fresh tables, and each time through a fresh daemon."""
 
-    def __init__(self, pg, binary):
-        self.pg, self.binary = pg, binary
+    def __init__(self, pg, binary, authority):
+        self.pg, self.binary, self.authority = pg, binary, authority
         own = [statements.prefix(n) for n in range(statements.CLIENTS)]
         pg.query(statements.SHARED + "".join(statements.OWN.replace("{t}", t) for t in own), db="orders")
         self.fresh = statements.RESET_SHARED + "".join(
@@ -89,10 +92,12 @@ class Bench:
         workers = shape.pop("workers")
         pool = postgres_pool(self.pg.url(), **shape)
         pool["size"]["acquire_timeout"] = "60s"
+        if tls := "tls" in pool:
+            pool["tls"] = {"cert": str(self.authority.cert), "key": str(self.authority.key), **pool["tls"]}
         daemon = Carpool(self.binary, {"workers": workers, "pools": [pool]})
         try:
-            got = play(plan, lambda p: Wire(LOOPBACK, daemon.port(), timeout=20, **p), self.notify,
-                       **more)
+            got = play(plan, lambda p: Wire(LOOPBACK, daemon.port(), timeout=20, tls=tls, **p),
+                       self.notify, **more)
             daemon.stop()
             return got
         finally:
@@ -123,7 +128,7 @@ class Bench:
 @pytest.fixture(scope="module")
 def bench(servers, binary):
     pg = servers.postgres()
-    yield Bench(pg, binary)
+    yield Bench(pg, binary, servers.authority)
 
 
 @pytest.mark.parametrize("first,last", blocks(), ids=lambda n: str(n))

@@ -41,7 +41,7 @@ def two_servers(carpool, pg, bounded):
     def make(**over):
         url = bounded(SERVERS)
         mark.append(pg.mark())
-        size = {"min": 0, "max": SERVERS, "acquire_timeout": "30s", **over.pop("size", {})}
+        size = {"min": 0, "max": SERVERS, "acquire_timeout": "90s", **over.pop("size", {})}
         return carpool(postgres_pool(url, size=size, **over))
     yield make
     assert not mark or pg.refusals(mark[0]) == 0, "more servers than the bound"
@@ -203,6 +203,33 @@ def test_habits_that_keep_a_server(name, verb, answer, why, two_servers, table, 
         assert one.do("execute_in_sql", 21) == "42"
     assert one.do("forget") == "ok"
     all_are_free(daemon, 3)
+    all_leave(clients, daemon)
+
+
+@pytest.mark.parametrize("driver", [d for d in DRIVERS if d.name in ("asyncpg", "psycopg")],
+                         indirect=True, ids=lambda d: d.name)
+def test_notifications(driver, two_servers, table, crowd):
+    """In transaction mode who listens hears what others send, over the server it keeps: while it waits for
+    that and does nothing else, and what came before it asked."""
+    daemon = two_servers()
+    clients = crowd(driver, daemon, table, clients=4)
+    one, another, *senders = clients
+    assert one.do("listen") == "ok"
+    for turn, sender in enumerate(senders * 2):
+        one.ask("hear")
+        assert sender.do("notify", f"turn{turn}") == "ok"
+        assert one.answer() == f"turn{turn}"
+    for n in range(3):
+        assert senders[n % 2].do("notify", f"early{n}") == "ok"
+    assert [one.do("hear") for _ in range(3)] == ["early0", "early1", "early2"]
+    assert [row["pinned"] for row in rows_of_clients(daemon) if row["pinned"]] == ["LISTEN"]
+    assert one.do("forget") == "ok"
+    all_are_free(daemon, 4)
+    assert another.do("listen") == "ok", "and it is another one's turn"
+    assert one.do("notify", "other") == "ok"
+    assert another.do("hear") == "other"
+    assert another.do("forget") == "ok"
+    all_are_free(daemon, 4)
     all_leave(clients, daemon)
 
 

@@ -340,6 +340,35 @@ def test_switchover_under_load(carpool, pair, pair_table, workers):
     assert len(doubles) <= errors, "a number comes twice only where the first try was said to be unknown"
 
 
+def test_a_planned_switchover_costs_nobody_anything(carpool, pair, pair_table, workers):
+    """Pause, wait until nobody has a server, switch over, resume: whoever begins meanwhile waits, longer
+    than a busy pool would let him, and no transaction is lost or done twice."""
+    daemon = make(carpool, pair.urls(pair.primary, pair.standby), workers,
+                  size={"min": 0, "max": SERVERS, "acquire_timeout": "1s"})
+    riders = Riders(daemon, 12, pair_table)
+    riders.progress()
+    for _ in range(2):
+        daemon.cli("pause", "orders")
+        paused = time.monotonic()
+        wait_for(lambda: daemon.leases() == 0, what="transactions to end")
+        wait_for(lambda: daemon.waiting() == 12, what="all to wait")
+        pair.primary.stop()
+        pair.promote()
+        # Nothing can be seen of who is still patient: only time shows it.
+        time.sleep(max(0, 3 - (time.monotonic() - paused)))
+        assert (daemon.waiting(), riders.errors) == (12, [[]] * 12)
+        daemon.cli("resume", "orders")
+        riders.progress()
+        pair.rejoin()
+        riders.progress()
+    riders.stop()
+    assert riders.errors == [[]] * 12
+    rows = pair.primary.query("select who, count(*), count(distinct n) from targets group by 1",
+                              db="orders")
+    assert sorted(rows) == sorted((f"rider {i}", n, n) for i, n in enumerate(riders.done))
+    assert not {"outage", "acquire_timeout", "paused"} & set(daemon.all_errors())
+
+
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 def test_who_had_nothing_open_never_knows(carpool, pair, pair_table, mode):
     """Autocommit statements and transactions that begin while there is no primary wait for one."""

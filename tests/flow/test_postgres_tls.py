@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: MIT
 """TLS towards PostgreSQL: each sslmode against servers that want it, take it, or have none; certificates
-of both sides; files that are replaced."""
+of both sides; files that are replaced. TLS towards clients that have much to say, or to hear."""
 
+import contextlib
 import shutil
+import struct
+import threading
 
 import psycopg
 import pytest
+from harness import pgwire
 from harness.base import LOOPBACK, RUNAS, wait_for
 from harness.postgres import HBA, PASSWORD
 
@@ -180,3 +184,117 @@ def test_another_host_may_be_well(orders, pg, tls_pg, servers, first):
             assert conn.execute("select 1").fetchone() == (1,)
         daemon.cli("recycle", "orders")
     assert not daemon.all_errors().get("outage")
+
+
+# -- towards clients
+
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture
+def door(orders, servers):
+    """door(workers, **over): a pool whose clients must use TLS."""
+    ca = servers.authority
+
+    def make(workers=1, **over):
+        return orders(workers, tls={"cert": str(ca.cert), "key": str(ca.key), "required": True}, **over)
+    return make
+
+
+def test_large_messages_over_tls(door, workers):
+    """A parameter and a row far larger than a TLS record, and than what is kept of either."""
+    daemon = door(workers, size={"max": 1})
+    with daemon.connect(sslmode="require") as conn:
+        for size in (MEGABYTE, 20 * MEGABYTE):
+            text = "0123456789abcdef" * (size // 16)
+            got, = conn.execute("select %s::text", (text,)).fetchone()
+            assert got == text, size
+        assert conn.execute("select 1").fetchone() == (1,)
+    assert daemon.all_errors() == {}
+
+
+def test_pipelines_and_copy_over_tls(door, table, workers):
+    daemon = door(workers, size={"max": 2})
+    with daemon.connect(sslmode="require") as conn, daemon.connect(sslmode="require") as other:
+        with conn.pipeline(), other.pipeline():
+            sent = [(c, n, c.execute("select %s::int, repeat('x', %s)", (n, 7 * n)))
+                    for n in range(300) for c in (conn, other)]
+        assert all(cursor.fetchone() == (n, "x" * 7 * n) for _, n, cursor in sent)
+        lines = [(n, f"note {n} " + "y" * (n % 300)) for n in range(20_000)]
+        with conn.cursor() as cursor, cursor.copy(f"copy {table} (n, note) from stdin") as copy:
+            for line in lines:
+                copy.write_row(line)
+        with other.cursor() as cursor, cursor.copy(f"copy (select n, note from {table} order by n)"
+                                                   " to stdout") as copy:
+            copy.set_types(["int4", "text"])
+            assert list(copy.rows()) == lines
+    assert daemon.all_errors() == {}
+
+
+def test_a_cancel_over_tls(door, pg, workers):
+    daemon = door(workers, size={"min": 1, "max": 1})
+    with daemon.wire(tls=True) as wire:
+        for _ in range(3):
+            wire.send(pgwire.query("select pg_sleep(61)"))
+            wait_for(lambda: pg.asleep("%pg_sleep(61)%"), what="the statement")
+            assert wire.cancel()
+            assert wire.results()[2].code == "57014"
+        assert wire.run("select 1")[0] == [["1"]]
+
+
+class Torrent(threading.Thread):
+    """A client over TLS that gets, or sends, more than anybody waits for; `moved` counts bytes, `over` says
+    that it came to an end. `stop()` leaves in the middle."""
+
+    def __init__(self, daemon, table, direction):
+        super().__init__(daemon=True)
+        self.wire, self.moved, self.over, self._end = daemon.wire(tls=True), 0, False, False
+        if direction == "to the client":
+            self._step = self._hear
+            self.wire.send(pgwire.query("select repeat('x', 1000000) from generate_series(1, 200000)"))
+        else:
+            self._step = self._say
+            self.piece = struct.pack("!cI", b"d", 4 + 30_002) + b"1\t" + b"y" * 29_999 + b"\n"
+            # What comes in is thrown away row by row.
+            self.wire.send(pgwire.query(f"copy {table} (n, note) from stdin where n > 1"))
+            assert self.wire.until("G")
+        self.start()
+
+    def _hear(self):
+        return len(self.wire.sock.recv(MEGABYTE))
+
+    def _say(self):
+        self.wire.sock.sendall(self.piece * 30)
+        return len(self.piece) * 30
+
+    def run(self):
+        with contextlib.suppress(OSError):
+            while not self._end and (n := self._step()):
+                self.moved += n
+        self.over = not self._end
+
+    def stop(self):
+        self._end = True
+        self.join(60)
+        assert not self.is_alive()
+        self.wire.abort()
+
+
+@pytest.mark.parametrize("direction", ["to the client", "to the server"])
+def test_a_torrent_over_tls_leaves_others_their_turn(door, pg, table, direction):
+    """However much of it there is to be read, another client's queries are answered meanwhile."""
+    daemon = door(size={"min": 3, "max": 3})
+    with daemon.wire(tls=True) as other:
+        torrents = [Torrent(daemon, table, direction) for _ in range(2)]
+        try:
+            for n in range(20):
+                before = [t.moved for t in torrents]
+                for m in range(5):
+                    assert other.run(f"select {n}, {m}")[0] == [[str(n), str(m)]]
+                wait_for(lambda: all(t.moved > b for t, b in zip(torrents, before)), 30,
+                         "the torrents to go on, too")
+            assert not any(t.over for t in torrents), "it was to be more than anybody waits for"
+        finally:
+            for torrent in torrents:
+                torrent.stop()
+    wait_for(lambda: not pg.active("%repeat(%") and not pg.active("copy%"), what="the server to be told")

@@ -148,7 +148,15 @@ class AsyncRider(Rider):
         assert len(await self.conn.fetchval("select array[int4range(1, 5)]")) == 1
 
     async def do_listen(self):
-        await self.conn.add_listener("news", lambda *_: None)
+        self.news = asyncio.Queue()
+        await self.conn.add_listener(self.table, lambda _conn, _pid, _channel, payload:
+                                     self.news.put_nowait(payload))
+
+    async def do_hear(self):
+        return await self.news.get()
+
+    async def do_notify(self, payload):
+        await self.conn.execute("select pg_notify($1, $2)", self.table, payload)
 
     async def do_forget(self):
         await self.conn.execute("discard all")

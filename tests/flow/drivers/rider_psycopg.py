@@ -60,5 +60,19 @@ class Rider(DbApi):
             cursor.execute("select generate_series(1, %s)", (1000,))
             return sum(1 for _ in cursor)
 
+    def listen(self):
+        self.sql(f"listen {self.table}")
+        self.news = self.conn.notifies()
+
+    def hear(self):
+        return next(self.news).payload
+
+    def notify(self, payload):
+        self.sql(f"select pg_notify('{self.table}', '{payload}')")
+
+    def forget(self):
+        self.news.close()
+        self.sql("discard all")
+
 
 ride(Rider)

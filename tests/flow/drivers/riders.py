@@ -18,6 +18,9 @@ answers each line of its standard input with one line. It leaves at the end of t
     cancel          a long statement, cancelled from this side: its code
     slow SECONDS    pg_sleep: its code
     isolation       the levels that it asked for, as the server saw them
+    listen, hear    to notifications of the table's name; the next one's payload, waited for
+    notify TEXT     sends one
+    forget          DISCARD ALL
 
 Whatever goes wrong otherwise is answered by `error CODE TEXT`.
 """
@@ -32,7 +35,7 @@ from harness.base import LOOPBACK, SLOW, clean_env, die_with_parent
 
 HERE = Path(__file__).resolve().parent
 JAR = "/usr/share/java/postgresql.jar"
-PATIENCE = 40  # seconds for one answer
+PATIENCE = 120  # seconds for one answer, on a machine with much else to do
 
 
 def succeeds(*command):
