@@ -8,6 +8,7 @@
 #define WARM_GAP_MIN_MS 100  /* refilling `min` after servers that closed unused */
 #define WARM_GAP_MAX_MS 30000
 #define DIAL_BACKOFF_MIN_MS 100
+#define DIAL_LOCAL_MS 1000 /* after a dial that failed for want of what is ours */
 #define DIAL_BACKOFF_MAX_MS 10000
 #define LOOK_PATIENCE_MS 1000     /* for a standby to answer before a primary will do */
 #define UNFIT_BACKOFF_MAX_MS 1000 /* a server of the wrong role: it may be promoted any time */
