@@ -195,12 +195,14 @@ static enum step linked_one(struct pg_session *s, struct walk *w, enum pg_step w
     return pass_one(s, w, m);
 }
 
-/* Late words of a COPY that has failed, Flush, and a Sync that ends nothing. */
+/* Late words of a COPY that has failed, Flush, and a Sync that ends nothing. (What is wrong with a
+ * Sync that has a body, the server says.) */
 static bool needs_no_server(struct pg_session *s, const struct pg_msg *m)
 {
-    if (m->type == 'S')
+    bool sync = m->type == 'S' && m->len == 0;
+    if (sync)
         pg_say_ready(s, PG_TX_IDLE);
-    return m->type == 'S' || m->type == 'H' || m->type == 'd' || m->type == 'c' || m->type == 'f';
+    return sync || m->type == 'H' || m->type == 'd' || m->type == 'c' || m->type == 'f';
 }
 
 /* One message or piece without a server: the framer stands behind it, so anything that is not used

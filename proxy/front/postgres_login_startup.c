@@ -4,13 +4,6 @@
 
 #include "proxy/front/postgres_login.h"
 
-/* ---- options ---- */
-
-struct word {
-    char text[512];
-    size_t n;
-};
-
 bool pg_login_set(struct pg_params **p, struct span name, struct span value, struct err *err)
 {
     if (pg_params_set(p, name, value))
@@ -20,61 +13,18 @@ bool pg_login_set(struct pg_params **p, struct span name, struct span value, str
     return err_set(err, CAUSE_TOO_LARGE, STAGE_CLIENT, 0, "too many startup parameters");
 }
 
-static bool strange(struct err *err)
-{
-    return err_set(err, CAUSE_CLIENT_PROTOCOL, STAGE_CLIENT, 0,
-                   "startup options that cannot be understood");
-}
-
-/* "name=value", dashes of the name as underscores. */
-static bool take_pair(struct pg_params **wants, char *pair, struct err *err)
-{
-    char *eq = strchr(pair, '=');
-    if (!eq || eq == pair)
-        return strange(err);
-    for (char *p = pair; p < eq; p++)
-        if (*p == '-')
-            *p = '_';
-    return pg_login_set(wants, span_of(pair, (size_t)(eq - pair)), span_str(eq + 1), err);
-}
-
-/* "-c" (its pair is the next word), "-cname=value", "--name=value". */
-static bool take_word(struct pg_params **wants, struct word *w, bool *want_pair, struct err *err)
-{
-    w->text[w->n] = 0;
-    bool is_pair = *want_pair;
-    *want_pair = !is_pair && strcmp(w->text, "-c") == 0;
-    if (is_pair)
-        return take_pair(wants, w->text, err);
-    if (*want_pair)
-        return true;
-    if (strncmp(w->text, "--", 2) != 0 && strncmp(w->text, "-c", 2) != 0)
-        return strange(err);
-    return take_pair(wants, w->text + 2, err);
-}
-
-/* options: "-c name=value --name=value", with backslashes before blanks. */
 static bool read_options(struct pg_params **wants, struct span options, struct err *err)
 {
-    struct word w = {.n = 0};
-    bool want_pair = false;
-    for (size_t i = 0; i <= options.n; i++) {
-        uint8_t c = i < options.n ? options.p[i] : ' ';
-        bool blank = c == ' ' || c == '\t' || c == '\n';
-        if (blank && w.n > 0) {
-            if (!take_word(wants, &w, &want_pair, err))
-                return false;
-            w.n = 0;
-        }
-        if (blank)
-            continue;
-        if (c == '\\' && i + 1 < options.n)
-            c = options.p[++i];
-        if (w.n + 1 >= sizeof w.text)
-            return strange(err);
-        w.text[w.n++] = (char)c;
-    }
-    return !want_pair || strange(err);
+    uint8_t text[PG_STARTUP_MAX];
+    struct span name, value;
+    enum pg_option what;
+    while ((what = pg_option_next(&options, text, &name, &value)) == PG_OPTION_SETTING)
+        if (!pg_login_set(wants, name, value, err))
+            return false;
+    return what == PG_OPTION_END ||
+           err_set(err, CAUSE_CLIENT_PROTOCOL, STAGE_CLIENT, 0,
+                   "startup options that cannot be understood: only -c name=value and "
+                   "--name=value can");
 }
 
 static bool read_wants(struct pg_login *lg, const struct pg_startup *st, struct err *err)

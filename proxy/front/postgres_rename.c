@@ -402,7 +402,8 @@ static enum pg_named on_use(struct pg_session *s, const struct pg_msg *m, struct
 static enum pg_named on_close(struct pg_session *s, const struct pg_msg *m, struct span name,
                               struct pg_outbox *o)
 {
-    if (name.n == 0 && s->statements && pg_flow_in_batch(&s->server->flow))
+    const struct pg_flow *flow = &s->server->flow;
+    if (name.n == 0 && s->statements && (pg_flow_in_batch(flow) || pg_flow_is_mixed(flow)))
         return pg_unnamed_change(s, m, o);
     if (name.n == 0) {
         pg_unnamed_forget(s);

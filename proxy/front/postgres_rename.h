@@ -52,6 +52,7 @@ struct pg_client_statements {
     struct pg_unnamed now;
     uint32_t before_of;   /* what the server at hand had before a Query that may be discarded */
     bool before;          /* so did the client */
+    uint32_t query_end;   /* when that will be known, by pg_flow's ends_sent */
     uint32_t unnamed_ids; /* given out */
     uint32_t nth;
 };

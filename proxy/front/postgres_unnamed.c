@@ -68,7 +68,7 @@ enum pg_named pg_unnamed_parse(struct pg_session *s, const struct pg_msg *m, str
     struct pg_client_statements *c = pg_rename_statements(s);
     if (!c)
         return PG_NAMED_NO_MEMORY;
-    if (pg_flow_in_batch(&s->server->flow))
+    if (pg_flow_in_batch(&s->server->flow) || pg_flow_is_mixed(&s->server->flow))
         return pg_unnamed_change(s, m, o);
     if (m->whole && !unnamed_keep(&c->now, span_skip(m->body, 1)))
         return PG_NAMED_NO_MEMORY;
@@ -92,14 +92,19 @@ void pg_unnamed_settle(struct pg_session *s, const struct pg_pending *p, bool we
 void pg_unnamed_query(struct pg_session *s)
 {
     struct pg_client_statements *c = s->statements;
-    if (c && pg_flow_in_batch(&s->server->flow)) {
-        c->before = c->now.there;
-        c->before_of = s->server->unnamed_of;
-    } else if (c) {
-        c->before = false;
-        c->before_of = 0;
+    if (c && !pg_flow_is_mixed(&s->server->flow)) { /* else noted at the first of them */
+        bool doubtful = pg_flow_in_batch(&s->server->flow);
+        c->before = doubtful && c->now.there;
+        c->before_of = doubtful ? s->server->unnamed_of : 0;
+        c->query_end = s->server->flow.ends_sent + 1;
     }
     pg_unnamed_forget(s);
+}
+
+/* It was ended by a Query of an earlier batch, which is not done yet and may never be. */
+static bool may_come_back(const struct pg_client_statements *c, const struct pg_flow *flow)
+{
+    return c->before && !pg_flow_is_mixed(flow) && (int32_t)(c->query_end - flow->ends_seen) > 0;
 }
 
 /* The unnamed statement is used: this server has it, is given it, or (PG_NAMED_OTHER) it must be
@@ -113,6 +118,8 @@ enum pg_named pg_unnamed_ensure(struct pg_session *s, struct pg_outbox *o)
         return change->batch == ps->flow.ends_sent ? PG_NAMED_PASS : PG_NAMED_FULL;
     if (c && c->now.there && ps->unnamed_of == s->base.id && ps->unnamed_id == c->now.id)
         return PG_NAMED_PASS;
+    if (c && !c->now.there && may_come_back(c, &ps->flow))
+        return PG_NAMED_FULL;
     if (!c || !c->now.there || !c->now.kept)
         return PG_NAMED_OTHER;
     if (!pg_rename_pending_add(s, PG_TOKEN_PARSE_OWN, 0, span_of(NULL, 0), NULL))

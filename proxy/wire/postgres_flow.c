@@ -116,8 +116,11 @@ static enum pg_flow_step client_token(struct pg_flow *f, enum pg_token token, st
     f->requests++;
     if (token == PG_TOKEN_QUERY || token == PG_TOKEN_PARSE)
         note_commit(f, token, prefix);
-    if (pg_token_in(token, PG_SET_ENDS))
+    if (pg_token_in(token, PG_SET_ENDS)) {
+        bool mixes = !sync && (f->batch || pg_flow_is_mixed(f));
         f->ends_sent++;
+        f->mixed_end = mixes ? f->ends_sent : f->ends_seen;
+    }
     f->batch = pg_token_in(token, PG_SET_EXTENDED);
     if (sync)
         f->skipping = f->doubt_open = false;

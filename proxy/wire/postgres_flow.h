@@ -54,6 +54,7 @@ struct pg_flow {
     /* for pg_flow_commit_in_flight(): ReadyForQuery asked for, come or dropped, the commit's */
     bool commit_sent;
     uint32_t ends_sent, ends_seen, commit_end;
+    uint32_t mixed_end;    /* the last Query or FunctionCall that an error before it discards */
     uint64_t requests;     /* messages that ask for something, since init */
     uint32_t renamed_lost; /* tokens of pg_flow_renamed() that will not be answered; the caller
                               counts them down */
@@ -131,6 +132,12 @@ static inline uint32_t pg_flow_due(const struct pg_flow *f)
 static inline bool pg_flow_in_batch(const struct pg_flow *f)
 {
     return f->batch || f->skipping || f->doubt_open;
+}
+/* A Query or FunctionCall was sent between messages of a batch, and may have been discarded with
+ * it: so may be what follows, up to Sync. */
+static inline bool pg_flow_is_mixed(const struct pg_flow *f)
+{
+    return (int32_t)(f->mixed_end - f->ends_seen) > 0;
 }
 /* Best effort: a Query or Parse beginning with COMMIT, END or PREPARE TRANSACTION was forwarded and
  * neither its CommandComplete nor its ReadyForQuery came. Not seen: commits later in a

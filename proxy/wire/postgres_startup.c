@@ -173,3 +173,57 @@ bool pg_param_is_protocol_option(struct span name)
 {
     return name.n >= 5 && memcmp(name.p, "_pq_.", 5) == 0;
 }
+
+/* ---- options ---- */
+
+/* isspace() of the "C" locale. */
+static bool is_blank(uint8_t c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+/* False: there is none. A backslash with nothing behind it is dropped, even if it is all. */
+static bool option_word(struct span *in, uint8_t *text, struct span *word)
+{
+    bool escaped = false;
+    size_t n = 0;
+    while (in->n && is_blank(*in->p))
+        *in = span_skip(*in, 1);
+    if (!in->n)
+        return false;
+    for (; in->n && (escaped || !is_blank(*in->p)); *in = span_skip(*in, 1)) {
+        escaped = !escaped && *in->p == '\\';
+        if (!escaped)
+            text[n++] = *in->p;
+    }
+    *word = span_of(text, n);
+    return true;
+}
+
+enum pg_option pg_option_next(struct span *options, uint8_t *text, struct span *name,
+                              struct span *value)
+{
+    struct span word;
+    if (!option_word(options, text, &word))
+        return PG_OPTION_END;
+    if (span_eq(word, SPAN_LIT("--"))) /* ends the switches, as for getopt() */
+        return option_word(options, text, &word) ? PG_OPTION_BAD : PG_OPTION_END;
+    if (span_eq(word, SPAN_LIT("-c"))) {
+        if (!option_word(options, text, &word))
+            return PG_OPTION_BAD;
+    } else if (word.n > 2 && word.p[0] == '-' && (word.p[1] == 'c' || word.p[1] == '-')) {
+        word = span_skip(word, 2);
+    } else {
+        return PG_OPTION_BAD;
+    }
+    const uint8_t *eq = word.n ? memchr(word.p, '=', word.n) : NULL;
+    if (!eq || eq == word.p)
+        return PG_OPTION_BAD;
+    size_t n = (size_t)(eq - word.p), at = (size_t)(word.p - text);
+    for (size_t i = at; i < at + n; i++)
+        if (text[i] == '-')
+            text[i] = '_';
+    *name = span_of(word.p, n);
+    *value = span_skip(word, n + 1);
+    return PG_OPTION_SETTING;
+}

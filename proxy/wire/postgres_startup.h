@@ -81,3 +81,21 @@ bool pg_param_next(struct span *params, struct span *name, struct span *value);
 bool pg_param_get(struct span params, const char *name, struct span *value);
 /* Does the name ask for a protocol extension ("_pq_.")? Never forward these. */
 bool pg_param_is_protocol_option(struct span name);
+
+enum pg_option {
+    PG_OPTION_SETTING,
+    PG_OPTION_END,
+    PG_OPTION_BAD /* not to be understood */
+};
+
+/*
+ * Takes the next setting off a startup packet's `options`, which the server reads as words of its
+ * command line (pg_split_opts() and process_postgres_switches() of its sources): "-c name=value",
+ * "-cname=value" and "--name=value", cut at blanks. A backslash takes the meaning from what follows
+ * it, and a dash in a name is an underscore. The server's other switches are BAD: none of them is a
+ * matter of a session behind a pool.
+ *
+ * `text` has room for options->n bytes; the (never empty) name and the value will be in there.
+ */
+enum pg_option pg_option_next(struct span *options, uint8_t *text, struct span *name,
+                              struct span *value);

@@ -5,6 +5,19 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* Each setting takes something off the options, and is never longer than what it was said in. */
+static void settings(struct span options)
+{
+    static uint8_t text[PG_STARTUP_MAX];
+    struct span name, value, before = options;
+    while (pg_option_next(&options, text, &name, &value) == PG_OPTION_SETTING) {
+        CHECK(options.n < before.n && name.n + 1 + value.n < before.n - options.n);
+        CHECK(name.n > 0 && !memchr(name.p, '=', name.n) && !memchr(name.p, '-', name.n));
+        CHECK(name.p >= text && value.p + value.n <= text + before.n);
+        before = options;
+    }
+}
+
 static void accepted(const struct pg_startup *s, struct span in)
 {
     static uint8_t answer[2 * PG_STARTUP_MAX];
@@ -18,6 +31,7 @@ static void accepted(const struct pg_startup *s, struct span in)
         options += pg_param_is_protocol_option(name);
     }
     CHECK(rest.n == 0 && options == s->protocol_options);
+    settings(s->options);
     struct pg_out o = pg_out_of(answer, sizeof answer);
     pg_put_negotiate(&o, PG_PROTOCOL_3_0, s->params);
     CHECK(!o.overflow);

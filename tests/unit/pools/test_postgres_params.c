@@ -212,6 +212,34 @@ static void knows_what_only_the_server_reports(void **state)
     assert_false(pg_param_reported_only(S("")));
 }
 
+/* What is prepared under equal digests is shared: whatever changes the meaning of a text counts. */
+static void planning_is_all_but_the_name_of_the_application(void **state)
+{
+    (void)state;
+    static const char *const names[] = {
+        "search_path", "role", "TimeZone", "client_encoding", "standard_conforming_strings",
+        "my.own"};
+    struct pg_params *a = pg_params_new(), *b = pg_params_new();
+    set(&a, "application_name", "one");
+    set(&b, "application_name", "two");
+    set(&b, "server_version", "17.0");
+    assert_false(pg_params_same(a, b));
+    assert_true(pg_params_planning(a) == pg_params_planning(b));
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        set(&a, names[i], "x");
+        if (pg_params_planning(a) == pg_params_planning(b))
+            fail_msg("%s is as good as none", names[i]);
+        set(&b, names[i], "X");
+        if (pg_params_planning(a) == pg_params_planning(b))
+            fail_msg("%s is as good as another", names[i]);
+        set(&b, names[i], "x");
+        if (pg_params_planning(a) != pg_params_planning(b))
+            fail_msg("%s is not as good as the same", names[i]);
+    }
+    pg_params_drop(&a);
+    pg_params_drop(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -219,6 +247,7 @@ int main(void)
         cmocka_unit_test(removes),
         cmocka_unit_test(shared_maps_do_not_change),
         cmocka_unit_test(sameness_ignores_order_and_what_clients_cannot_set),
+        cmocka_unit_test(planning_is_all_but_the_name_of_the_application),
         cmocka_unit_test(has_room_for_so_many_and_no_more),
         cmocka_unit_test(has_room_for_so_many_bytes_and_no_more),
         cmocka_unit_test(spells_values_as_the_server_does),

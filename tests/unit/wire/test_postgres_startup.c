@@ -258,6 +258,64 @@ static void test_ten_thousand_bytes_and_no_more(void **state)
     assert_int_equal(look(pg_out_span(&o), &s, &err), PG_STARTUP_BAD);
 }
 
+/* "name=value|name=value|", with "END" or "BAD" behind it. */
+static void read_options(const char *options, char *out, size_t cap)
+{
+    uint8_t text[256];
+    struct span in = span_str(options), name, value;
+    enum pg_option what;
+    size_t n = 0;
+    while ((what = pg_option_next(&in, text, &name, &value)) == PG_OPTION_SETTING)
+        n += (size_t)snprintf(out + n, cap - n, "%.*s=%.*s|", (int)name.n, (const char *)name.p,
+                              (int)value.n, (const char *)value.p);
+    snprintf(out + n, cap - n, what == PG_OPTION_END ? "END" : "BAD");
+}
+
+static void test_options(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *options, *settings;
+    } rows[] = {
+        {"", "END"},
+        {" \t\n\v\f\r", "END"},
+        {"-c a=b", "a=b|END"},
+        {"-ca=b", "a=b|END"},
+        {"--a=b", "a=b|END"},
+        {"-c a=b -cc=d --e-f=g", "a=b|c=d|e_f=g|END"},
+        {"-c\ta=b\v-cc=d\f--e=f\r-c\ng=h", "a=b|c=d|e=f|g=h|END"},
+        {"--a=b=c", "a=b=c|END"},
+        {"--a-b=c-d", "a_b=c-d|END"},
+        {"--a=", "a=|END"},
+        {"--a=b\\ c", "a=b c|END"},
+        {"--a=b\\\tc", "a=b\tc|END"},
+        {"--a=b\\\\", "a=b\\|END"},
+        {"--a=b\\\\ --c=d", "a=b\\|c=d|END"},
+        {"--a=b\\\\\\ --c=d", "a=b\\ --c=d|END"},
+        {"\\-\\-\\a\\=\\b", "a=b|END"},
+        {"--a=b\\", "a=b|END"},  /* a backslash before nothing is none */
+        {"--a=b \\", "a=b|BAD"}, /* and alone makes an empty word */
+        {"-c a=b -- ", "a=b|END"},
+        {"-- -c a=b", "BAD"},
+        {"-c", "BAD"},
+        {"-c a", "BAD"},
+        {"-c =a", "BAD"},
+        {"-c --a=b", "__a=b|END"},
+        {"--a", "BAD"},
+        {"--=a", "BAD"},
+        {"-c a=b x", "a=b|BAD"},
+        {"-", "BAD"},
+        {"-d 5", "BAD"},
+        {"a=b", "BAD"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        char got[256];
+        read_options(rows[i].options, got, sizeof got);
+        if (strcmp(got, rows[i].settings) != 0)
+            fail_msg("\"%s\": %s", rows[i].options, got);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -270,6 +328,7 @@ int main(void)
         cmocka_unit_test(test_strangers_are_closed_silently),
         cmocka_unit_test(test_told_what_is_wrong),
         cmocka_unit_test(test_ten_thousand_bytes_and_no_more),
+        cmocka_unit_test(test_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
