@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proxy/wire/scram.h"
+
 #define USERS_MAX 10000
 #define NAME_MAX_BYTES 128
 #define SECRET_MAX_BYTES 1024
@@ -23,29 +25,9 @@ struct user_list {
 
 /* ---- one user -------------------------------------------------------------------------------- */
 
-static bool is_base64(const char *p, size_t n)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    size_t body = strspn(p, digits), pad = strspn(p + (body < n ? body : n), "=");
-    return n > 0 && n % 4 == 0 && body + pad >= n && pad <= 2;
-}
-
-/* SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key> */
-static bool is_verifier(const char *secret)
-{
-    const char *p = secret + strlen("SCRAM-SHA-256$");
-    size_t digits = strspn(p, "0123456789");
-    if (digits == 0 || digits > 9 || p[digits] != ':' || p[0] == '0')
-        return false;
-    const char *salt = p + digits + 1;
-    const char *stored = strchr(salt, '$');
-    const char *server = stored ? strchr(stored, ':') : NULL;
-    return server && is_base64(salt, (size_t)(stored - salt)) && server - stored - 1 == 44 &&
-           is_base64(stored + 1, 44) && strlen(server + 1) == 44 && is_base64(server + 1, 44);
-}
-
 static bool secret_is_good(struct user_list *l, struct conf_place at, const char *secret)
 {
+    struct scram_verifier verifier;
     bool scram = strncmp(secret, "SCRAM-SHA-256$", 14) == 0;
     bool md5 = strncmp(secret, "md5", 3) == 0 && strlen(secret) == 35 &&
                strspn(secret + 3, "0123456789abcdef") == 32;
@@ -53,7 +35,7 @@ static bool secret_is_good(struct user_list *l, struct conf_place at, const char
         return conf_error(l->b, at,
                           "md5 hashes cannot serve SCRAM: write the password or a SCRAM-SHA-256$ "
                           "verifier, or method: md5");
-    if (l->kind == FRONT_POSTGRES && scram && !is_verifier(secret))
+    if (l->kind == FRONT_POSTGRES && scram && !scram_verifier_parse(&verifier, span_str(secret)))
         return conf_error(l->b, at,
                           "the SCRAM verifier is damaged: write "
                           "SCRAM-SHA-256$iterations:salt$stored:server");

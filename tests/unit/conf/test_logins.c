@@ -9,9 +9,11 @@
 #include "tests/unit/conf/loading.h"
 
 #define PG "upstream: postgres://app:pw@h/d, "
-#define VERIFIER                                                                                   \
-    "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==$"                                                 \
+#define KEYS                                                                                       \
     "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+#define VERIFIER "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==$" KEYS
+#define SALT_66                                                                                    \
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 static void test_methods_by_address(void **state)
 {
@@ -235,6 +237,11 @@ static void test_bad_users_files(void **state)
         {"a: SCRAM-SHA-256$hunter2", "postgres://a@h",
          "users:1:1: error: the SCRAM verifier is damaged"},
         {"a: " VERIFIER "A", "postgres://a@h", "users:1:1: error: the SCRAM verifier is damaged"},
+        /* Nobody can use these: as passwords they would let in who has only seen the file. */
+        {"a: SCRAM-SHA-256$99999999:c2FsdA==$" KEYS, "postgres://a@h",
+         "users:1:1: error: the SCRAM verifier is damaged"},
+        {"a: SCRAM-SHA-256$4096:" SALT_66 "$" KEYS, "postgres://a@h",
+         "users:1:1: error: the SCRAM verifier is damaged"},
         {"a: " VERIFIER, "redis://h", "users:1:1: error: Redis clients send passwords"},
         {"a: \"hunter2", "postgres://a@h", "users:1:12: error: this is not YAML"},
     };
