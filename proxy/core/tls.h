@@ -38,9 +38,9 @@ void tls_ctx_free(struct tls_ctx *ctx);
 struct tls_conn *tls_accept(struct tls_ctx *ctx, int fd);
 struct tls_conn *tls_connect(struct tls_ctx *ctx, int fd, const char *host, const char *alpn);
 
-/* Adopts an established SSL of a library (libpq, hiredis) on this socket; one reference more is taken
- * on it. It reads and writes the socket itself from now on: libpq's own way claims success where a
- * write has failed. NULL: no memory. */
+/* Adopts an established SSL of a library (libpq, hiredis) on this socket; one reference more is
+ * taken on it. It reads and writes the socket itself from now on: libpq's own way claims success
+ * where a write has failed. NULL: no memory. */
 struct tls_conn *tls_adopt(struct ssl_st *ssl, int fd);
 void tls_conn_free(struct tls_conn *conn);
 

@@ -11,18 +11,21 @@
 
 /* What clients, dashboards and alerts match on. A word may be added, none may change. */
 static const char *const contract[] = {
-    "acquire_timeout", "queue_full",        "outage",          "breaker_open",     "dial_failed",
-    "upstream_auth",   "upstream_busy",     "request_timeout", "idle_timeout",     "write_stall",
-    "upstream_closed", "upstream_protocol", "outcome_unknown", "client_protocol",  "client_gone",
-    "client_timeout",  "auth_failed",       "tls_failed",      "too_many_clients", "rate_limited",
-    "overloaded",      "too_large",         "no_route",        "unsupported",      "denied",
-    "paused",          "draining",          "killed",          "internal",
+    "acquire_timeout", "queue_full",      "outage",          "breaker_open",
+    "dial_failed",     "upstream_auth",   "upstream_busy",   "request_timeout",
+    "idle_timeout",    "write_stall",     "upstream_closed", "upstream_protocol",
+    "outcome_unknown", "client_protocol", "client_gone",     "client_timeout",
+    "cancelled",       "auth_failed",     "tls_failed",      "too_many_clients",
+    "rate_limited",    "overloaded",      "too_large",       "no_route",
+    "unsupported",     "denied",          "paused",          "draining",
+    "killed",          "internal",
 };
 
 static void every_cause_of_the_contract_has_its_word(void **state)
 {
     (void)state;
     assert_string_equal(cause_word(CAUSE_NONE), "none");
+    assert_int_equal(ARRAY_LEN(contract), CAUSE_COUNT - 1); /* a new one belongs here, too */
     for (size_t i = 0; i < ARRAY_LEN(contract); i++) {
         int found = 0;
         for (int c = CAUSE_NONE + 1; c < CAUSE_COUNT; c++)

@@ -212,6 +212,18 @@ void house_turn(struct house *h, unsigned tick)
     uv_run(i < h->n ? &h->loops[i].uv : &h->dialer_loop.uv, UV_RUN_NOWAIT);
 }
 
+void house_tick(struct house *h, uint64_t ms)
+{
+    (void)h;
+    atomic_fetch_add(&frozen, ms);
+}
+
+void house_hear(struct house *h, unsigned tick)
+{
+    unsigned i = tick % (h->n + 1);
+    timers_advance(i < h->n ? &h->loops[i].timers : &h->dialer_loop.timers, house_now());
+}
+
 void house_settle(struct house *h)
 {
     bool more;
@@ -246,133 +258,6 @@ void house_pass(struct house *h, uint64_t ms)
             timers_advance(&h->loops[i].timers, house_now());
         house_settle(h);
     }
-}
-
-/* ---- guests ---- */
-
-static void guest_gets(struct guest *g)
-{
-    struct server *sv = g->waiter.server;
-    g->turn = ++g->house->served;
-    if (sv->exclusive)
-        g->server = sv;
-    else
-        fake_board(&g->rider, sv);
-}
-
-static void guest_on_lease(struct waiter *w)
-{
-    struct guest *g = OWNER(w, struct guest, waiter);
-    g->calls++;
-    if (w->server)
-        guest_gets(g);
-    else
-        g->why = w->err.cause;
-}
-
-static void guest_lost(struct guest *g, const struct err *err, enum outcome how)
-{
-    g->lost++;
-    g->why = err->cause;
-    guest_end(g, how);
-}
-
-static void guest_on_readable(struct server *sv)
-{
-    struct guest *g = sv->holder;
-    CHECK(g->server == sv);
-    char bytes[64];
-    ssize_t n = server_read(sv, bytes, sizeof bytes);
-    if (n > 0) {
-        g->answers += (unsigned)n;
-    } else if (n != -EAGAIN) {
-        struct err err;
-        server_lost_err(sv, n, &err);
-        guest_lost(g, &err, OUTCOME_DROP_EOF);
-    }
-}
-
-static void guest_on_lost(struct server *sv, const struct err *err)
-{
-    guest_lost(sv->holder, err, OUTCOME_DROP_DRAINING);
-}
-
-static const struct holder_ops guest_ops = {.on_readable = guest_on_readable,
-                                            .on_lost = guest_on_lost};
-
-static void guest_on_answer(struct fake_rider *r)
-{
-    OWNER(r, struct guest, rider)->answers++;
-}
-
-static void guest_rider_lost(struct fake_rider *r, const struct err *err)
-{
-    guest_lost(OWNER(r, struct guest, rider), err, OUTCOME_DROP_EOF);
-}
-
-enum lease_result guest_ask(struct house *h, unsigned worker, struct guest *g, bool exclusive)
-{
-    CHECK(!guest_has(g) && g->waiter.state == WAITER_NONE);
-    g->house = h;
-    g->waiter.exclusive = exclusive;
-    g->waiter.holder_ops = &guest_ops;
-    g->waiter.holder = g;
-    g->waiter.on_lease = guest_on_lease;
-    g->rider.on_answer = guest_on_answer;
-    g->rider.on_lost = guest_rider_lost;
-    g->calls = 0;
-    g->why = CAUSE_NONE;
-    g->result = pool_lease(h->pools[worker], &g->waiter);
-    if (g->result == LEASE_GRANTED)
-        guest_gets(g);
-    else if (g->result == LEASE_REFUSED)
-        g->why = g->waiter.err.cause;
-    return g->result;
-}
-
-struct server *guest_server(const struct guest *g)
-{
-    return g->server ? g->server : g->rider.server;
-}
-
-bool guest_has(const struct guest *g)
-{
-    return guest_server(g) != NULL;
-}
-
-void guest_end(struct guest *g, enum outcome how)
-{
-    struct server *sv = g->server;
-    g->server = NULL;
-    if (!sv)
-        fake_leave(&g->rider, how);
-    else if (how == OUTCOME_KEEP)
-        pool_give_back(&sv);
-    else
-        pool_drop(&sv, how);
-}
-
-void guest_work(struct guest *g)
-{
-    if (g->server)
-        server_send(g->server, "x", 1);
-    else
-        fake_ask(&g->rider);
-}
-
-void house_fill(struct house *h, unsigned worker, unsigned n)
-{
-    struct guest *guests = calloc(n + 1, sizeof *guests);
-    CHECK(guests != NULL);
-    for (unsigned i = 0; i < n; i++) {
-        guest_ask(h, worker, &guests[i], true);
-        house_settle(h);
-        CHECK(guest_has(&guests[i]));
-    }
-    for (unsigned i = 0; i < n; i++)
-        guest_end(&guests[i], OUTCOME_KEEP);
-    house_settle(h);
-    free(guests);
 }
 
 struct ledger_view house_view(struct house *h)
@@ -455,95 +340,4 @@ void house_join(struct house *h)
         post(h->threads[i].loop, &h->threads[i].leave);
     for (unsigned i = 0; i <= h->n; i++)
         pthread_join(h->threads[i].thread, NULL);
-}
-
-/* ---- the audit ---- */
-
-struct census {
-    const struct ledger *ledger;
-    unsigned by_state[SERVER_STATES];
-    unsigned promised[HOUSE_WORKERS]; /* on their way, by home */
-    unsigned pinned;
-};
-
-static void take_census(struct fake_server *fs, void *arg)
-{
-    struct census *c = arg;
-    const struct server *sv = &fs->base;
-    if (sv->ledger != c->ledger)
-        return;
-    c->by_state[sv->state]++;
-    if (sv->state == SERVER_TRAVELLING || (sv->state == SERVER_DIALING && sv->promised))
-        c->promised[sv->home]++;
-    if (sv->state == SERVER_BUSY && sv->exclusive && sv->capacity > 1)
-        c->pinned++;
-}
-
-static unsigned length(const struct list *l)
-{
-    unsigned n = 0;
-    LIST_EACH(pos, l)
-        n++;
-    return n;
-}
-
-static unsigned count(const struct counter *c)
-{
-    return (unsigned)counter_get(c);
-}
-
-static void audit_pool(const struct pool *p, struct census *in_pools)
-{
-    CHECK(pool_ok(p));
-    CHECK(length(&p->idle) == count(&p->stats.idle));
-    CHECK(length(&p->busy) == count(&p->stats.busy));
-    CHECK(length(&p->checking) == count(&p->stats.checking));
-    CHECK(length(&p->closing) == count(&p->stats.closing));
-    CHECK(p->n_waiters == count(&p->stats.waiting));
-    in_pools->by_state[SERVER_IDLE] += length(&p->idle);
-    in_pools->by_state[SERVER_BUSY] += length(&p->busy);
-    in_pools->by_state[SERVER_CHECKING] += length(&p->checking);
-    in_pools->by_state[SERVER_CLOSING] += length(&p->closing);
-    unsigned leases = 0, wholes = 0;
-    LIST_EACH(n, &p->busy) {
-        const struct server *sv = OWNER(n, struct server, node);
-        CHECK(sv->leases >= 1 && sv->leases <= sv->capacity);
-        CHECK(!sv->exclusive || sv->leases == 1);
-        leases += sv->leases;
-    }
-    CHECK(leases == count(&p->stats.leased));
-    LIST_EACH(n, &p->waiters)
-        wholes += OWNER(n, struct waiter, node)->exclusive;
-    CHECK(wholes == p->n_wholes);
-}
-
-void house_audit(struct house *h)
-{
-    struct census all = {.ledger = h->ledger}, pools = {0};
-    struct ledger_view view;
-    fake_each_server(take_census, &all);
-    ledger_view(h->ledger, &view);
-    for (unsigned i = 0; i < h->n; i++)
-        audit_pool(h->pools[i], &pools);
-    for (unsigned s = SERVER_IDLE; s <= SERVER_CLOSING; s++)
-        CHECK(all.by_state[s] == pools.by_state[s]);
-    unsigned live = pools.by_state[SERVER_IDLE] + pools.by_state[SERVER_BUSY] +
-                    pools.by_state[SERVER_CHECKING] + all.by_state[SERVER_TRAVELLING];
-    CHECK(view.closing == pools.by_state[SERVER_CLOSING]);
-    CHECK(view.open == view.dialing + view.closing + live);
-    CHECK(view.dialing >= all.by_state[SERVER_DIALING]); /* a failed one may be on its way home */
-    CHECK(view.dialing <= LEDGER_DIALS_MAX);
-    CHECK(view.pinned == all.pinned);
-    for (unsigned i = 0; i < h->n; i++) {
-        const struct ledger_worker *w = &h->ledger->workers[i];
-        unsigned owed_to = 0, owes = 0;
-        for (unsigned j = 0; j < h->n; j++) {
-            owed_to += h->ledger->workers[j].owes[i];
-            owes += w->owes[j];
-        }
-        CHECK(owes == w->asked);
-        /* A failed promised dial on its way home is no longer in the census. */
-        CHECK(w->promised >= all.promised[i] + owed_to);
-        CHECK(w->promised <= all.promised[i] + owed_to + view.dialing);
-    }
 }

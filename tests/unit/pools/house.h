@@ -72,6 +72,9 @@ void house_ask_all(struct house *h);
 uint64_t house_now(void);
 /* One turn of one loop: of worker `tick` modulo their number and one, the last is the dialer's. */
 void house_turn(struct house *h, unsigned tick);
+/* Time passes; a loop's timers hear of it by house_hear(), which counts as house_turn() does. */
+void house_tick(struct house *h, uint64_t ms);
+void house_hear(struct house *h, unsigned tick);
 /* Lets everything happen that needs no time. */
 void house_settle(struct house *h);
 /* Lets time pass, event by event. */

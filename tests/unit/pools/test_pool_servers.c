@@ -395,8 +395,8 @@ static void make_stale(struct fake_server *fs, void *arg)
     fs->base.stale_ms = 1;
 }
 
-/* Each check that ends at once makes room for who wants a fresh server, at another's cost, which may
- * be the next to be checked. */
+/* Each check that ends at once makes room for who wants a fresh server, at another's cost, which
+ * may be the next to be checked. */
 static void checks_while_somebody_wants_a_fresh_server(void **state)
 {
     (void)state;

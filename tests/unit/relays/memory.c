@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/unit/relays/memory.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
 static unsigned asked, failing, spared;
 static long held;
+static size_t bytes;
 
 void *__real_malloc(size_t n);
 void *__real_calloc(size_t n, size_t size);
@@ -38,6 +40,11 @@ long memory_held(void)
     return held;
 }
 
+size_t memory_bytes(void)
+{
+    return bytes;
+}
+
 void *memory_own(void *p, size_t n)
 {
     void *own = __real_realloc(p, n);
@@ -53,6 +60,7 @@ static bool fails(void)
 static void *count(void *p)
 {
     held += p != NULL;
+    bytes += malloc_usable_size(p);
     return p;
 }
 
@@ -70,8 +78,13 @@ void *__wrap_realloc(void *p, size_t n)
 {
     if (fails())
         return NULL;
+    size_t before = malloc_usable_size(p);
     void *grown = __real_realloc(p, n);
-    return p ? grown : count(grown);
+    if (!grown)
+        return NULL;
+    held -= p != NULL;
+    bytes -= before;
+    return count(grown);
 }
 
 char *__wrap_strdup(const char *text)
@@ -84,5 +97,6 @@ char *__wrap_strdup(const char *text)
 void __wrap_free(void *p)
 {
     held -= p != NULL;
+    bytes -= malloc_usable_size(p);
     __real_free(p);
 }

@@ -14,5 +14,6 @@ unsigned memory_asked(void);
 void memory_spare(bool spare);
 /* As realloc(), for the tests themselves: neither fails nor counts. */
 void *memory_own(void *p, size_t n);
-/* Pieces not freed. */
+/* Pieces not freed, and what they take. */
 long memory_held(void);
+size_t memory_bytes(void);

@@ -18,6 +18,23 @@
 struct play play;
 static unsigned plays; /* so far */
 
+/* Lets the world go on by one round; false: nothing happens before time goes on. */
+static bool round_of_all(void)
+{
+    bool any = clients_step();
+    any |= peers_step();
+    any |= depot_turn();
+    return any;
+}
+
+/* All that can happen now. */
+static void finish_rounds(void)
+{
+    unsigned rounds = 0;
+    while (round_of_all())
+        CHECK(++rounds < 100000);
+}
+
 /* ---- steps ---- */
 
 static unsigned answers_of(const struct client *c)
@@ -58,7 +75,56 @@ static void come(struct client *c)
     c->over = c->far < 0;
 }
 
-/* One step; false: not yet. */
+/* ---- costs ---- */
+
+static struct {
+    struct cost cost;
+    size_t bytes;
+} before; /* the latest COUNTS */
+
+static struct cost cost_so_far(void)
+{
+    struct wires_calls calls = wires_calls();
+    return (struct cost){calls.reads, calls.writes, calls.others + turns_calls(), memory_asked()};
+}
+
+static void count_from_here(void)
+{
+    finish_rounds();
+    before.cost = cost_so_far();
+    before.bytes = memory_bytes();
+}
+
+static void has_cost(const struct cost *due)
+{
+    finish_rounds();
+    struct cost now = cost_so_far(), *at = &before.cost;
+    struct cost is = {now.reads - at->reads, now.writes - at->writes, now.others - at->others,
+                      now.allocations - at->allocations};
+    if (memcmp(&is, due, sizeof is) == 0)
+        return;
+    char what[2][80];
+    const struct cost *of[2] = {due, &is};
+    for (int i = 0; i < 2; i++)
+        snprintf(what[i], sizeof what[i], "%u reads, %u writes, %u other calls, %u allocations",
+                 of[i]->reads, of[i]->writes, of[i]->others, of[i]->allocations);
+    play_fails("it was to cost the first, and cost the second", what[0], what[1]);
+}
+
+static void holds(size_t most)
+{
+    char text[64];
+    finish_rounds();
+    size_t grown = memory_bytes() - before.bytes;
+    if (grown > 0 && grown <= most) /* nothing at all: what was measured? */
+        return;
+    snprintf(text, sizeof text, "%zu bytes, of %zu", grown, most);
+    play_fails("idle clients take", text, "");
+}
+
+/* ---- one step ---- */
+
+/* False: not yet. */
 static bool step_done(const struct step *s, bool asked, uint64_t since)
 {
     struct client *c = &play.clients[s->client];
@@ -94,6 +160,15 @@ static bool step_done(const struct step *s, bool asked, uint64_t since)
             return false;
         c->due += s->due;
         return true;
+    case STEP_COUNT:
+        count_from_here();
+        return true;
+    case STEP_COST:
+        has_cost(&s->cost);
+        return true;
+    case STEP_HOLD:
+        holds(s->n);
+        return true;
     }
     return true;
 }
@@ -107,15 +182,6 @@ static void not_heard(const struct step *s)
         play_fails("not heard: so many bytes", got, words_of(c));
     }
     play_fails("not heard:", s->text ? s->text : "-", words_of(c));
-}
-
-/* Lets the world go on by one round; false: nothing happens before time goes on. */
-static bool round_of_all(void)
-{
-    bool any = clients_step();
-    any |= peers_step();
-    any |= depot_turn();
-    return any;
 }
 
 /* Time goes on to the next event, but not past `until`; false: it is there. */
@@ -165,9 +231,7 @@ static void rest(uint64_t ms)
 {
     uint64_t until = turns_now() + ms;
     do {
-        unsigned rounds = 0;
-        while (round_of_all())
-            CHECK(++rounds < 100000);
+        finish_rounds();
     } while (wait_until(until));
 }
 
@@ -318,6 +382,17 @@ static void all_scripts(void **state)
     turns_reverse(false);
 }
 
+static void exchanges_cost_what_they_should(void **state)
+{
+    const struct protocol *p = prepare(*state);
+    for (size_t i = 0; i < p->n_costs; i++)
+        for (int reverse = 0; reverse < 2; reverse++) {
+            turns_reverse(reverse);
+            play_plain(&p->costs[i], false);
+        }
+    turns_reverse(false);
+}
+
 static void play_at_every_tick(const struct script *script, enum act act, enum act then,
                                unsigned ticks)
 {
@@ -386,6 +461,7 @@ int play_all(struct protocol *p)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(all_scripts, p),
+        cmocka_unit_test_prestate(exchanges_cost_what_they_should, p),
         cmocka_unit_test_prestate(something_happens_at_every_tick, p),
         cmocka_unit_test_prestate(two_things_happen, p),
         cmocka_unit_test_prestate(every_allocation_may_fail, p),

@@ -19,15 +19,32 @@
 
 #define PLAY_CLIENTS 8
 
-enum step_kind { STEP_COME, STEP_SAY, STEP_HEAR, STEP_GET, STEP_LEAVE, STEP_PASS, STEP_DO };
+enum step_kind {
+    STEP_COME,
+    STEP_SAY,
+    STEP_HEAR,
+    STEP_GET,
+    STEP_LEAVE,
+    STEP_PASS,
+    STEP_DO,
+    STEP_COUNT,
+    STEP_COST,
+    STEP_HOLD
+};
+
+/* What carpool does: system calls, and pieces of memory asked for. */
+struct cost {
+    unsigned reads, writes, others, allocations;
+};
 
 struct step {
     enum step_kind kind;
     unsigned client; /* 0: a */
     const char *text;
-    size_t n;     /* of text; SAY. GET: bytes. PASS: ms */
+    size_t n;     /* of text; SAY. GET: bytes. PASS: ms. HOLD: bytes */
     unsigned due; /* SAY: answers it asks for, that must come in time (those to BLPOP need not) */
     bool (*act)(unsigned client); /* DO; false: not yet */
+    struct cost cost;             /* COST */
 };
 
 /* `who`: 'a' to 'h'. */
@@ -41,6 +58,15 @@ struct step {
 #define LEAVES(who) {.kind = STEP_LEAVE, .client = (who) - 'a'}
 #define PASS(ms) {.kind = STEP_PASS, .n = ms}
 #define DOES(who, what, asks) {.kind = STEP_DO, .client = (who) - 'a', .act = what, .due = asks}
+
+/* Once all is done that was begun: what it has cost since COUNTS is this... */
+#define COUNTS {.kind = STEP_COUNT}
+#define COSTS(reads, writes, others, allocations)                                                  \
+    {                                                                                              \
+        .kind = STEP_COST, .cost = { reads, writes, others, allocations }                          \
+    }
+/* ... and memory has grown, by no more than so many bytes. */
+#define HOLDS(bytes) {.kind = STEP_HOLD, .n = bytes}
 
 struct script {
     const char *name;
@@ -96,6 +122,8 @@ struct protocol {
     const char *garbage; /* what no peer says */
     const struct script *scripts;
     size_t n_scripts;
+    const struct script *costs; /* played as they are written, and no other way */
+    size_t n_costs;
     struct script proof; /* somebody comes and is served */
 };
 

@@ -401,6 +401,45 @@ static const struct script scripts[] = {
     {SCRIPT_AS("uploads_in_pieces", uploads), .chop = 19},
 };
 
+/* ---- costs ---- */
+
+#define GETS_ONE(who, tag) SAYS(who, GET_("/" tag), 1), HEARS(who, "200:" tag)
+
+static const struct step exchanges[] = {
+    COMES('a'),
+    COMES('b'),
+    GETS_ONE('a', "for-a"),
+    GETS_ONE('b', "for-b"),
+    COUNTS,
+    GETS_ONE('a', "for-a"),
+    COSTS(2, 2, 0, 0),
+    COUNTS,
+    GETS_ONE('a', "for-a"),
+    GETS_ONE('b', "for-b"),
+    COSTS(4, 4, 0, 0),
+    COUNTS, /* before what cannot be asked twice: a look whether the server is still there */
+    SAYS('b', POST_("/for-b", "Content-Length: 5\r\n", "hello"), 1),
+    HEARS('b', "200:for-b"),
+    COSTS(3, 2, 0, 0),
+};
+
+static const struct step idle[] = {
+    COMES('a'),
+    GETS_ONE('a', "for-a"),
+    COMES('b'),
+    GETS_ONE('b', "for-b"),
+    COUNTS,
+    COMES('c'),
+    GETS_ONE('c', "for-c"),
+    COMES('d'),
+    GETS_ONE('d', "for-d"),
+    COMES('e'),
+    GETS_ONE('e', "for-e"),
+    HOLDS(3 * 1024),
+};
+
+static const struct script costs[] = {{SCRIPT(exchanges)}, {SCRIPT(idle)}};
+
 static struct protocol make_protocol(void)
 {
     struct protocol p = {
@@ -413,6 +452,8 @@ static struct protocol make_protocol(void)
         .garbage = "@@ what is this \r\n\r\n",
         .scripts = scripts,
         .n_scripts = ARRAY_LEN(scripts),
+        .costs = costs,
+        .n_costs = ARRAY_LEN(costs),
         .proof = {SCRIPT(proof)},
     };
     p.plan.relay = &http_relay;

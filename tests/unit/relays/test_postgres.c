@@ -409,6 +409,55 @@ static const struct endpoint_conf endpoint = {.label = "peer:1",
                                               .password = "secret",
                                               .database = "db"};
 
+/* ---- costs ---- */
+
+#define SELECTS_A SAYS('a', SELECT_A, 1), HEARS('a', ROW_A " Z:I")
+#define SELECTS_B SAYS('b', SELECT_B, 1), HEARS('b', ROW_B " Z:I")
+#define RUNS_S SAYS('a', BIND_S EXECUTE SYNC, 1), HEARS('a', "2 D:for-a C:SELECT 1 Z:I")
+
+/* Each: a read and a write of ours on either side. */
+static const struct step exchanges[] = {
+    LOGS_IN('a'),
+    LOGS_IN('b'),
+    SELECTS_A,
+    SELECTS_B,
+    SAYS('a', PARSE_A SYNC, 1),
+    HEARS('a', "1 Z:I"),
+    RUNS_S,
+    COUNTS,
+    SELECTS_A,
+    COSTS(2, 2, 0, 0),
+    COUNTS,
+    SELECTS_B,
+    SELECTS_B,
+    SELECTS_A,
+    COSTS(6, 6, 0, 0),
+    COUNTS,
+    RUNS_S,
+    COSTS(2, 2, 0, 0),
+    COUNTS,
+    SAYS('b', Q_("\xa", "BEGIN"), 1),
+    HEARS('b', "C:BEGIN Z:T"),
+    SAYS('b', SELECT_B, 1),
+    HEARS('b', ROW_B " Z:T"),
+    SAYS('b', Q_("\xb", "COMMIT"), 1),
+    HEARS('b', "C:COMMIT Z:I"),
+    COSTS(6, 6, 0, 0),
+};
+
+#define COMES_AND_SELECTS(who)                                                                     \
+    LOGS_IN(who), SAYS(who, Q_("\x13", "SELECT 'for-x'"), 1), HEARS(who, "T D:for-x C:SELECT 1 Z:I")
+
+static const struct step idle[] = {
+    COMES_AND_SELECTS('a'), COMES_AND_SELECTS('b'), COUNTS,          COMES_AND_SELECTS('c'),
+    COMES_AND_SELECTS('d'), COMES_AND_SELECTS('e'), HOLDS(3 * 1024),
+};
+
+static const struct script costs[] = {
+    {SCRIPT(exchanges), .conf = one_server},
+    {SCRIPT(idle), .conf = one_server},
+};
+
 static struct protocol make_protocol(void)
 {
     struct protocol p = {
@@ -421,6 +470,8 @@ static struct protocol make_protocol(void)
         .garbage = "@@ what is this @@",
         .scripts = scripts,
         .n_scripts = ARRAY_LEN(scripts),
+        .costs = costs,
+        .n_costs = ARRAY_LEN(costs),
         .proof = {SCRIPT(proof)},
     };
     p.plan.relay = &postgres_relay;

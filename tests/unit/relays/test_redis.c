@@ -344,6 +344,48 @@ static const struct script scripts[] = {
     {SCRIPT_AS("pipeline_in_pieces", pipeline), .chop = 9},
 };
 
+/* ---- costs ---- */
+
+#define GETS_ONE_A SAYS('a', "GET for-a\r\n", 1), HEARS('a', FOR_A)
+#define GETS_ONE_B SAYS('b', "GET for-b\r\n", 1), HEARS('b', FOR_B)
+
+/* Each: a read and a write of ours on either side. */
+static const struct step exchanges[] = {
+    COMES('a'),        COMES('b'), GETS_ONE_A, GETS_ONE_B, COUNTS,     GETS_ONE_A,
+    COSTS(2, 2, 0, 0), COUNTS,     GETS_ONE_B, GETS_ONE_B, GETS_ONE_A, COSTS(6, 6, 0, 0),
+};
+
+#define COMES_AND_GETS(who) COMES(who), SAYS(who, "GET for-x\r\n", 1), HEARS(who, "$5\r\nfor-x\r\n")
+
+#define ALL_FOUR_SAY                                                                               \
+    SAYS('a', "GET for-a\r\n", 1), SAYS('b', "GET for-b\r\nPING\r\n", 2),                          \
+        SAYS('c', "INCR n\r\n", 1), SAYS('d', "SET k 1\r\nINCR n\r\nPING\r\n", 3),                 \
+        HEARS('a', FOR_A), HEARS('b', FOR_B "+PONG\r\n"), HEARS('c', ":1\r\n"),                    \
+        HEARS('d', "+OK\r\n:1\r\n+PONG\r\n")
+
+/* What many say at one turn of the loop goes to their server in one piece, and comes back so. */
+static const struct step turn_of_many[] = {
+    COMES_AND_GETS('a'),
+    COMES_AND_GETS('b'),
+    COMES_AND_GETS('c'),
+    COMES_AND_GETS('d'),
+    ALL_FOUR_SAY, /* room for seven requests */
+    COUNTS,
+    ALL_FOUR_SAY,
+    COSTS(4 + 1, 1 + 4, 0, 0),
+};
+
+static const struct step idle[] = {
+    COMES_AND_GETS('a'), COMES_AND_GETS('b'), COUNTS,          COMES_AND_GETS('c'),
+    COMES_AND_GETS('d'), COMES_AND_GETS('e'), HOLDS(3 * 1024),
+};
+
+static const struct script costs[] = {
+    {SCRIPT(exchanges)},
+    {SCRIPT(turn_of_many), .conf = one_server},
+    {SCRIPT(idle), .conf = one_server},
+};
+
 static struct protocol make_protocol(void)
 {
     struct protocol p = {
@@ -354,6 +396,8 @@ static struct protocol make_protocol(void)
         .garbage = "@@ what is this \r\n",
         .scripts = scripts,
         .n_scripts = ARRAY_LEN(scripts),
+        .costs = costs,
+        .n_costs = ARRAY_LEN(costs),
         .proof = {SCRIPT(proof)},
     };
     p.plan.relay = &redis_relay;

@@ -32,7 +32,7 @@ static struct {
     unsigned n_handles; /* places ever used */
     unsigned n_idle, n_closing;
     uint64_t now_ms, us;
-    unsigned ticks, at;
+    unsigned ticks, at, calls;
     void (*act)(void);
     bool reverse;
 } world;
@@ -59,6 +59,11 @@ unsigned turns_ticks(void)
 void turns_reverse(bool reverse)
 {
     world.reverse = reverse;
+}
+
+unsigned turns_calls(void)
+{
+    return world.calls;
 }
 
 uint64_t turns_now(void)
@@ -118,6 +123,7 @@ static struct handle *find(const void *uv)
 int uv_poll_init(uv_loop_t *loop, uv_poll_t *poll, int fd)
 {
     add(loop, (uv_handle_t *)poll, KIND_POLL)->fd = fd;
+    world.calls++;
     return 0;
 }
 
@@ -125,6 +131,7 @@ int uv_poll_start(uv_poll_t *poll, int events, uv_poll_cb cb)
 {
     struct handle *h = find(poll);
     CHECK(!h->closing);
+    world.calls++;
     h->events = events;
     h->on_poll = cb;
     h->active = events != 0;
@@ -134,6 +141,7 @@ int uv_poll_start(uv_poll_t *poll, int events, uv_poll_cb cb)
 int uv_poll_stop(uv_poll_t *poll)
 {
     find(poll)->active = false;
+    world.calls++;
     return 0;
 }
 
@@ -168,6 +176,7 @@ int uv_async_init(uv_loop_t *loop, uv_async_t *async, uv_async_cb cb)
 int uv_async_send(uv_async_t *async)
 {
     find(async)->active = true;
+    world.calls++;
     return 0;
 }
 
@@ -212,6 +221,7 @@ void uv_close(uv_handle_t *uv, uv_close_cb cb)
     struct handle *h = find(uv);
     CHECK(!h->closing);
     world.n_closing++;
+    world.calls += h->kind == KIND_POLL;
     world.n_idle -= h->kind == KIND_IDLE && h->active;
     h->closing = true;
     h->active = false;

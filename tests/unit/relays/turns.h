@@ -27,5 +27,7 @@ uint64_t turns_due(void);
 uint64_t turns_now(void);
 /* Time goes on to `now`. */
 void turns_pass(uint64_t now);
+/* So often what is polled for was changed, or another thread woken: a system call each. */
+unsigned turns_calls(void);
 /* Timers of a loop that are armed. */
 unsigned turns_armed(const struct loop *loop);

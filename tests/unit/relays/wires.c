@@ -33,6 +33,7 @@ struct wire {
 
 static struct wire wires[WIRES];
 static size_t chop;
+static struct wires_calls calls;
 static int last_door = -1;
 static void (*connected)(int far);
 
@@ -90,6 +91,11 @@ unsigned wires_of_ours(void)
     for (int i = 0; i < WIRES; i++)
         n += wires[i].used && wires[i].ours;
     return n;
+}
+
+struct wires_calls wires_calls(void)
+{
+    return calls;
 }
 
 void wires_chop(size_t bytes)
@@ -290,6 +296,7 @@ ssize_t __wrap_recv(int fd, void *buf, size_t n, int flags)
 {
     if (!is_wire(fd))
         return __real_recv(fd, buf, n, flags);
+    calls.reads++;
     struct wire *w = wire_of(fd);
     CHECK(w->ours);
     size_t got = take(w, buf, chop && n > chop ? chop : n, flags & MSG_PEEK);
@@ -324,6 +331,7 @@ ssize_t __wrap_send(int fd, const void *buf, size_t n, int flags)
 {
     if (!is_wire(fd))
         return __real_send(fd, buf, n, flags);
+    calls.writes++;
     return give(wire_of(fd), buf, chop && n > chop ? chop : n);
 }
 
@@ -331,6 +339,7 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *m, int flags)
 {
     if (!is_wire(fd))
         return __real_sendmsg(fd, m, flags);
+    calls.writes++;
     size_t left = chop ? chop : SIZE_MAX, done = 0;
     for (size_t i = 0; i < m->msg_iovlen && left; i++) {
         size_t n = m->msg_iov[i].iov_len < left ? m->msg_iov[i].iov_len : left;
@@ -351,6 +360,7 @@ int __wrap_close(int fd)
 {
     if (!is_wire(fd))
         return __real_close(fd);
+    calls.others++;
     CHECK(wire_of(fd)->ours);
     leave(wire_of(fd));
     return 0;
@@ -360,6 +370,7 @@ int __wrap_shutdown(int fd, int how)
 {
     if (!is_wire(fd))
         return __real_shutdown(fd, how);
+    calls.others++;
     CHECK(how == SHUT_WR);
     finish(wire_of(fd));
     return 0;
@@ -369,6 +380,7 @@ int __wrap_accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
     if (!is_wire(fd))
         return __real_accept4(fd, addr, len, flags);
+    calls.others++;
     struct wire *w = wire_of(fd)->queue;
     if (!w)
         return fails(EAGAIN);
@@ -388,6 +400,7 @@ int __wrap_fcntl(int fd, int what, ...)
 {
     CHECK(is_wire(fd) && what == F_DUPFD_CLOEXEC && wire_of(fd)->listens);
     struct wire *w = make(true);
+    calls.others++;
     w->listens = true;
     return last_door = fd_of(w);
 }
@@ -402,6 +415,7 @@ int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 {
     if (!is_wire(fd))
         return __real_getsockopt(fd, level, name, value, len);
+    calls.others++;
     if (level != SOL_SOCKET || name != SO_ERROR)
         return fails(ENOPROTOOPT);
     *(int *)value = wire_of(fd)->reset ? ECONNREFUSED : 0;
@@ -417,18 +431,21 @@ int __wrap_ioctl(int fd, unsigned long what, ...)
     *va_arg(args, int *) = 0;
     va_end(args);
     CHECK(is_wire(fd));
+    calls.others++;
     return 0;
 }
 
 int __wrap_socket(int family, int type, int protocol)
 {
     (void)family, (void)type, (void)protocol;
+    calls.others++;
     return fd_of(make(true));
 }
 
 int __wrap_connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
     (void)addr, (void)len;
+    calls.others++;
     struct wire *far = make(false);
     connect_both(wire_of(fd), far);
     if (connected)

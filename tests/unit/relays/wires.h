@@ -17,6 +17,11 @@
 void wires_clear(void);
 /* Ends that are carpool's, and how it shows. */
 unsigned wires_of_ours(void);
+/* System calls of carpool's so far. */
+struct wires_calls {
+    unsigned reads, writes, others;
+};
+struct wires_calls wires_calls(void);
 /* At most so many bytes go in one of carpool's calls; 0: as many as there are. */
 void wires_chop(size_t bytes);
 
