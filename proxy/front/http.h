@@ -78,7 +78,7 @@ struct hr_work {
     struct waiter waiter;
     struct deferred more; /* goes on with `carry` after others had their turn */
     unsigned ended;       /* requests of a pipeline since then */
-    uint64_t due_ms;      /* PAUSE: when the request's time is up, 0: never */
+    uint64_t due_ms;      /* PAUSE, STALL: when the request's time is up, 0: never */
     /* The request, for the access log; only while that may want it. */
     uint64_t asked_us; /* when the head was complete; 0: not noted */
     const char *method;
@@ -211,9 +211,11 @@ bool hr_has_time(const struct hr_session *s, uint64_t ms);
 void hr_pause(struct hr_session *s, uint64_t ms);
 /* It is over, or cut short: the request's own time goes on. */
 void hr_pause_over(struct hr_session *s);
-/* If no other deadline runs: bounds how long bytes may wait for a peer, or else how long the rest
-   of a response may be waited for. */
+/* If no other deadline runs, or ends before a request's: bounds how long bytes may wait for a peer,
+   or else how long the rest of a response may be waited for. */
 void hr_watch(struct hr_session *s);
+/* Bytes were taken: what else may run goes on. */
+void hr_stall_over(struct hr_session *s);
 
 /* ---- http_request.c ---- */
 

@@ -6,9 +6,12 @@
  *     HEAD, DISCARD       the client's bytes                timeouts.client_login
  *     WAITING, LINKED     a server, then a response's head  timeouts.request
  *     PAUSE               another try                       retry.backoff
- *     LINKED, answered    somebody who takes nothing        timeouts.write_stall
- *                         nothing that could be taken       timeouts.read_stall
+ *     LINKED              somebody who takes nothing        timeouts.write_stall
+ *     LINKED, answered    nothing that could be taken       timeouts.read_stall
  *     IDLE                another request                   timeouts.client_idle
+ *
+ * While an upstream does not take the request's body, write_stall comes before what is left of the
+ * request's own time, which waits in work->due_ms.
  */
 #include "proxy/front/http.h"
 
@@ -21,6 +24,8 @@ void hr_set_deadline(struct hr_session *s, enum hr_deadline kind, uint64_t ms)
 /* When the request's time is up; 0: never. */
 static uint64_t request_due(const struct hr_session *s)
 {
+    if (s->deadline == HR_DEADLINE_STALL && s->work && !s->answered)
+        return s->work->due_ms;
     return s->deadline == HR_DEADLINE_REQUEST ? s->base.timer.due : 0;
 }
 
@@ -61,15 +66,26 @@ static int64_t taken_by_server(const struct hr_session *s)
     return (int64_t)s->sent - (int64_t)io_untaken(&s->server->base.io);
 }
 
+/* Other clocks go on until they are over; the request's may be interrupted for an earlier one. */
+static bool may_watch(const struct hr_session *s)
+{
+    uint64_t ms = hr_timeouts(s)->write_stall_ms;
+    if (s->deadline == HR_DEADLINE_REQUEST)
+        return is_server_behind(s) && ms && hr_has_time(s, ms);
+    return s->deadline == HR_DEADLINE_NONE || s->deadline == HR_DEADLINE_IDLE ||
+           s->deadline == HR_DEADLINE_SILENT;
+}
+
 void hr_watch(struct hr_session *s)
 {
-    if (s->deadline != HR_DEADLINE_NONE && s->deadline != HR_DEADLINE_IDLE &&
-        s->deadline != HR_DEADLINE_SILENT)
+    if (!may_watch(s))
         return;
     if (io_unsent(&s->base.io) || is_server_behind(s)) {
         s->client_mark = taken_by_client(s);
         if (is_server_behind(s))
             s->server_mark = taken_by_server(s);
+        if (s->work)
+            s->work->due_ms = request_due(s);
         hr_set_deadline(s, HR_DEADLINE_STALL, hr_timeouts(s)->write_stall_ms);
     } else if (s->state == HR_LINKED && s->answered && s->deadline == HR_DEADLINE_NONE) {
         s->moved_ms = loop_now(session_loop(&s->base));
@@ -77,11 +93,20 @@ void hr_watch(struct hr_session *s)
     }
 }
 
+void hr_stall_over(struct hr_session *s)
+{
+    if (s->work && !s->answered)
+        hr_pause_over(s);
+    else
+        hr_set_deadline(s, HR_DEADLINE_NONE, 0);
+}
+
 static void on_stall(struct hr_session *s)
 {
     struct err err;
     bool client = io_unsent(&s->base.io) && taken_by_client(s) <= s->client_mark;
     if (!client && !(is_server_behind(s) && taken_by_server(s) <= s->server_mark)) {
+        hr_stall_over(s);
         hr_watch(s); /* slow, but not stuck */
         return;
     }

@@ -285,7 +285,7 @@ static void on_drained(struct session *base)
         return;
     }
     if (s->deadline == HR_DEADLINE_STALL)
-        hr_set_deadline(s, HR_DEADLINE_NONE, 0);
+        hr_stall_over(s);
     if (s->state == HR_LINGER)
         hr_linger_drained(s);
     else if (s->state == HR_IDLE && s->deadline == HR_DEADLINE_NONE)

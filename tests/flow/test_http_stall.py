@@ -2,12 +2,14 @@
 """Peers that stop, or are only slow: heads and bodies that do not come, clients that take nothing, responses
 that do not go on. Each wait has its own deadline, and whoever makes progress is left alone."""
 
+import contextlib
+import threading
 import time
 
 import pytest
-from harness.base import wait_for, within
+from harness.base import SLOW, wait_for, within
 from harness.http_fixtures import _origin, nginx, origin, raw, web  # noqa: F401
-from harness.httpwire import NO_BREAKER, Http, refused, request
+from harness.httpwire import NO_BREAKER, Http, refused, reply, request
 from harness.nginx import pattern
 
 
@@ -115,6 +117,54 @@ def test_a_slow_reader_behind_a_fast_origin(web, nginx):
 
 
 # -- origins
+
+
+@pytest.mark.parametrize("request_timeout", ["30s", 0], ids=["request", "no request"])
+def test_an_origin_that_stops_reading(web, raw, request_timeout):
+    """It takes the head and a little of the body, and then not a byte for timeouts.write_stall."""
+    daemon = web(raw.url(), breaker=NO_BREAKER,
+                 timeouts={"write_stall": "1s", "request": request_timeout, "close": "200ms"})
+    with Http(daemon.port("web")) as c:
+        body = threading.Thread(target=pour, args=(c, 50_000_000), daemon=True)
+        c.send(request("PUT", "/", "Content-Length: 50000000"))
+        begun = time.monotonic()
+        body.start()
+        server = raw.accept()
+        server.head()
+        server.exactly(100)
+        r = c.response()
+        assert refused(r, 504, "write_stall")
+        assert 0.9 < time.monotonic() - begun < 2 + 8 * SLOW
+        assert r["connection"] == "close" and "timeouts.write_stall" in r.body.decode()
+        c.close()
+        body.join(60)
+        assert not body.is_alive()
+    assert daemon.saw("write_stall", "web")
+    wait_for(lambda: daemon.servers("web") == 0, what="the slot to be free")
+    server.close()
+
+
+def pour(c, n):
+    with contextlib.suppress(OSError):
+        c.send(bytes(n))
+
+
+def test_a_slow_origin_is_not_a_stuck_one(web, raw):
+    """It takes longer for the body than write_stall, but never stands still for so long."""
+    daemon = web(raw.url(), timeouts={"write_stall": "2s"}, limits={"buffer": "16KiB"})
+    with Http(daemon.port("web")) as c:
+        c.send(request("PUT", "/", "Content-Length: 8000000"))
+        body = threading.Thread(target=pour, args=(c, 8_000_000), daemon=True)
+        body.start()
+        server = raw.accept()
+        server.head()
+        for _ in range(40):
+            server.exactly(200_000)
+            time.sleep(0.1)
+        body.join(60)
+        server.send(reply(b"stored"))
+        assert c.response().body == b"stored"
+    assert daemon.all_errors("web") == {}
 
 
 def begin(web, raw, framing=b"Content-Length: 10", **over):

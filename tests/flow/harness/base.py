@@ -73,6 +73,15 @@ def within(seconds):
     assert took < (seconds + 4) * SLOW, f"took {took:.1f} s"
 
 
+@contextlib.contextmanager
+def at_deadline(seconds):
+    """What is waited for inside ends at this deadline: not before it, and not at a longer one."""
+    begin = time.monotonic()
+    yield
+    took = time.monotonic() - begin
+    assert 0.9 * seconds <= took < seconds + 3 * SLOW, f"took {took:.2f} s, not {seconds:g} s"
+
+
 FIRST_PORT, LAST_PORT = 15000, 31000
 
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Fixtures of the HTTP tests, imported by the files that use them.
 
-    nginx      a healthy one for the whole run
-    tls_nginx  one with TLS, started here where the other one, from the environment, has none
-    origin     misbehaves by path (harness/origin.py), one for the whole run
-    raw        a RawOrigin of the test's own
-    web        web(upstream=..., workers=1, **pool keys): carpool with one pool `web`; default: origin
-    stale      stale(n, **pool keys): carpool with n idle servers of `raw`, and the origin's ends of them
+    nginx        a healthy one for the whole run
+    frail_nginx  one that tests may kill and stop; it is well again afterwards
+    tls_nginx    one with TLS, started here where the other one, from the environment, has none
+    origin       misbehaves by path (harness/origin.py), one for the whole run
+    raw          a RawOrigin of the test's own
+    web          web(upstream=..., workers=1, **pool keys): carpool with one pool `web`; default: origin
+    stale        stale(n, **pool keys): carpool with n idle servers of `raw`, and the origin's ends of them
 """
 
 import pytest
@@ -19,6 +20,17 @@ from .httpwire import request as asked
 @pytest.fixture(scope="session")
 def nginx(servers):
     return servers.nginx()
+
+
+@pytest.fixture(scope="session")
+def _frail_nginx(servers, nginx):
+    return nginx if nginx.fault else servers.nginx()
+
+
+@pytest.fixture
+def frail_nginx(_frail_nginx):
+    yield _frail_nginx
+    _frail_nginx.start()
 
 
 @pytest.fixture(scope="session")
