@@ -25,6 +25,7 @@ _numbers = itertools.count(1)
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "alone: measures time or takes default ports; nothing beside it")
+    config.addinivalue_line("markers", "figure: promises a figure; run with the release build, too")
 
 
 def pytest_collection_finish(session):
@@ -159,6 +160,12 @@ def orders(carpool, pg):
     def make(workers=1, upstream=None, **over):
         return carpool(postgres_pool(upstream or pg.url(), **over), workers=workers)
     return make
+
+
+@pytest.fixture(params=["transaction", "statement"])
+def shared(request, one):
+    """A file's own `one`, in both modes in which clients share servers."""
+    return lambda **over: one(**{"mode": request.param, **over})
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ CLIENTS = 200
 TURNS = 20          # requests of each client
 RECONNECTS = 60     # requests of the client that connects anew each time
 BOUNDS = {"postgres": 10, "redis": 4, "http": 10}
-REDIS_CONTROL = 1   # carpool's own connection for health and topology, beside the pool's
 
 
 class Ride:
@@ -134,7 +133,7 @@ class RedisRide(Ride):
     versus = "AUTH"
 
     def start(self, servers):
-        server = servers.redis(maxclients=self.bound + REDIS_CONTROL, requirepass="kept-apart")
+        server = servers.redis(maxclients=self.bound, requirepass="kept-apart")
         self.before = server.accepted()
         return server
 
@@ -156,12 +155,8 @@ class RedisRide(Ride):
         return {"most at once": self.peak, "opened": self.server.accepted() - self.before,
                 "refused": self.server.refusals()}
 
-    @property
-    def allowed(self):
-        return self.bound + REDIS_CONTROL
-
     def make_room(self):
-        self.server.set_maxclients(self.allowed + 1)
+        self.server.set_maxclients(self.bound + 1)
 
     def once_direct(self):
         self._once(self.server.port, self.server.password)
@@ -233,11 +228,10 @@ RIDES = {ride.kind: ride for ride in (PostgresRide, RedisRide, HttpRide)}
 def tell(ride):
     """Print what one kind's server reported; the list of what is wrong with it."""
     seen = ride.numbers()
-    allowed = getattr(ride, "allowed", ride.bound)
     # nginx and Redis close slowly: what counts as opened may include a replaced connection or two
     per = ride.served / max(1, seen["opened"])
     print(f"\n{ride.kind}: {CLIENTS} clients, {ride.served} {ride.what} in {ride.took:.1f} s")
-    print(f"  the server saw  at most {seen['most at once']} connections at once (its limit: {allowed}), "
+    print(f"  the server saw  at most {seen['most at once']} connections at once (its limit: {ride.bound}), "
           f"{seen['opened']} opened in all, {seen['refused']} refused")
     print(f"  so              {CLIENTS} riders shared {seen['opened']} cars, each car carried "
           f"{per:.0f} {ride.what}")
@@ -251,8 +245,8 @@ def tell(ride):
         wrong.append(f"{ride.served} of {CLIENTS * TURNS} {ride.what} were served")
     if seen["refused"]:
         wrong.append(f"the server refused {seen['refused']} connections")
-    if seen["most at once"] > allowed:
-        wrong.append(f"{seen['most at once']} connections at once, {allowed} allowed")
+    if seen["most at once"] > ride.bound:
+        wrong.append(f"{seen['most at once']} connections at once, {ride.bound} allowed")
     if not 1 <= seen["opened"] <= CLIENTS / 2:
         wrong.append(f"{seen['opened']} connections opened: that is no sharing")
     if ride.numbers()["refused"]:

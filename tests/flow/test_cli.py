@@ -4,10 +4,11 @@
 import os
 import re
 import subprocess
+import textwrap
 
 import pytest
 from harness.base import clean_env, free_port, LOOPBACK
-from harness.carpool import SANITIZER, SANITIZER_OPTIONS, postgres_pool
+from harness.carpool import ROOT, SANITIZER, SANITIZER_OPTIONS, postgres_pool
 
 VERBS = ("run", "check", "config", "version", "status", "pools", "stats", "health", "wait", "reload",
          "shutdown", "pause", "resume", "recycle", "breaker", "clients", "servers", "drain")
@@ -16,10 +17,12 @@ VERBS = ("run", "check", "config", "version", "status", "pools", "stats", "healt
 @pytest.fixture
 def call(binary, tmp_path):
     """call(*args, **environment) → finished process."""
+    ours = {k: v for k, v in clean_env().items() if not k.startswith("CARPOOL_")}
+
     def run(*args, **env):
         done = subprocess.run([binary, *args], capture_output=True, text=True, timeout=20, cwd=tmp_path,
                               stdin=subprocess.DEVNULL,
-                              env={**clean_env(), **SANITIZER_OPTIONS, **env})
+                              env={**ours, **SANITIZER_OPTIONS, **env})
         assert not SANITIZER.search(done.stderr), done.stderr
         return done
     return run
@@ -83,3 +86,23 @@ def test_variables_beside_a_file_are_pointed_out(call, tmp_path):
     assert "CARPOOL_LOG_LEVEL" in done.stderr and "log.level" in done.stderr
     assert "CARPOOL_ADMIN_SOCKET" not in done.stderr, "the verbs read it"
     assert os.path.exists(file)
+
+
+def examples(path):
+    """The configurations in a page: its indented blocks that begin with `pools:`."""
+    blocks = re.findall(r"^ {4}pools:\n(?: {4}.*\n|\n(?= {4}))+", (ROOT / path).read_text(), re.M)
+    return [textwrap.dedent(block) for block in blocks]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/configuration.md", "docs/postgres.md", "docs/redis.md",
+                                  "docs/http.md"])
+def test_the_examples_of_the_pages_load(call, tmp_path, page):
+    users, file = tmp_path / "userlist.txt", tmp_path / "carpool.yaml"
+    users.write_text('"app" "secret"\n')
+    texts = examples(page)
+    assert texts, "the page shows a configuration"
+    for text in texts:
+        file.write_text(re.sub(r"/etc/\S+/userlist.txt", str(users), text))
+        names = re.findall(r"\$\{(\w+)\}", text)
+        done = call("check", "-c", str(file), **dict.fromkeys(names, "secret"))
+        assert done.returncode == 0 and done.stderr == "", (text, done.stderr)

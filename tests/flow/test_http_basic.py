@@ -11,13 +11,12 @@ import time
 import httpx
 import pytest
 from harness.base import LOOPBACK, SLOW, free_port, wait_for
+from harness.carpool import SMALL_QUARANTINE
 from harness.http_fixtures import _origin, nginx, origin, raw, tls_nginx, web  # noqa: F401
 from harness.httpwire import Http, chunked, http_pool, reply, request
 from harness.nginx import pattern
 
 BIG = 20_000_000
-# Freed memory stays with the sanitizer for a while: little of it, where memory is measured.
-SMALL_QUARANTINE = {"ASAN_OPTIONS": "detect_leaks=1:exitcode=99:quarantine_size_mb=4"}
 
 
 def echo(response):

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: MIT
 """SIGTERM, reload and recycle under HTTP load: what was begun is finished, and nothing is left over."""
 
+import http.client
+import itertools
+import re
 import signal
 import threading
-import time
 
-from harness.base import LOOPBACK, SLOW, can_connect, wait_for
+import httpx
+from harness.base import LOOPBACK, Peak, can_connect, wait_for
 from harness.http_fixtures import _origin, nginx, origin, raw, web  # noqa: F401
-from harness.httpwire import Closed, Http, http_pool, reply, request
+from harness.httpwire import TIMEOUT, Closed, Http, http_pool, reply, request
+from harness.load import httpx_client
 from harness.nginx import pattern
+from harness.relays import TO_CLIENT
 
 
 def test_idle_clients_are_let_go(web):
@@ -112,21 +117,26 @@ def test_the_deadline_ends_what_does_not_end(carpool, raw):
 
 
 class Load:
-    """Raw clients on keep-alive connections; notes what was finished and what was cut."""
+    """Clients on keep-alive connections, half of them by hand, half of httpx; each request has a number of its
+    own. Notes what was answered and what was cut."""
 
     def __init__(self, daemon, clients, target):
-        self.finished, self.cut, self.wrong = 0, [], []
-        self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._ride, args=(Http(daemon.port("web")), target),
-                                          daemon=True) for _ in range(clients)]
+        self.answered, self.cut, self.wrong = [], [], []
+        self._threads = [threading.Thread(target=ride, args=(daemon, f"{target}?{n}"), daemon=True)
+                         for n, ride in zip(range(clients), itertools.cycle((self._by_hand, self._by_httpx)))]
         for t in self._threads:
             t.start()
 
-    def _ride(self, c, target):
-        with c:
-            while True:
+    def _note(self, target, status, body):
+        self.answered.append(f"GET {target} HTTP/1.1")
+        if status != 200 or body != pattern(50_000):
+            self.wrong.append((target, status, len(body)))
+
+    def _by_hand(self, daemon, target):
+        with Http(daemon.port("web")) as c:
+            for turn in itertools.count():
                 try:
-                    c.send(request("GET", target))
+                    c.send(request("GET", f"{target}.{turn}"))
                     c._more() if not c.unread else None
                 except (Closed, OSError):
                     return  # between requests: a connection that was let go
@@ -135,44 +145,97 @@ class Load:
                 except (Closed, OSError) as e:
                     self.cut.append(e)
                     return
-                with self._lock:
-                    self.finished += 1
-                if r.status != 200 or r.body != pattern(50_000):
-                    self.wrong.append(r)
+                self._note(f"{target}.{turn}", r.status, r.body)
                 if r["connection"] == "close":
                     return
+
+    def _by_httpx(self, daemon, target):
+        """It connects again when a connection has ended: then nobody listens."""
+        with httpx_client(daemon) as c:
+            for turn in itertools.count():
+                try:
+                    r = c.get(f"{target}.{turn}")
+                except (httpx.ConnectError, httpx.ReadError, httpx.WriteError):
+                    return
+                except httpx.RemoteProtocolError as e:
+                    if "without sending a response" not in str(e):
+                        self.cut.append(e)
+                    return
+                except Exception as e:
+                    self.cut.append(e)
+                    return
+                self._note(f"{target}.{turn}", r.status_code, r.content)
+
+    def goes_on(self, more=30):
+        now = len(self.answered)
+        wait_for(lambda: len(self.answered) > now + more, what="load to go on")
 
     def join(self):
         for t in self._threads:
             t.join(60)
         assert not any(t.is_alive() for t in self._threads)
+        assert self.cut == [] and self.wrong == []
 
 
-def test_drain_under_load_tears_no_response(web, nginx, workers):
+def test_drain_under_load_loses_no_response(carpool, nginx, gate, workers):
+    """Whatever the origin was asked has been answered to the client that asked, and whole; also what it has
+    answered already, and what has not arrived yet, when the end begins."""
     path = nginx.big(50_000)
-    daemon = web(nginx.url(), workers=workers, size={"max": 5, "acquire_timeout": "30s"})
+    wait_for(lambda: nginx.connections() == 0, what="clients of the test before to be gone")
+    mark, way = nginx.mark(), gate(nginx.host, nginx.port)
+    daemon = carpool(http_pool(nginx.url(host=way.host, port=way.port), size={"max": 5, "acquire_timeout": "60s"},
+                               timeouts={"request": "60s"}), workers=workers, drain={"deadline": "60s"})
     load = Load(daemon, 30, path)
-    wait_for(lambda: load.finished > 60, what="load")
+    load.goes_on(60)
+    way.pause(TO_CLIENT)
+    wait_for(lambda: daemon.leases("web") == 5, what="all servers to be at work")
     daemon.signal(signal.SIGTERM)
+    wait_for(lambda: not can_connect(LOOPBACK, daemon.port("web")), what="the door to close")
+    way.resume()
     daemon.ended()
     load.join()
-    assert load.cut == [] and load.wrong == []
+    wait_for(lambda: nginx.connections() == 0, what="nginx to have seen and logged the end")
+    asked = [(r["request"], r["status"]) for r in nginx.requests(mark) if path in r["request"]]
+    assert sorted(asked) == sorted((r, 200) for r in load.answered)
+
+
+class Census:
+    """with Census(nginx) as c: c.now() connections by nginx' own count, asked over one that stays."""
+
+    def __init__(self, nginx):
+        self._conn = http.client.HTTPConnection(nginx.host, nginx.port, timeout=TIMEOUT)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._conn.close()
+
+    def now(self):
+        self._conn.request("GET", "/nginx")
+        return int(re.search(rb"Active connections: (\d+)", self._conn.getresponse().read())[1]) - 1
 
 
 def test_bounds_are_reloaded_under_load(web, nginx):
+    """nginx counts its connections: never more than the bound, and all of it is used."""
     path = nginx.big(50_000)
-    daemon = web(nginx.url(), workers=2, size={"max": 8, "acquire_timeout": "30s"})
-    load = Load(daemon, 20, path)
-    for size in (2, 6, 1, 8):
-        daemon.change("web", size={"max": size})
-        daemon.reload()
-        wait_for(lambda size=size: daemon.servers("web") <= size, what=f"at most {size} servers")
-        now = load.finished
-        wait_for(lambda now=now: load.finished > now + 30, what="load to go on")
+    wait_for(lambda: nginx.connections() == 0, what="clients of the test before to be gone")
+    daemon = web(nginx.url(), workers=2, size={"max": 8, "acquire_timeout": "60s"}, timeouts={"request": "60s"})
+    with Census(nginx) as census:
+        with Peak(census.now, 0.002) as first:
+            load = Load(daemon, 20, path)
+            wait_for(lambda: first.value == 8, what="the pool to grow")
+        for size in (2, 6, 1, 8):
+            daemon.change("web", size={"max": size})
+            daemon.reload()
+            wait_for(lambda size=size: census.now() == size, what=f"{size} connections")
+            with Peak(census.now, 0.002) as peak:
+                load.goes_on()
+            assert peak.value == size and peak.samples and peak.error is None
+        assert first.value == 8 and first.error is None
     daemon.signal(signal.SIGTERM)
     daemon.ended()
     load.join()
-    assert load.cut == [] and load.wrong == []
 
 
 def test_recycle_replaces_every_server(web, nginx):

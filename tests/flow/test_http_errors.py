@@ -9,7 +9,7 @@ import time
 
 import pytest
 from harness.base import LOOPBACK, free_port, wait_for, within
-from harness.http_fixtures import _origin, nginx, origin, raw, tls_nginx, web  # noqa: F401
+from harness.http_fixtures import _frail_nginx, _origin, frail_nginx, nginx, origin, raw, tls_nginx, web  # noqa: F401
 from harness.httpwire import NO_BREAKER, TIMEOUT, Closed, Http, refused, reply, request
 from harness.nginx import pattern
 
@@ -192,15 +192,14 @@ def test_torn_for_http_1_0(web):
             c.rest()
 
 
-def test_killed_in_the_middle_of_a_body(carpool, servers, web):
-    mortal = servers.nginx(local=True)
-    path = mortal.big(20_000_000)
-    daemon = web(mortal.url())
+def test_killed_in_the_middle_of_a_body(frail_nginx, web):
+    path = frail_nginx.big(20_000_000)
+    daemon = web(frail_nginx.url())
     with Http(daemon.port("web"), rcvbuf=65536) as c:
         c.send(request("GET", path))
         assert c.head()["content-length"] == "20000000"
         c.exactly(100_000)
-        mortal.kill9()
+        frail_nginx.kill9()
         with pytest.raises((Closed, ConnectionResetError)):
             c.exactly(20_000_000)
     assert daemon.saw("upstream_closed", "web")

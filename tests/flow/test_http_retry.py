@@ -3,19 +3,17 @@
 
 import collections
 import contextlib
-import itertools
 import queue
 import select
 import signal
 import threading
 import time
 
-import httpx
 import pytest
-from harness.base import LOOPBACK, can_connect, wait_for
-from harness.http_fixtures import raw, stale, web  # noqa: F401
-from harness.httpwire import TIMEOUT, Closed, Http, chunked, http_pool, refused, reply, request
-from harness.load import Crowd
+from harness.base import can_connect, wait_for
+from harness.http_fixtures import _frail_nginx, frail_nginx, nginx, raw, stale, web  # noqa: F401
+from harness.httpwire import Closed, Http, chunked, http_pool, refused, reply, request
+from harness.load import HttpxLoad, stayed
 from harness.nginx import pattern
 
 
@@ -363,61 +361,28 @@ def test_no_post_is_lost_or_done_twice(web, raw, workers):
     assert daemon.all_errors("web") == {}
 
 
-class Load(Crowd):
-    """Clients that ask, and never for long of nobody; `counts` of what they heard."""
-
-    def __init__(self, daemon, clients, pause=0.0):
-        self.counts, self.pause = {}, pause
-        self.url = f"http://{LOOPBACK}:{daemon.port('web')}"
-        super().__init__(clients)
-
-    def _ride(self, n):
-        limits = httpx.Limits(max_keepalive_connections=1, max_connections=1)
-        with httpx.Client(base_url=self.url, timeout=TIMEOUT, limits=limits) as client:
-            for turn in itertools.count():
-                if not self._goes_on():
-                    return
-                answer = client.get("/")
-                key = answer.status_code
-                if key != 200:
-                    key = (key, answer.headers["proxy-status"].split('"')[1].split(" ")[0])
-                    time.sleep(0.02)
-                else:
-                    self.done[n] += 1
-                self.counts[key] = self.counts.get(key, 0) + 1
-                if self.pause:
-                    self._end.wait(self.pause * (1 + (turn + n) % 3 / 10))
-
-    def progress(self, more=3, timeout=40):
-        super().progress(more, timeout)
-
-    def stop(self):
-        super().stop()
-        return self.counts
-
-
 def test_an_origin_that_closes_idle_connections(carpool, servers):
     """Its idle timeout is as long as the clients' pauses: the worst there is, and nobody notices."""
     origin = servers.nginx(local=True, keepalive="1s")
     daemon = carpool(http_pool(origin.url(), size={"max": 10}))
-    load = Load(daemon, 20, pause=0.9)
+    load = HttpxLoad(daemon, 20, pause=0.9)
     load.progress(4)
     assert set(load.stop()) == {200}
     assert daemon.all_errors("web") == {}
+    stayed(daemon, "web", 20)
 
 
-def test_origin_killed_under_load_and_back(carpool, servers, workers):
-    origin = servers.nginx(local=True)
-    daemon = carpool(http_pool(origin.url(), size={"max": 5}, breaker={"open": "200ms..1s"}),
+def test_origin_killed_under_load_and_back(carpool, frail_nginx, workers):
+    daemon = carpool(http_pool(frail_nginx.url(), size={"max": 5}, breaker={"open": "200ms..1s"}),
                      workers=workers)
-    load = Load(daemon, 20)
+    load = HttpxLoad(daemon, 20)
     load.progress()
     for _ in range(2):
-        origin.kill9()
-        wait_for(lambda: not can_connect(origin.host, origin.port), what="the port to close")
+        frail_nginx.kill9()
+        wait_for(lambda: not can_connect(frail_nginx.host, frail_nginx.port), what="the port to close")
         mark = load.counts.get(200, 0)
         wait_for(lambda: set(load.counts) - {200}, what="clients to hear of it")
-        origin.start()
+        frail_nginx.start()
         load.progress()
         assert load.counts[200] > mark
     told = set(load.stop()) - {200}
@@ -425,19 +390,20 @@ def test_origin_killed_under_load_and_back(carpool, servers, workers):
                     (503, "acquire_timeout")}, told
     for _status, cause in told:
         assert daemon.saw(cause, "web")
+    stayed(daemon, "web", 20)
 
 
-def test_origin_restarted_politely_under_load(carpool, servers):
+def test_origin_restarted_politely_under_load(carpool, frail_nginx):
     """`nginx -s quit` closes idle connections and finishes the others: only dials fail."""
-    origin = servers.nginx(local=True)
-    daemon = carpool(http_pool(origin.url(), size={"max": 5}, breaker={"open": "200ms..1s"}))
-    load = Load(daemon, 10)
+    daemon = carpool(http_pool(frail_nginx.url(), size={"max": 5}, breaker={"open": "200ms..1s"}))
+    load = HttpxLoad(daemon, 10)
     load.progress()
-    origin.stop()
-    origin.start()
+    frail_nginx.stop()
+    frail_nginx.start()
     load.progress()
     told = set(load.stop()) - {200}
     assert told <= {(502, "dial_failed"), (503, "breaker_open"), (502, "upstream_closed")}, told
+    stayed(daemon, "web", 10)
 
 
 def test_clients_that_leave_in_the_middle(web, raw):

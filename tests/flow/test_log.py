@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -25,7 +26,8 @@ DIALS = 50
 # The promise is 5 ms; sanitizers make every instruction of a worker several times as expensive.
 LAG_SECONDS = 0.005
 SANITIZER_FACTOR = 2
-# A machine that keeps programs waiting for longer than that is busy with others: what it adds is not ours.
+TRIES = 3
+# Less than that the machine never keeps a program waiting.
 CALM_SECONDS = 0.001
 
 
@@ -103,14 +105,16 @@ print(beyond[len(beyond) * 99 // 100])
 """
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def yardstick():
-    """yardstick() ends the measuring: seconds that the machine itself kept a program waiting, p99."""
+    """The value, a function, ends the measuring: seconds that the machine itself kept a program waiting, p99."""
     proc = subprocess.Popen([sys.executable, "-c", YARDSTICK], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                             text=True)
-    yield lambda: float(proc.communicate("", 20)[0])
-    proc.kill()
-    proc.wait()
+    try:
+        yield lambda: float(proc.communicate("", 20 * SLOW)[0])
+    finally:
+        proc.kill()
+        proc.wait()
 
 
 class Scraper:
@@ -138,6 +142,47 @@ class Scraper:
         assert self.error is None and not self._thread.is_alive(), self.error
 
 
+class Sleeps:
+    """Looks, a few hundred times a second, in which system call each worker sleeps. Whoever has nothing to do
+    sleeps where all do: `elsewhere` is the part of the looks that found one in any other call. What others do
+    to the machine cannot be seen in that. A system that shows no calls is believed."""
+
+    def __init__(self, daemon):
+        tasks = Path(f"/proc/{daemon.pid}/task").iterdir()
+        self.calls = [task / "syscall" for task in tasks if (task / "comm").read_text().startswith("worker")]
+        self.at_rest = set()
+        try:
+            for call in self.calls:
+                wait_for(lambda call=call: self._note_rest(call), what="a worker with nothing to do")
+        except OSError:
+            self.calls = []
+        self.looks = self.found = 0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @staticmethod
+    def _where(call):
+        word = call.read_text().split()[0]  # "running", or a number; -1: waits for memory
+        return int(word) if word.isdigit() else None
+
+    def _note_rest(self, call):
+        where = self._where(call)
+        self.at_rest |= {where} - {None}
+        return where is not None
+
+    def _run(self):
+        while self.calls and not self._end.wait(0.003):
+            where = [self._where(call) for call in self.calls]
+            self.looks += len(where)
+            self.found += sum(at is not None and at not in self.at_rest for at in where)
+
+    def stop(self):
+        self._end.set()
+        self._thread.join(60)
+        self.elsewhere = self.found / max(self.looks, 1)
+
+
 def stranger(daemon, database):
     """A client that is refused, which is a line of the log."""
     wire = daemon.wire(login=False)
@@ -146,19 +191,13 @@ def stranger(daemon, database):
     return True
 
 
-@pytest.mark.alone  # it measures
-def test_blocked_stdout_while_fifty_dials_and_scrapes_run(carpool, pg, full_pipe, yardstick, workers):
-    """Nothing that is slow happens on a worker: not logins of servers, not scrapes, not a log that
-    nobody takes. Its loop's lag, p99, stays under 5 ms (and what a machine adds that is busy with others); lines are dropped and counted, the
-    admin API answers; and when somebody reads again, lines flow again."""
-    daemon = carpool(postgres_pool(pg.url(), size={"min": DIALS, "max": DIALS}), workers=workers,
-                     log={"level": "debug"}, start=False)
-    daemon.start(stdout=full_pipe.inlet)
-    strangers, visitors = 5, 600 * workers
-    dials = daemon.metric("carpool_dials_total")
-    assert dials >= DIALS, "size.min was warmed with nobody reading the log"
-    before, scraper = turns(daemon), Scraper(daemon)
-    end = threading.Event()
+STRANGERS = 5
+
+
+def lag_under_load(daemon, workers):
+    """{worker: its lag's p99}, and the machine's own part in that, while fifty servers are dialed anew, clients
+    work, more lines than the rings hold are logged, and somebody scrapes without a pause."""
+    dials, end, before = daemon.metric("carpool_dials_total"), threading.Event(), turns(daemon)
 
     def rider():
         with daemon.connect() as conn:
@@ -166,40 +205,70 @@ def test_blocked_stdout_while_fifty_dials_and_scrapes_run(carpool, pg, full_pipe
                 assert conn.execute("select 1").fetchone() == (1,)
                 time.sleep(0.002)
     riders = [threading.Thread(target=rider) for _ in range(4)]
-    for thread in riders:
-        thread.start()
-    try:
-        daemon.cli("recycle", "orders")  # fifty more dials, SCRAM each
-        wait_for(lambda: daemon.metric("carpool_dials_total") >= dials + DIALS, 40, "fifty dials")
-        wait_for(lambda: daemon.servers(state="idle") + daemon.servers(state="busy") == DIALS, 20,
-                 "the new servers to be there")
-        for _ in range(strangers):
-            stranger(daemon, "nowhere")
-        for _ in range(visitors):  # more lines than the rings hold
-            daemon.wire().close()
-    finally:
-        end.set()
+    with yardstick() as machine:
+        sleeps, scraper = Sleeps(daemon), Scraper(daemon)
         for thread in riders:
-            thread.join(60)
-        scraper.stop()
-    after, machine = turns(daemon), yardstick()
-    bound = LAG_SECONDS * (SANITIZER_FACTOR if is_sanitized(daemon) else 1) * SLOW
-    if machine > CALM_SECONDS:
-        bound = min(le for le in after["worker 0"] if le >= bound + machine)
-    print(f"the machine: {machine * 1e3:.2f} ms")
+            thread.start()
+        try:
+            daemon.cli("recycle", "orders")  # fifty more dials, SCRAM each
+            wait_for(lambda: daemon.metric("carpool_dials_total") >= dials + DIALS, 40, "fifty dials")
+            wait_for(lambda: daemon.servers(state="idle") + daemon.servers(state="busy") == DIALS, 20,
+                     "the new servers to be there")
+            for _ in range(STRANGERS):
+                stranger(daemon, "nowhere")
+            for _ in range(600 * workers):
+                daemon.wire().close()
+        finally:
+            end.set()
+            for thread in riders:
+                thread.join(60)
+            scraper.stop()
+            sleeps.stop()
+        after, waited = turns(daemon), machine()
+    assert len(after) == workers and scraper.count >= 10
+    lags = {}
     for worker, counts in after.items():
-        p99, n = lag_p99(before[worker], counts)
-        print(f"{worker}: lag p99 <= {p99 * 1e3:g} ms over {n:g} turns (bound {bound * 1e3:g} ms)")
-        assert n > 200 and p99 <= bound, (worker, p99, n)
-    assert len(after) == workers
-    print(f"{scraper.count} scrapes, the slowest took {scraper.worst * 1e3:.1f} ms")
-    assert scraper.count >= 10
+        lags[worker], n = lag_p99(before[worker], counts)
+        assert n > 200, (worker, n)
+    print(f"lag p99 <= {max(lags.values()) * 1e3:g} ms; the machine: {waited * 1e3:.1f} ms; "
+          f"{sleeps.found} of {sleeps.looks} looks elsewhere; "
+          f"{scraper.count} scrapes, the slowest took {scraper.worst * 1e3:.1f} ms")
+    assert sleeps.elsewhere < 0.1, "a worker waits for something"
+    return lags, waited
+
+
+@pytest.mark.alone
+@pytest.mark.figure
+def test_blocked_stdout_while_fifty_dials_and_scrapes_run(carpool, pg, full_pipe, workers):
+    """Nothing that is slow happens on a worker: not logins of servers, not scrapes, not a log that
+    nobody takes. Its loop's lag, p99, stays under 5 ms (sanitizers: 10); lines are dropped and counted, the
+    admin API answers; and when somebody reads again, lines flow again.
+
+    A machine that at the same time keeps a bystander waiting for longer than that (p99, see YARDSTICK) cannot
+    tell: then it is tried again, twice at most, and at last the bystander's time is added to the bound. Where
+    the bystander was served in time nothing is tried again, and nothing added. (With sanitizers, which no
+    promise is about: if it was served at once.) Whatever the machine does, a worker sleeps nowhere but in its
+    loop."""
+    daemon = carpool(postgres_pool(pg.url(), size={"min": DIALS, "max": DIALS}), workers=workers,
+                     log={"level": "debug"}, start=False)
+    daemon.start(stdout=full_pipe.inlet)
+    assert daemon.metric("carpool_dials_total") >= DIALS, "size.min was warmed with nobody reading the log"
+    bound = calm = LAG_SECONDS * SLOW
+    if is_sanitized(daemon):
+        bound, calm = SANITIZER_FACTOR * bound, CALM_SECONDS
+    for tries in range(1, TRIES + 1):
+        lags, machine = lag_under_load(daemon, workers)
+        if max(lags.values()) <= bound or machine <= calm:
+            break
+    else:
+        bound = min(step for step in turns(daemon)["worker 0"] if step >= bound + machine)
+    assert max(lags.values()) <= bound, (lags, machine)
 
     wait_for(lambda: daemon.metric("carpool_clients") == 0, what="the last line about a client")
     dropped = daemon.metric("carpool_log_lines_dropped_total")
     assert dropped > 0
     assert dropped == sum(t["log_lines_dropped"] for t in daemon.stats()["threads"])
-    assert daemon.all_errors() == {"no_route": strangers}
+    assert daemon.all_errors() == {"no_route": STRANGERS * tries}
     full_pipe.read()
     wait_for(lambda: full_pipe.lines("no_route"), what="the lines that were kept")
     # Reading takes its time; until then the rings are full, and new lines are dropped like the others.

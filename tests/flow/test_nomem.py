@@ -2,10 +2,11 @@
 """The Nth allocation of a worker fails: some clients hear an error or are closed, nobody hears what is not his,
 nothing is left over, and who comes afterwards is served.
 
-(Pools and the Redis relay have the same test without a daemon, in tests/unit.)
+(Pools and relays have the same test without a daemon, in tests/unit.)
 """
 
 import contextlib
+import itertools
 import random
 import shutil
 
@@ -19,6 +20,8 @@ from harness.nginx import pattern
 from harness.nomem import NoMemory
 from harness.pgwire import SYNC, Eof, PgError, bind, execute, parse
 from harness.postgres import PASSWORD
+from harness.redis_fixtures import rd  # noqa: F401
+from harness.rediswire import Resp, RespError, encode, redis_pool
 
 GONE = (Eof, PgError, Closed, EOFError, OSError)
 MOST = 400  # allocations; scenes ask for fewer
@@ -58,6 +61,30 @@ def http(daemon):
         b.reset()
 
 
+_longer = itertools.count(300, 10)
+
+
+def redis(daemon):
+    """A pipeline, a block, a transaction, a subscriber, a client that leaves. Each time the pipeline is longer than
+    whatever the worker has in stock for requests."""
+    with contextlib.suppress(*GONE), Resp(daemon.port("cache")) as a, Resp(daemon.port("cache")) as b:
+        n = next(_longer)
+        a.write(encode("SET", "nomem", "7") + encode("GET", "nomem") * n)
+        said = [a.read() for _ in range(1 + n)]
+        assert all(isinstance(s, RespError) or s == want for s, want in zip(said, ["OK"] + [b"7"] * n)), said
+        b.write(encode("MULTI") + encode("GET", "nomem") + encode("EXEC"))
+        said = [b.read() for _ in range(3)][2]
+        assert isinstance(said, RespError) or said == [b"7"], said
+        for words in ("WATCH", "nomem"), ("MULTI",), ("GET", "nomem"):
+            a.cmd(*words)
+        said = a.cmd("EXEC")
+        assert said is None or isinstance(said, RespError) or said == [b"7"], said
+        b.cmd("SUBSCRIBE", "nomem")
+        said = a.cmd("ECHO", "x" * 100_000)
+        assert isinstance(said, RespError) or said == b"x" * 100_000
+        a.write(encode("GET", "nomem") * 300)
+
+
 def half_requests(daemon, stack, n):
     """What a worker has in stock for requests is in use: who comes next needs more memory."""
     for _ in range(n):
@@ -67,14 +94,15 @@ def half_requests(daemon, stack, n):
 
 
 # With the step from one N to the next, from a random one on: there are hundreds for Postgres.
-SCENES = {"postgres": ("orders", postgres, 5), "http": ("web", http, 1)}
+SCENES = {"postgres": ("orders", postgres, 5), "redis": ("cache", redis, 1), "http": ("web", http, 1)}
 
 
 @pytest.mark.parametrize("kind", SCENES)
 def test_any_allocation_may_fail(carpool, tmp_path, request, kind):  # noqa: F811
     pool, scene, step = SCENES[kind]
-    config = (postgres_pool(request.getfixturevalue("pg").url()) if kind == "postgres"
-              else http_pool(request.getfixturevalue("origin").url()))
+    make, upstream = {"postgres": (postgres_pool, "pg"), "redis": (redis_pool, "rd"),
+                      "http": (http_pool, "origin")}[kind]
+    config = make(request.getfixturevalue(upstream).url())
     if not shutil.which("gcc"):
         pytest.skip("no compiler here for the library that lets allocations fail")
     nomem = NoMemory(tmp_path)
@@ -110,6 +138,9 @@ def test_any_allocation_may_fail(carpool, tmp_path, request, kind):  # noqa: F81
     if kind == "postgres":
         with daemon.connect() as conn:
             assert conn.execute("select 1").fetchone() == (1,)
+    elif kind == "redis":
+        with Resp(daemon.port(pool)) as c:
+            assert c.cmd("GET", "nomem") == b"7"
     else:
         with Http(daemon.port(pool)) as c:
             assert c.get("/body/3").body == pattern(3)

@@ -70,18 +70,23 @@ def test_salts_of_unknown_users_are_stable(orders):
 
 def test_broken_login_messages(orders):
     daemon = orders(**SCRAM)
-    nothing = pgwire.message("p", b"SCRAM-SHA-256\0\xff\xff\xff\xff")  # allowed, but then?
-    broken = [nothing + pgwire.message("p", b"what?"),
-              pgwire.message("p", b"SCRAM-SHA-256\0\x7f\xff\xff\xffn,,"),
-              pgwire.message("p", b"MD5\0\0\0\0\0"), pgwire.message("p", b""),
-              pgwire.query("select 1"), b"p\0\0\0\x02", b"p\x7f\xff\xff\xff" + b"x" * 100,
-              pgwire.message("p", b"SCRAM-SHA-256\0\0\0\0\x06y,,n=,")]
-    for message in broken:
+    nothing = pgwire.message("p", b"SCRAM-SHA-256\0\xff\xff\xff\xff")  # no first words: allowed, but then?
+    broken = [(nothing + pgwire.message("p", b"what?"), "08P01", "SASLInitialResponse"),
+              (pgwire.message("p", b"SCRAM-SHA-256\0\x7f\xff\xff\xffn,,"), "08P01", "SASLInitialResponse"),
+              (pgwire.message("p", b"MD5\0\0\0\0\0"), "08P01", "not offered"),
+              (pgwire.message("p", b""), "08P01", "SASLInitialResponse"),
+              (pgwire.query("select 1"), "08P01", "unknown message"),
+              (b"p\0\0\0\x02", "08P01", "impossible length"),
+              (b"p\x7f\xff\xff\xff" + b"x" * 100, "54000", "message too large"),
+              (pgwire.message("p", b"SCRAM-SHA-256\0\0\0\0\x06y,,n=,"), "08P01", "user and nonce expected")]
+    for message, code, sentence in broken:
         wire = daemon.wire(login=False)
         wire.send(pgwire.startup())
         wire.receive()
         wire.send(message)
-        assert wire.eof(), message
+        error = wire.farewell()
+        assert error and (error.fields["S"], error.code) == ("FATAL", code), message
+        assert sentence in error.fields["M"], message
     assert daemon.connect(password=PASSWORD).execute("select 1").fetchone() == (1,)
 
 

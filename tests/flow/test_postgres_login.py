@@ -215,6 +215,45 @@ def test_long_keys_cancel(orders, pg, workers):
     assert wire.results()[2].code == "57014"
 
 
+# -- options
+
+BLANKS = [" ", "\t", "\n", "\v", "\f", "\r", " \t \n "]
+OPTIONS = [
+    "-c my.x=1", "-cmy.x=1", "--my.x=1", "-c my.x=1 -cwork_mem=7MB --lock-timeout=3s", "-c work-mem=7MB",
+    "-c my.x=1 -c my.x=2", "--my.x=", "--my.x=a=b", "--my.x=-c", "-c --my.x=1",
+    *(f"{blank}-c{blank}my.x=1{blank}-cwork_mem=7MB{blank}--lock_timeout=3s{blank}" for blank in BLANKS),
+    *(f"-c my.x=1\\{blank} --work_mem=7MB" for blank in BLANKS),
+    *(f"-c my.x=1\\\\{blank}--work_mem=7MB" for blank in BLANKS),
+    "-c my.x=1\\\\\\ --work_mem=7MB", "-c my.x=1\\", "-c my.x=1\\\\", "\\-\\c \\m\\y.x\\=\\1", "-c my.x=1 \\",
+    "-c my.x=" + "x" * 3000, "", " ", "--", "-c my.x=1 --", "-- -c my.x=1", "-", "-c", "-c my.x", "--my.x",
+    "-c =1", "--=1", "-c my.x=1 more", "my.x=1", "-c \\", "-c work_mem=lots", "-c nosuchsetting=1", "-z",
+]
+
+
+def test_options_as_the_server_reads_them(orders, pg):
+    """The same settings, or refused as well."""
+    daemon = orders()
+
+    def outcome(make, options):
+        try:
+            with make(options=options) as wire:
+                wire.send(pgwire.query("select coalesce(current_setting('my.x', true), ''),"
+                                       " current_setting('work_mem'), current_setting('lock_timeout')"))
+                said = dict(wire.until("Z", "E"))
+                return pgwire.row(said["D"]) if "D" in said else pgwire.fields(said["E"])["S"]
+        except PgError as e:
+            return e.fields["S"]
+
+    def direct(**more):
+        return pgwire.Wire(pg.host, pg.port, password=PASSWORD, **more)
+    with daemon.wire() as first:
+        first.run("select 1")
+    different = [(options, want, got) for options in OPTIONS
+                 if (want := outcome(direct, options)) != (got := outcome(daemon.wire, options))]
+    assert not different
+    assert outcome(direct, OPTIONS[3]) == ["1", "7MB", "3s"], "the table asks for something"
+
+
 # -- bounds
 
 def padded(size):

@@ -305,3 +305,44 @@ def test_certificates_change_by_reload(carpool, pg, servers):
             assert done.returncode == 1 and "certificate" in done.stdout + done.stderr
             assert shown(daemon.port(), ca.ca) == second
         assert stays.execute("select 2").fetchone() == (2,)
+
+
+def test_the_authority_of_clients_changes_by_reload(carpool, pg, servers):
+    """`tls.ca` of a door: who is in stays in, who comes is judged by the new one; a bad file changes
+    nothing."""
+    ca = servers.authority
+    daemon = carpool(start=False)
+    root = daemon.folder / "clients.pem"
+    root.write_bytes(ca.ca.read_bytes())
+    tls = {"cert": str(ca.cert), "key": str(ca.key), "ca": str(root)}
+    daemon.write({"pools": [postgres_pool(pg.url(), tls=tls)]})
+    daemon.start()
+    ours, theirs = ({"sslmode": "require", "sslcert": str(cert), "sslkey": str(key)}
+                    for cert, key in (ca.client("app"), ca.client("app", known=False)))
+
+    def admitted():
+        """[ours, theirs]"""
+        out = []
+        for who in (ours, theirs):
+            try:
+                daemon.connect(**who).close()
+                out.append(True)
+            except psycopg.OperationalError:
+                out.append(False)
+        return out
+
+    with daemon.connect(**ours) as stays:
+        assert admitted() == [True, False]
+        root.write_bytes(ca.other_ca.read_bytes())
+        assert admitted() == [True, False], "not before somebody says so"
+        daemon.reload()
+        assert admitted() == [False, True]
+        assert stays.execute("select 1").fetchone() == (1,)
+        for text in ("", "no certificate\n"):
+            root.write_text(text)
+            assert daemon.cli("reload", check=False).returncode == 1
+            assert admitted() == [False, True]
+        root.write_bytes(ca.ca.read_bytes() + ca.other_ca.read_bytes())
+        daemon.reload()
+        assert admitted() == [True, True], "both, while clients' certificates are renewed"
+        assert stays.execute("select 2").fetchone() == (2,)

@@ -10,9 +10,9 @@ import time
 
 import psycopg
 import pytest
-from harness.base import LOOPBACK, SLOW, can_connect, free_port, wait_for
+from harness.base import LOOPBACK, SLOW, at_deadline, can_connect, free_port, wait_for
 from harness.carpool import postgres_pool
-from harness.load import Load
+from harness.load import AsyncpgLoad, Load, stayed
 from harness.pgwire import query
 
 # What clients may hear while the server is killed and restarted under load.
@@ -27,21 +27,24 @@ def test_killed_under_load_and_back(carpool, frail_pg, frail_table, workers):
     url = frail_pg.url("bounded")
     daemon = carpool(postgres_pool(url, size={"max": 3, "acquire_timeout": "30s"},
                                    breaker={"open": "200ms..1s"}), workers=workers)
-    load = Load(daemon, 20, frail_table, "bounded")
-    load.progress()
+    loads = [Load(daemon, 10, frail_table, "bounded"), AsyncpgLoad(daemon, 10, frail_table, "bounded")]
+    for load in loads:
+        load.progress()
     for _ in range(2):
         frail_pg.kill9()
         wait_for(lambda: not can_connect(frail_pg.host, frail_pg.port), what="the port to close")
         mark = frail_pg.mark()
         frail_pg.start()
-        load.progress()
+        for load in loads:
+            load.progress()
         assert frail_pg.refusals(mark) == 0
-    states = load.stop()
+    states = loads[0].stop() | loads[1].stop()
     assert states <= OUTAGE_STATES, states
     assert "08006" in states or "08007" in states
     assert set(daemon.all_errors()) <= OUTAGE_CAUSES, daemon.all_errors()
     stored = frail_pg.value(f"select count(*) from {frail_table}", db="orders")
-    assert stored >= sum(load.done), "what was said to be committed is there"
+    assert stored >= sum(sum(load.done) for load in loads), "what was said to be committed is there"
+    stayed(daemon, "orders", 20)
 
 
 def test_polite_restart_under_load(carpool, frail_pg, frail_table):
@@ -202,12 +205,10 @@ def test_upstream_that_never_answers(orders, black_hole, workers):
     daemon = orders(workers, upstream=url, size={"max": 2, "acquire_timeout": "600ms"},
                     timeouts={"connect": "20s"})
     for _ in range(2):
-        begun = time.monotonic()
-        error = daemon.first_error()
-        took = time.monotonic() - begun
+        with at_deadline(0.6):
+            error = daemon.first_error()
         said = error.fields["M"]
-        assert error.code == "08001" and "dial_failed" in said and "no answer" in said, error
-        assert 0.5 < took < 8 * SLOW, took
+        assert error.code == "08001" and said.startswith("carpool: dial_failed: ") and "no answer" in said, error
     assert black_hole.peak <= 2, "one dial is one socket, and there are two at most"
     assert daemon.saw("dial_failed")
 

@@ -67,8 +67,8 @@ ENDS = [
 
 @pytest.mark.parametrize("how", [well, extended], ids=["query", "extended"])
 @pytest.mark.parametrize("cause, end, why", ENDS)
-def test_a_pin_ends_with_its_cause(one, pg, how, cause, end, why):
-    daemon = one()
+def test_a_pin_ends_with_its_cause(shared, pg, how, cause, end, why):
+    daemon = shared()
     a, b = daemon.wire(), daemon.wire()
     well(a, cause)
     assert is_kept(daemon, why)
@@ -85,8 +85,8 @@ def test_a_pin_ends_with_its_cause(one, pg, how, cause, end, why):
 
 
 @pytest.mark.parametrize("how", [well, extended], ids=["query", "extended"])
-def test_all_reasons_must_be_over(one, how):
-    daemon = one()
+def test_all_reasons_must_be_over(shared, how):
+    daemon = shared()
     a = daemon.wire()
     well(a, "listen a", "select pg_advisory_lock(1)", "create temp table pin (a int)",
          "declare c cursor with hold for select 1", "declare d cursor with hold for select 1")
@@ -126,8 +126,8 @@ def test_in_doubt_it_stays(one, cause, what):
 
 
 @pytest.mark.parametrize("sql", ["unlisten *; select 1/0", "select 1/0; unlisten *"])
-def test_what_fails_ends_nothing(one, sql):
-    daemon = one()
+def test_what_fails_ends_nothing(shared, sql):
+    daemon = shared()
     a = daemon.wire()
     well(a, "listen a")
     assert a.run(sql)[2].code == "22012"
@@ -147,9 +147,9 @@ def test_a_pin_ends_when_its_transaction_is_committed(one, what):
     daemon.stop()
 
 
-def test_what_waits_behind_the_end_counts(one):
+def test_what_waits_behind_the_end_counts(shared):
     """LISTEN is on its way already when the answer to UNLISTEN comes."""
-    daemon = one()
+    daemon = shared()
     a = daemon.wire()
     well(a, "listen a")
     a.send(query("unlisten *"), query("listen b"))
@@ -162,9 +162,9 @@ def test_what_waits_behind_the_end_counts(one):
     daemon.stop()
 
 
-def test_settings_of_a_pinned_client_follow_it_afterwards(one):
+def test_settings_of_a_pinned_client_follow_it_afterwards(shared):
     """They were not asked for while it kept its server."""
-    daemon = one()
+    daemon = shared()
     a, b = daemon.wire(), daemon.wire()
     well(a, "listen a", "set my.tenant = 'mine'", "set statement_timeout = '7s'", "unlisten *")
     assert is_free(daemon)
@@ -175,9 +175,9 @@ def test_settings_of_a_pinned_client_follow_it_afterwards(one):
     daemon.stop()
 
 
-def test_reset_behind_a_pin_goes_back_to_what_the_client_came_with(one):
+def test_reset_behind_a_pin_goes_back_to_what_the_client_came_with(shared):
     """As asyncpg does when a connection goes back to its pool."""
-    daemon = one()
+    daemon = shared()
     a, b = daemon.wire(search_path="pg_catalog", lock_timeout="9s"), daemon.wire()
     well(a, "listen a", "set search_path = public", "set lock_timeout = '1s'", ASYNCPG)
     assert is_free(daemon)
@@ -220,8 +220,8 @@ def test_reset_and_savepoints(one, undone):
     daemon.stop()
 
 
-def test_reset_that_fails_with_its_query_changes_nothing(one):
-    daemon = one()
+def test_reset_that_fails_with_its_query_changes_nothing(shared):
+    daemon = shared()
     a, b = daemon.wire(), daemon.wire()
     well(a, "set statement_timeout = '7s'")
     assert a.run("reset all; select 1/0")[2].code == "22012"

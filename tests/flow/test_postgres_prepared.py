@@ -49,8 +49,8 @@ def names_on_server(wire):
     return [r[0] for r in rows(wire)]
 
 
-def test_two_clients_with_the_same_name_and_different_texts(one):
-    daemon = one()
+def test_two_clients_with_the_same_name_and_different_texts(shared):
+    daemon = shared()
     a, b = daemon.wire(), daemon.wire()
     a.send(parse("select 'a' || $1::text", "get"), SYNC)
     assert answers(a) == "1 Z"
@@ -64,8 +64,8 @@ def test_two_clients_with_the_same_name_and_different_texts(one):
     daemon.stop()
 
 
-def test_clients_share_one_statement_on_the_server(one):
-    daemon = one()
+def test_clients_share_one_statement_on_the_server(shared):
+    daemon = shared()
     wires = [daemon.wire() for _ in range(5)]
     for n, wire in enumerate(wires):
         wire.send(parse("select $1::int + 1", f"name{n}"), describe("S", f"name{n}"), SYNC)
@@ -95,8 +95,8 @@ def test_a_statement_reaches_every_server(carpool, pg, workers):
     daemon.stop()
 
 
-def test_errors_speak_of_the_clients_own_names(one):
-    daemon = one()
+def test_errors_speak_of_the_clients_own_names(shared):
+    daemon = shared()
     wire = daemon.wire()
     wire.send(parse("select 1", "mine"), SYNC)
     assert answers(wire) == "1 Z"
@@ -120,8 +120,8 @@ def test_errors_speak_of_the_clients_own_names(one):
     daemon.stop()
 
 
-def test_names_of_ours_cannot_be_guessed_into(one):
-    daemon = one()
+def test_names_of_ours_cannot_be_guessed_into(shared):
+    daemon = shared()
     a, b = daemon.wire(), daemon.wire()
     a.send(parse("select 'secret'", "x"), SYNC)
     assert answers(a) == "1 Z"
@@ -137,8 +137,8 @@ def test_names_of_ours_cannot_be_guessed_into(one):
     daemon.stop()
 
 
-def test_close_is_the_clients_alone(one):
-    daemon = one()
+def test_close_is_the_clients_alone(shared):
+    daemon = shared()
     a, b = daemon.wire(), daemon.wire()
     for wire in (a, b):
         wire.send(parse("select 7", "s"), SYNC)
@@ -154,10 +154,56 @@ def test_close_is_the_clients_alone(one):
     daemon.stop()
 
 
+@pytest.mark.parametrize("what,first,then", [
+    ("P", "1 2 D s 3 E34000 Z", "2 D D D D C Z"), ("S", "1 2 D s 3 D s Z", "E26000 Z")],
+    ids=["portal", "statement"])
+def test_portal_and_statement_of_one_name(shared, pg, what, first, then):
+    """They are two things: one is closed, the other is still there."""
+    daemon = shared()
+    for wire in (Wire(pg.host, pg.port, password=PASSWORD), daemon.wire()):
+        wire.send(parse("select generate_series(1, 4)", "x"), bind("x", "x"), execute("x", 1),
+                  close(what, "x"), execute("x", 1), SYNC, bind("x"), execute(), SYNC)
+        assert (answers(wire), answers(wire)) == (first, then)
+    daemon.stop()
+
+
+@pytest.fixture
+def namesakes(pg):
+    """Tables of one name in two schemas, with a column of one name and two types. One schema is named as
+    a role, and the server looks there first for that role."""
+    pg.query("grant bounded to app")
+    pg.query("create schema bounded; create table bounded.namesake (v text);"
+             "insert into bounded.namesake values ('a word'); grant usage on schema bounded to public;"
+             "create table public.namesake (v int); insert into public.namesake values (1);"
+             "grant select on bounded.namesake, public.namesake to public", db="orders")
+    yield
+    pg.query("drop schema bounded cascade; drop table public.namesake", db="orders")
+
+
+@pytest.mark.parametrize("sql", ["set search_path = bounded", "set role bounded"])
+def test_one_text_and_two_tables(shared, namesakes, sql):
+    """What a name means depends on settings that no server reports: such statements are not shared."""
+    daemon = shared()
+    a, b = daemon.wire(), daemon.wire()
+    b.send(query(sql))
+    assert answers(b) == "C Z"
+    for wire in (a, b):
+        wire.send(parse("select v from namesake", "get"), SYNC)
+        assert answers(wire) == "1 Z"
+    for _ in range(2):
+        for wire, want in ((a, "1"), (b, "a word")):
+            wire.send(bind("get"), execute(), SYNC)
+            assert rows(wire) == [[want]]
+            wire.send(parse("select v from namesake"), bind(), execute(), SYNC)
+            assert rows(wire) == [[want]]
+    assert len(names_on_server(a)) == 2
+    daemon.stop()
+
+
 @pytest.mark.parametrize("extended", [False, True], ids=["query", "extended"])
 @pytest.mark.parametrize("name, spelled", [("s", "s"), ("s", "S"), ("S x", '"S x"')])
-def test_deallocate_in_sql(one, name, spelled, extended):
-    daemon = one()
+def test_deallocate_in_sql(shared, name, spelled, extended):
+    daemon = shared()
     a, b = daemon.wire(), daemon.wire()
     for wire in (a, b):
         wire.send(parse("select 7", name), SYNC)
@@ -185,8 +231,8 @@ def test_deallocate_that_fails_leaves_the_statement(one):
 
 
 @pytest.mark.parametrize("sql", ["deallocate all", "discard all"])
-def test_forgetting_all(one, sql):
-    daemon = one()
+def test_forgetting_all(shared, sql):
+    daemon = shared()
     a, b = daemon.wire(), daemon.wire()
     for wire in (a, b):
         wire.send(parse("select 7", "s"), SYNC)
@@ -205,9 +251,9 @@ def test_forgetting_all(one, sql):
     daemon.stop()
 
 
-def test_unnamed_statement_is_found_on_another_server(one):
+def test_unnamed_statement_is_found_on_another_server(shared):
     """Parse and Sync first, Bind later: in between another client had the server."""
-    daemon = one()
+    daemon = shared()
     a, b = daemon.wire(), daemon.wire()
     a.send(parse("select 'a' || $1::text"), describe("S"), SYNC)
     assert answers(a) == "1 t T Z"
@@ -220,8 +266,8 @@ def test_unnamed_statement_is_found_on_another_server(one):
     daemon.stop()
 
 
-def test_unnamed_statement_of_somebody_else_is_nobodys(one):
-    daemon = one()
+def test_unnamed_statement_of_somebody_else_is_nobodys(shared):
+    daemon = shared()
     a, b = daemon.wire(), daemon.wire()
     a.send(parse("select 'a'"), SYNC)
     assert answers(a) == "1 Z"
@@ -236,8 +282,8 @@ def test_unnamed_statement_of_somebody_else_is_nobodys(one):
     daemon.stop()
 
 
-def test_pipelines_and_errors_in_them(one):
-    daemon = one()
+def test_pipelines_and_errors_in_them(shared):
+    daemon = shared()
     a, b = daemon.wire(), daemon.wire()
     a.send(parse("select 1", "x"), parse("select 1", "y"), close("S", "x"),
            parse("select 3", "x"), bind("x"), execute(), bind("y", portal="p"), execute("p"), SYNC)
@@ -253,6 +299,31 @@ def test_pipelines_and_errors_in_them(one):
     assert answers(b) == "1 Z"
     b.send(bind("w"), execute(), SYNC)
     assert rows(b) == [["4"]]
+    daemon.stop()
+
+
+@pytest.mark.parametrize("between", [[], [parse("select 'third'"), query("select 2")]],
+                         ids=["one", "two"])
+@pytest.mark.parametrize("behind", [[], [parse("select 'second'")]], ids=["query", "query and parse"])
+@pytest.mark.parametrize("there", [True, False], ids=["there", "not there"])
+def test_queries_that_are_discarded(shared, between, behind, there):
+    """Behind an error all is discarded up to Sync, simple queries as well: the unnamed statement is what it
+    was before."""
+    daemon = shared()
+    a, b = daemon.wire(), daemon.wire()
+    a.send(parse("select 'first'", "" if there else "named"), SYNC)
+    assert answers(a) == "1 Z"
+    a.send(describe("P", "nosuch"), query("select 1"), *between, *behind, SYNC, bind(), execute(), SYNC)
+    assert answers(a) == "E34000 Z"
+    for turn in range(2):
+        if turn:
+            a.send(bind(), execute(), SYNC)
+        if there:
+            assert rows(a) == [["first"]]
+        else:
+            assert answers(a) == "E26000 Z"
+        b.send(parse("select 'of another'"), SYNC)
+        assert answers(b) == "1 Z"
     daemon.stop()
 
 
@@ -284,9 +355,9 @@ def test_a_statement_used_in_a_failed_transaction(one):
 
 
 @pytest.mark.parametrize("end", ["c", "f"], ids=["done", "fail"])
-def test_a_batch_goes_on_behind_a_copy(one, pg, end):
+def test_a_batch_goes_on_behind_a_copy(shared, pg, end):
     """The server says what became of the COPY only at the Sync that ends the whole batch."""
-    daemon = one()
+    daemon = shared()
     seen = []
     for wire in (Wire(pg.host, pg.port, password=PASSWORD), daemon.wire()):
         wire.run("create table if not exists behind_copy (a int)")
@@ -299,8 +370,8 @@ def test_a_batch_goes_on_behind_a_copy(one, pg, end):
     daemon.stop()
 
 
-def test_flush_shows_answers_at_once(one):
-    daemon = one()
+def test_flush_shows_answers_at_once(shared):
+    daemon = shared()
     a, b = daemon.wire(), daemon.wire()
     b.send(parse("select 1", "x"), SYNC)
     assert answers(b) == "1 Z"
@@ -315,8 +386,8 @@ def test_flush_shows_answers_at_once(one):
     daemon.stop()
 
 
-def test_the_bound_of_each_server(one):
-    daemon = one(size={"statements": 4})
+def test_the_bound_of_each_server(shared):
+    daemon = shared(size={"statements": 4})
     wire = daemon.wire()
     for n in range(20):
         wire.send(parse(f"select {n}", f"s{n}"), bind(f"s{n}"), execute(), SYNC)
@@ -351,8 +422,8 @@ def test_the_bound_of_texts_on_each_server(one):
     daemon.stop()
 
 
-def test_too_many_of_one_client(one):
-    daemon = one(limits={"statements": 3})
+def test_too_many_of_one_client(shared):
+    daemon = shared(limits={"statements": 3})
     a, b = daemon.wire(), daemon.wire()
     for n in range(3):
         a.send(parse(f"select {n}", f"s{n}"), SYNC)
@@ -365,9 +436,9 @@ def test_too_many_of_one_client(one):
     daemon.stop()
 
 
-def test_settings_that_change_what_a_text_means(one):
+def test_settings_that_change_what_a_text_means(shared):
     """The literal was understood under one time zone: another client's zone makes another plan."""
-    daemon = one()
+    daemon = shared()
     a, b = daemon.wire(TimeZone="UTC"), daemon.wire(TimeZone="Asia/Tokyo")
     sql = "select extract(epoch from timestamptz '2024-01-01 00:00')::int"
     for wire in (a, b):
@@ -381,8 +452,8 @@ def test_settings_that_change_what_a_text_means(one):
     daemon.stop()
 
 
-def test_setting_changed_in_the_same_breath(one):
-    daemon = one()
+def test_setting_changed_in_the_same_breath(shared):
+    daemon = shared()
     a, b = daemon.wire(TimeZone="UTC"), daemon.wire(TimeZone="UTC")
     sql = "select extract(epoch from timestamptz '2024-01-01 00:00')::int"
     a.send(query("set timezone = 'Asia/Tokyo'"), parse(sql, "t"), SYNC, bind("t"), execute(), SYNC)
@@ -426,8 +497,8 @@ def test_results_that_changed_are_cured_by_the_next_use(carpool, pg):
     daemon.stop()
 
 
-def test_server_lost_and_the_statements_live_on(one, pg):
-    daemon = one()
+def test_server_lost_and_the_statements_live_on(shared, pg):
+    daemon = shared()
     wire = daemon.wire()
     wire.send(parse("select pg_backend_pid()", "p"), bind("p"), execute(), SYNC)
     [[pid]] = rows(wire)
@@ -458,9 +529,9 @@ def test_a_very_long_statement_keeps_its_server(one):
     daemon.stop()
 
 
-def test_not_shared_on_request(one):
+def test_not_shared_on_request(shared):
     """size.statements: 0 keeps a client that prepares on its server."""
-    daemon = one(size={"statements": 0, "acquire_timeout": "1s", "min": 1})
+    daemon = shared(size={"statements": 0, "acquire_timeout": "1s", "min": 1})
     a, b = daemon.wire(), daemon.wire()
     a.send(parse("select 1", "s"), SYNC)
     assert answers(a) == "1 Z"
@@ -471,8 +542,8 @@ def test_not_shared_on_request(one):
 
 
 @pytest.mark.parametrize("trickle", [False, True], ids=["whole", "bytes"])
-def test_many_shapes_of_messages(one, trickle):
-    daemon = one()
+def test_many_shapes_of_messages(shared, trickle):
+    daemon = shared()
     a, b = daemon.wire(trickle=trickle), daemon.wire()
     long = "n" * 300
     for _ in range(2):
@@ -500,8 +571,8 @@ def test_psycopg_prepares_by_itself(one):
     daemon.stop()
 
 
-def test_asyncpg_with_its_statement_cache(one):
-    daemon = one()
+def test_asyncpg_with_its_statement_cache(shared):
+    daemon = shared()
 
     async def client(n):
         conn = await asyncpg.connect(host="127.0.0.1", port=daemon.port(), user="app",

@@ -47,10 +47,10 @@ def show(wire, name):
     ("set time zone 'Asia/Tokyo'", "TimeZone", "Asia/Tokyo"),
 ])
 @pytest.mark.parametrize("extended", [False, True], ids=["query", "extended"])
-def test_a_setting_follows_its_client(one, pg, sql, name, want, extended):
+def test_a_setting_follows_its_client(shared, pg, sql, name, want, extended):
     if "role" in sql:
         pg.query("grant bounded to app")
-    daemon = one()
+    daemon = shared()
     a, b = daemon.wire(), daemon.wire()
     before = show(b, name)
     if extended and ";" not in sql:
@@ -80,8 +80,8 @@ def test_a_setting_that_was_rolled_back_does_not_follow(one):
     daemon.stop()
 
 
-def test_a_prepared_set_follows_too(one):
-    daemon = one()
+def test_a_prepared_set_follows_too(shared):
+    daemon = shared()
     a, b = daemon.wire(), daemon.wire()
     a.send(parse("set lock_timeout = 99", "s"), SYNC)
     assert a.results()[2] is None
@@ -94,9 +94,9 @@ def test_a_prepared_set_follows_too(one):
 
 
 @pytest.mark.parametrize("sql", ["reset all", "discard all"])
-def test_reset_returns_to_what_the_client_came_with(one, sql):
+def test_reset_returns_to_what_the_client_came_with(shared, sql):
     """Not to what carpool's own login has."""
-    daemon = one()
+    daemon = shared()
     a = daemon.wire(application_name="mine", TimeZone="Asia/Tokyo", search_path="pg_catalog")
     b = daemon.wire()
     a.run("set application_name = 'other'")
@@ -179,9 +179,27 @@ def test_client_that_leaves_while_its_settings_are_asked_for(orders, pg, gate):
     daemon.stop()
 
 
+def test_server_that_is_lost_while_it_is_set_for_a_client(orders, pg, gate):
+    """Nothing of the client's has reached it: another one is set, and the client never knows."""
+    relay = gate(pg.host, pg.port)
+    daemon = orders(upstream=pg.url(host=relay.host, port=relay.port), size={"min": 1, "max": 1})
+    with daemon.wire(search_path="pg_catalog, public") as wire:
+        wait_for(lambda: daemon.servers(state="idle") == 1, what="the server to be idle")
+        accepted = relay.accepted
+        relay.pause(TO_SERVER)
+        wire.send(query("show search_path"))
+        wait_for(lambda: daemon.json("/clients")["clients"][0]["state"] == "active",
+                 what="the settings to be on their way")
+        relay.cut()
+        relay.resume()
+        assert wire.results() == ([["pg_catalog, public"]], ["SHOW"], None, "I")
+        assert relay.accepted == accepted + 1
+    assert daemon.all_errors() == {}
+
+
 @pytest.mark.parametrize("wish", ["German", "sql, european", "iso,ymd", "postgres"])
-def test_date_style_is_told_as_the_server_tells_it(one, pg, wish):
-    daemon = one()
+def test_date_style_is_told_as_the_server_tells_it(shared, pg, wish):
+    daemon = shared()
     with Wire(pg.host, pg.port, password=PASSWORD, DateStyle=wish) as direct, \
             daemon.wire(DateStyle=wish) as wire:
         assert wire.parameters["DateStyle"] == direct.parameters["DateStyle"]
@@ -206,14 +224,12 @@ STATE = [
 
 
 @pytest.mark.parametrize("sql, why", STATE)
-def test_state_keeps_its_server(one, sql, why):
-    daemon = one()
+def test_state_keeps_its_server(shared, sql, why):
+    daemon = shared()
     a, b = daemon.wire(), daemon.wire()
-    if why is None:
-        for part in sql.split("; "):
-            assert a.run(part)[2] is None
-    else:
-        assert a.run(sql)[2] is None
+    blocks = daemon.pool_config()["mode"] == "transaction"
+    for part in sql.split("; ") if why is None and blocks else [sql]:
+        assert a.run(part)[2] is None
     rows, _, error, _ = b.run("select 1")
     assert error is not None and error.code == "53300", "the server should be kept"
     pid = value(a, "select pg_backend_pid()")
@@ -239,8 +255,8 @@ def test_what_ends_with_the_transaction_keeps_nothing(one, sql):
     daemon.stop()
 
 
-def test_a_client_that_leaves_its_state_leaves_a_clean_server(one):
-    daemon = one()
+def test_a_client_that_leaves_its_state_leaves_a_clean_server(shared):
+    daemon = shared()
     a = daemon.wire()
     a.run("create temp table t (a int)")
     a.run("select pg_advisory_lock(77)")
@@ -281,8 +297,8 @@ def refused(wire, sql):
     return rows, [], error, None
 
 
-def test_refused_statements_leave_the_session_usable(one):
-    daemon = one(session_state="refuse")
+def test_refused_statements_leave_the_session_usable(shared):
+    daemon = shared(session_state="refuse")
     a = daemon.wire()
     _, _, error, status = a.run("create temp table t (a int)")
     assert (error.code, status) == ("0A000", "I")
@@ -295,8 +311,8 @@ def test_refused_statements_leave_the_session_usable(one):
     daemon.stop()
 
 
-def test_state_allowed(one):
-    daemon = one(session_state="allow")
+def test_state_allowed(shared):
+    daemon = shared(session_state="allow")
     a, b = daemon.wire(), daemon.wire()
     a.run("create temp table t (a int)")
     assert b.run("select count(*) from t")[0] == [["0"]]

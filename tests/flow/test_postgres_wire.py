@@ -9,6 +9,7 @@ import pytest
 from harness import pgwire
 from harness.base import wait_for
 from harness.pgwire import PgError, query
+from harness.postgres import PASSWORD
 
 MIB = 1 << 20
 
@@ -96,28 +97,40 @@ def test_server_that_stops_reading(orders, pg, gate, table):
 
 # -- garbage
 
+# What is sent, and what is said to it: None to who is no client of PostgreSQL at all.
 GARBAGE = {
-    "nothing": b"", "one byte": b"\0", "half a length": b"\0\0\0", "length zero": b"\0\0\0\0",
-    "length seven": b"\0\0\0\x07" + b"abc", "length negative": b"\xff\xff\xff\xff" + b"x" * 64,
-    "length huge": b"\x7f\xff\xff\xff" + b"x" * 64, "ten thousand and one": struct.pack(
-        "!II", 10001, pgwire.VERSION_3_0) + b"x" * 9993,
-    "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "redis": b"*1\r\n$4\r\nPING\r\n",
-    "version 2": pgwire.untyped(2 << 16, b"user\0app\0\0"), "version 4": pgwire.untyped(4 << 16),
-    "no user": pgwire.untyped(pgwire.VERSION_3_0, b"database\0orders\0\0"),
-    "no end": pgwire.untyped(pgwire.VERSION_3_0, b"user\0app\0"),
-    "odd": pgwire.untyped(pgwire.VERSION_3_0, b"user\0app\0database\0"),
-    "short cancel": pgwire.untyped(pgwire.CANCEL, b"\0\0"),
+    "nothing": (b"", None), "one byte": (b"\0", None), "half a length": (b"\0\0\0", None),
+    "length zero": (b"\0\0\0\0", None), "length seven": (b"\0\0\0\x07" + b"abc", None),
+    "length negative": (b"\xff\xff\xff\xff" + b"x" * 64, None),
+    "length huge": (b"\x7f\xff\xff\xff" + b"x" * 64, None),
+    "ten thousand and one": (struct.pack("!II", 10001, pgwire.VERSION_3_0) + b"x" * 9993, None),
+    "http": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", None), "redis": (b"*1\r\n$4\r\nPING\r\n", None),
+    "short cancel": (pgwire.untyped(pgwire.CANCEL, b"\0\0"), None),
+    "version 2": (pgwire.untyped(2 << 16, b"user\0app\0\0"), ("0A000", "only version 3")),
+    "version 4": (pgwire.untyped(4 << 16), ("0A000", "only version 3")),
+    "no user": (pgwire.untyped(pgwire.VERSION_3_0, b"database\0orders\0\0"), ("28000", "no user name")),
+    "no end": (pgwire.untyped(pgwire.VERSION_3_0, b"user\0app\0"), ("08P01", "packet layout")),
+    "odd": (pgwire.untyped(pgwire.VERSION_3_0, b"user\0app\0database\0"), ("08P01", "packet layout")),
 }
+
+
+def hears(wire, code, sentence):
+    """The last word to it is FATAL with this code, and says what is wrong; then it is closed."""
+    error = wire.farewell()
+    assert error and (error.fields["S"], error.code) == ("FATAL", code), error
+    assert error.fields["M"].startswith("carpool: ") and sentence in error.fields["M"], error
+    return True
 
 
 @pytest.mark.parametrize("what", GARBAGE)
 def test_garbage_at_the_door(orders, what):
     daemon = orders(timeouts={"client_login": "1s"})
     wire = daemon.wire(login=False)
-    wire.send(GARBAGE[what])
+    sent, answer = GARBAGE[what]
+    wire.send(sent)
     if what in ("nothing", "one byte", "half a length"):
         wire.sock.shutdown(socket.SHUT_WR)
-    assert wire.eof()
+    assert hears(wire, *answer) if answer else wire.farewell() is None
     with daemon.wire() as good:
         assert good.run("select 1")[0] == [["1"]]
 
@@ -144,30 +157,63 @@ def test_random_garbage_at_the_door(orders):
     assert daemon.connect().execute("select 1").fetchone() == (1,)
 
 
-@pytest.mark.parametrize("message", [
-    b"?\0\0\0\x04", b"Q\0\0\0\x03", b"Q\0\0\0\0", b"Q\x80\0\0\0", b"Q\x7f\xff\xff\xff" + b"x" * 100,
-    b"S\0\0\x10\0" + b"x" * 4092, b"\0" * 64, b"p\0\0\0\x04", b"R\0\0\0\x08\0\0\0\0",
-    b"D\0\0\0\x05X"], ids=repr)
-def test_garbage_in_a_session(orders, pg, table, message):
-    """The session ends; its open transaction is gone, the server serves the next client."""
+@pytest.mark.parametrize("message,code,sentence", [
+    (b"?\0\0\0\x04", "08P01", "unknown message"), (b"Q\0\0\0\x03", "08P01", "impossible length"),
+    (b"Q\0\0\0\0", "08P01", "impossible length"), (b"Q\x80\0\0\0", "54000", "message too large"),
+    (b"Q\x7f\xff\xff\xff" + b"x" * 100, "54000", "message too large"),
+    (b"S\0\x10\0\0" + b"x" * 100, "54000", "message too large"), (b"\0" * 64, "08P01", "unknown message"),
+    (b"p\0\0\0\x04", "08P01", "unknown message"), (b"R\0\0\0\x08\0\0\0\0", "08P01", "unknown message")],
+    ids=lambda value: repr(value)[:20])
+def test_garbage_in_a_session(orders, pg, table, message, code, sentence):
+    """The session ends, with a reason; its open transaction is gone, the server serves the next client."""
     daemon = orders(size={"max": 1, "acquire_timeout": "20s"})
     wire = daemon.wire()
     wire.run("begin")
     wire.run(f"insert into {table} (n) values (1)")
     wire.send(message)
-    wire.sock.shutdown(socket.SHUT_WR)
-    assert wire.eof()
+    assert hears(wire, code, sentence)
     with daemon.wire() as other:
         assert other.run(f"select count(*) from {table}")[0] == [["0"]]
     wait_for(lambda: pg.query("select 1 from pg_stat_activity where usename = 'app'"
                               " and state like 'idle in%%'") == [], what="the transaction to end")
 
 
+# Of a type and a length that can be; what is wrong inside is the server's to say.
+MALFORMED = [
+    b"Q", b"Qabcde", b"Sxxxx", b"P", b"Pa\0", b"P\0a\0x", b"Pa\0b\0\xff\xff", b"B", b"B\0",
+    b"B\0\0\0\1", b"Ba\0\0\0\1", b"B\0known\0\0\1", b"E", b"E\0\0", b"E\0\0\0\0",
+    b"C", b"CZx\0", b"CSx", b"CPx", b"CSx\0y", b"D", b"DX", b"DSx", b"DZx\0", b"F", b"F\0", b"F\0\0\0\1\0\1",
+]
+
+
+def test_malformed_messages(orders, pg):
+    """Whatever is wrong with them, the client hears of it as from the server, and goes on."""
+    daemon = orders(size={"max": 1, "acquire_timeout": "20s"})
+
+    def story(wire):
+        wire.send(pgwire.parse("select 1", "known"), pgwire.SYNC)
+        wire.until("Z")
+        for malformed in MALFORMED:
+            wire.send(pgwire.message(malformed[:1].decode(), malformed[1:]))
+            if malformed[:1] not in b"QSF":
+                wire.send(pgwire.SYNC)
+            (kind, error), ready = wire.until("Z")
+            assert kind == "E", malformed
+            yield malformed, PgError(error).code, PgError(error).fields["M"], ready
+        wire.close()
+    with pgwire.Wire(pg.host, pg.port, password=PASSWORD) as direct, daemon.wire() as wire:
+        for want, got in zip(story(direct), story(wire), strict=True):
+            assert got == want
+    with daemon.wire() as other:
+        assert other.run("select 1")[0] == [["1"]]
+    assert daemon.all_errors() == {}
+
+
 def test_client_protocol_is_the_cause(orders):
     daemon = orders()
     wire = daemon.wire()
     wire.send(b"?\0\0\0\x04")
-    assert wire.eof()
+    assert hears(wire, "08P01", "client_protocol")
     assert daemon.saw("client_protocol")
 
 
@@ -235,6 +281,21 @@ def test_server_is_kept_while_more_was_sent(orders, pg):
         assert [a[3] for a in answers] == list("TTTITTI")
         assert answers[5][0] != [["7MB"]]
         assert two.results()[0] != [["7MB"]]
+
+
+def test_half_a_message_keeps_the_server(orders):
+    """One that nobody answers, and that the server throws away: the next client's first words would be its
+    other half."""
+    late = pgwire.message("d", b"x" * 100_000)
+    daemon = orders(size={"max": 1, "acquire_timeout": "400ms"})
+    with daemon.wire() as one, daemon.wire() as two:
+        one.send(query("select pg_backend_pid()"), late[:50_000])
+        [[pid]] = one.results()[0]
+        assert two.run("select 1")[2].code == "53300"
+        one.send(late[50_000:])
+        wait_for(lambda: daemon.servers(state="idle") == 1, what="the server to be free")
+        assert two.run("select pg_backend_pid()")[0] == [[pid]]
+        assert one.run("select pg_backend_pid()")[0] == [[pid]]
 
 
 def test_named_portal_over_several_executes(orders):

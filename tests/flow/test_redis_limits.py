@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: MIT
 """Redis at carpool's own limits, and what an operator does: full queues, pause, recycle, drain."""
 
+import contextlib
+import signal
 import threading
 import time
 
-from harness.base import wait_for
-from harness.load import RedisLoad
-from harness.redis_fixtures import cache, client, fake, key, rd  # noqa: F401
+import redis
+from harness.base import LOOPBACK, can_connect, wait_for
+from harness.load import RedisLoad, RedisPyLoad, WatchLoad, redis_py, stayed
+from harness.redis_fixtures import _frail_rd, cache, client, fake, frail_rd, key, rd  # noqa: F401
 from harness.rediswire import Resp, encode, redis_pool, through
-from harness.relays import TO_SERVER
+from harness.relays import TO_CLIENT, TO_SERVER
 
 
 def test_busy_pool(cache, client, key):
@@ -48,39 +51,96 @@ def test_recycle_replaces_all_servers(cache, rd, key, workers):
     assert load.causes == set()
 
 
-def test_drain_under_load(cache, key, workers):
-    """SIGTERM: what was asked is answered, then connections end; no reply is lost or cut."""
-    daemon = cache(workers=workers)
-    wrong, ended = [], []
+def test_bounds_are_reloaded_under_load(cache, frail_rd, key, workers):
+    """max 4 → 1 → 4 while clients work, most of them in transactions that need a server of their own: no
+    error, and the server sees it obeyed."""
+    frail_rd.set_maxclients(4)
+    daemon = cache(frail_rd.url(), workers=workers, size={"max": 4, "acquire_timeout": "60s"},
+                   timeouts={"request": "60s"})
+    refused = frail_rd.refusals()
+    loads = [RedisLoad(daemon, 4, key), RedisPyLoad(daemon, 4, key), WatchLoad(daemon, 8, key)]
 
-    def rider(n):
-        c = Resp(daemon.port("cache"))
-        turn, asked = 0, False
-        try:
+    def all_progress():
+        for load in loads:
+            load.progress()
+    wait_for(lambda: len(frail_rd.clients()) == 4, 20, "the pool to grow")
+    all_progress()
+    daemon.change("cache", size={"max": 1})
+    daemon.reload()
+    wait_for(lambda: len(frail_rd.clients()) == 1, 20, "the pool to shrink")
+    with frail_rd.peak() as peak:
+        all_progress()
+    assert peak.value == 1 and peak.error is None
+    frail_rd.set_maxclients(1)
+    all_progress()
+    frail_rd.set_maxclients(4)
+    daemon.change("cache", size={"max": 4})
+    daemon.reload()
+    wait_for(lambda: len(frail_rd.clients()) == 4, 20, "the pool to grow again")
+    all_progress()
+    for load in loads:
+        load.stop()
+        assert load.causes == set()
+    assert frail_rd.refusals() == refused and daemon.all_errors("cache") == {}
+    stayed(daemon, "cache", 16)
+
+
+def count_by_hand(daemon, name, pipeline, replies):
+    """INCR after INCR, so many at a time, until the connection ends: cleanly, and behind a whole reply."""
+    with Resp(daemon.port("cache")) as c:
+        with contextlib.suppress(ConnectionError):
             while True:
-                turn += 1
-                asked = False
-                c.send("INCR", f"{key}:{n}")
-                asked = True
-                if c.read() != turn:
-                    wrong.append((n, turn))
-                    return
-        except (EOFError, OSError) as e:
-            if isinstance(e, EOFError) and "b''" not in str(e):
-                wrong.append((n, turn, e))
-            ended.append((n, turn, asked))
-        finally:
-            c.close()
-    threads = [threading.Thread(target=rider, args=(n,)) for n in range(10)]
+                c.write(encode("INCR", name) * pipeline)
+                for _ in range(pipeline):
+                    try:
+                        replies.append(c.read())
+                    except EOFError as e:
+                        assert "b''" in str(e), e
+                        return
+
+
+def count_by_redis_py(daemon, name, _pipeline, replies):
+    with redis_py(daemon) as c, contextlib.suppress(redis.ConnectionError):
+        while True:
+            replies.append(c.incr(name))
+
+
+def test_drain_under_load(carpool, rd, gate, key, workers):
+    """SIGTERM: what was asked is answered, then connections end. No reply is lost or cut: each counter on
+    the server stands where its client was told that it stands."""
+    way = gate(rd.host, rd.port)
+    daemon = carpool(redis_pool(through(way), timeouts={"request": "60s"}), workers=workers,
+                     drain={"deadline": "60s"})
+    # redis-py keeps nothing of a pipeline that is cut: it asks one by one.
+    how = [(count_by_hand, 1)] * 6 + [(count_by_hand, 20)] * 6 + [(count_by_redis_py, 1)] * 6
+    told, wrong = [[] for _ in how], []
+
+    def rider(n, count, pipeline):
+        try:
+            count(daemon, f"{key}:{n}", pipeline, told[n])
+        except Exception as e:
+            wrong.append((n, e))
+    threads = [threading.Thread(target=rider, args=(n, *what), daemon=True) for n, what in enumerate(how)]
     for t in threads:
         t.start()
-    time.sleep(0.3)
+    wait_for(lambda: wrong or all(len(t) > 40 for t in told), 20, "all of them to be at work")
     idle = Resp(daemon.port("cache"))
     assert idle.cmd("PING") == "PONG"
-    daemon.stop()
+
+    def executed(n):
+        return int(rd.admin().get(f"{key}:{n}"))
+    way.pause(TO_CLIENT)
+    wait_for(lambda: any(executed(n) > len(t) for n, t in enumerate(told)), what="replies to be on their way")
+    daemon.signal(signal.SIGTERM)
+    wait_for(lambda: not can_connect(LOOPBACK, daemon.port("cache")), what="the door to close")
+    way.resume()
+    daemon.ended()
     for t in threads:
         t.join(60)
-    assert wrong == [] and len(ended) == 10
+    assert wrong == [] and not any(t.is_alive() for t in threads)
+    for n, heard in enumerate(told):
+        assert heard == list(range(1, len(heard) + 1)), n
+        assert executed(n) == len(heard), f"client {n}"
     assert idle.rest() == b""
     idle.close()
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from harness.base import SLOW, can_connect, wait_for
-from harness.load import RedisLoad
+from harness.load import RedisLoad, RedisPyLoad, stayed
 from harness.redis_fixtures import _frail_rd, cache, client, fake, frail_rd, key, rd  # noqa: F401
 from harness.rediswire import DEAF, HANG_UP, QUICK_BREAKER, Resp, RespError, encode, through
 
@@ -159,18 +159,22 @@ def test_subscribers_of_a_lost_server_are_closed(cache, client, frail_rd, key):
 def test_killed_under_load_and_back(cache, frail_rd, key, workers):
     frail_rd.set_maxclients(3)
     daemon = cache(frail_rd.url(), workers=workers, size={"max": 3}, breaker=QUICK_BREAKER)
-    load = RedisLoad(daemon, 20, key)
-    load.progress()
+    loads = [RedisLoad(daemon, 10, key), RedisPyLoad(daemon, 10, key)]
+    for load in loads:
+        load.progress()
     for _ in range(2):
         frail_rd.kill9()
         wait_for(lambda: not can_connect(frail_rd.host, frail_rd.port), what="the port to close")
         frail_rd.start()
         frail_rd.set_maxclients(3)
-        load.progress()
+        for load in loads:
+            load.progress()
         assert frail_rd.refusals() == 0
-    load.stop()
-    assert load.causes <= OUTAGE, load.causes
+    for load in loads:
+        load.stop()
+        assert load.causes and load.causes <= OUTAGE, load.causes
     assert set(daemon.all_errors("cache")) <= OUTAGE
+    stayed(daemon, "cache", 20)
 
 
 def test_nothing_is_executed_twice(cache, rd, gate, key, workers):

@@ -20,18 +20,21 @@ class Profile:
     session   whatever lives in a server's session
     pinned    as session, but each client begins with LISTEN, and nothing ends that
     loose     what keeps a server, and what ends that
+    blockless as prepared, without transaction blocks
     """
     name: str
     named: bool = False
     session: bool = False
     pinned: bool = False
     loose: bool = False
+    blocks: bool = True
 
 
 PROFILES = {p.name: p for p in (Profile("plain"), Profile("prepared", named=True),
                                 Profile("session", named=True, session=True),
                                 Profile("pinned", named=True, session=True, pinned=True),
-                                Profile("loose", session=True, loose=True))}
+                                Profile("loose", session=True, loose=True),
+                                Profile("blockless", named=True, blocks=False))}
 
 NAMES = ["s1", "s1", "s2", "s3", "Quo\"te d", "n" * 70]
 PORTALS = ["", "", "", "p1", "p2"]
@@ -68,7 +71,12 @@ class Client:
     def step(self, messages, wait="due"):
         return Step(messages, wait, self.cut(messages))
 
+    def fits(self, text):
+        """What fails inside of a block leaves it open behind its query."""
+        return self.profile.blocks or "begin;" not in text
+
     def queries(self, *texts):
+        texts = [text if self.fits(text) else "select 'no block'" for text in texts]
         # An error inside of "begin; ...; commit" leaves a failed transaction behind.
         self.tx = self.tx or any(w in t.lower() for t in texts for w in ("begin", "start tr"))
         return [self.step([query(self.sql(text)) for text in texts])]
@@ -248,6 +256,8 @@ class Client:
     def control(self):
         """BEGIN and its like by the extended protocol, with a Sync of its own or without."""
         text = self.sql(self.rng.choice(["begin", "begin", "commit", "rollback", "savepoint a"]))
+        if not self.profile.blocks and text == "begin":
+            text = "end"
         self.tx = self.tx or text == "begin"
         self.names[""] = statements.Statement(text)
         return [codec.parse("", text), codec.bind("", ""), codec.execute("")] + [SYNC] * self.chance(0.7)
@@ -371,7 +381,8 @@ class Client:
     def episode(self):
         steps = []
         for _ in range(self.rng.choice([1, 1, 2, 3])):
-            steps += self.transaction() if self.chance(0.35) else self.something()
+            blocks = self.chance(0.35) and self.profile.blocks
+            steps += self.transaction() if blocks else self.something()
         return Episode(steps, self.end())
 
     def script(self, episodes):

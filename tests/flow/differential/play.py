@@ -12,6 +12,7 @@ comparable form. Three things are not compared as they come:
 
 import re
 import selectors
+import ssl
 import struct
 import time
 from collections import deque
@@ -25,6 +26,8 @@ from .script import Step
 
 PATIENCE = 10  # seconds without any byte before a client gives up
 
+
+NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 ENDS = ("refused", "nothing came any more", "cannot write", "closed")
 
@@ -52,6 +55,7 @@ class Line:
         self.told = dict(self.known)
         self._note("login", tuple(sorted(self.known.items())))
         self.sock, self.buffer = self.wire.sock, bytearray(self.wire.buffer)
+        self.tls = isinstance(self.sock, ssl.SSLSocket)
         self.sock.setblocking(False)
 
     def _note(self, *answer):
@@ -86,7 +90,7 @@ class Line:
     def write(self):
         try:
             n = self.sock.send(self.out[0])
-        except BlockingIOError:
+        except NOT_NOW:
             return
         except OSError as e:
             self._end("cannot write", type(e).__name__)
@@ -97,16 +101,21 @@ class Line:
             self.out[0] = self.out[0][n:]
 
     def read(self):
+        while self._hear() and not self.dead and self.tls:
+            pass  # what is decrypted already makes no socket readable
+
+    def _hear(self):
+        """True: there was something."""
         try:
             data = self.sock.recv(1 << 18)
-        except BlockingIOError:
-            return
+        except NOT_NOW:
+            return False
         except OSError as e:
             self._end("closed", type(e).__name__)
-            return
+            return False
         if not data:
             self._end("closed", "end of file")
-            return
+            return False
         self.buffer += data
         at = 0
         while len(self.buffer) - at >= 5:
@@ -116,6 +125,7 @@ class Line:
             self._message(chr(self.buffer[at]), bytes(self.buffer[at + 5:at + 1 + size]))
             at += size + 1
         del self.buffer[:at]
+        return True
 
     def _message(self, kind, body):
         self.due.received(kind, body)

@@ -1,14 +1,30 @@
 # SPDX-License-Identifier: MIT
-"""Clients that keep a pool busy while something happens to it."""
+"""Clients that keep a pool busy while something happens to it: of the libraries that people use, and Redis by
+hand, too.
 
+No client here connects a second time. A library that does so by itself is found out by what carpool has
+accepted (`stayed`).
+"""
+
+import asyncio
+import itertools
+import re
 import threading
 import time
 import traceback
 
+import asyncpg
+import httpx
 import psycopg
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-from .base import wait_for
+from .base import LOOPBACK, PATIENCE, wait_for
+from .postgres import DATABASE
 from .rediswire import Resp, RespError, encode
+
+TIMEOUT = 20 * PATIENCE  # of one call
 
 
 class Crowd:
@@ -44,6 +60,12 @@ class Crowd:
             thread.join(60)
         assert not any(t.is_alive() for t in self._threads), "a client hangs"
         assert not self.lost, self.lost
+
+
+def stayed(daemon, pool, clients):
+    """These clients are all that ever came."""
+    came = daemon.metric("carpool_clients_accepted_total", pool=pool)
+    assert came == clients, f"{clients} clients connected {came:g} times"
 
 
 class SqlCrowd(Crowd):
@@ -90,6 +112,44 @@ class Load(SqlCrowd):
         return {e.sqlstate for e in self.errors}
 
 
+class AsyncpgLoad(Crowd):
+    """The same with asyncpg, which names the statements it prepares."""
+
+    def __init__(self, daemon, clients, table, user="app"):
+        self.daemon, self.table, self.user, self.errors = daemon, table, user, []
+        super().__init__(clients)
+
+    def _ride(self, n):
+        asyncio.run(self._transactions(n))
+
+    async def _transactions(self, n):
+        conn = await asyncpg_connect(self.daemon, self.user)
+        while self._goes_on():
+            try:
+                # Not conn.transaction(): asyncpg takes the next one for a savepoint after a failed BEGIN.
+                await conn.execute("begin")
+                await conn.execute(f"insert into {self.table} (n) values ($1)", n)
+                await conn.execute("select pg_sleep(0.005)")
+                await conn.execute("commit")
+                self.done[n] += 1
+            except asyncpg.PostgresError as e:
+                self.errors.append(e)
+                if conn.is_closed():
+                    raise
+                if conn.is_in_transaction():
+                    await conn.execute("rollback")
+        await conn.close(timeout=TIMEOUT)
+
+    def stop(self):
+        super().stop()
+        return {e.sqlstate for e in self.errors}
+
+
+async def asyncpg_connect(daemon, user="app"):
+    return await asyncpg.connect(host=LOOPBACK, port=daemon.port(), user=user, database=DATABASE, ssl=False,
+                                 timeout=TIMEOUT, command_timeout=TIMEOUT)
+
+
 class RedisLoad(Crowd):
     """Clients that set and get; `causes` is what they heard."""
 
@@ -116,3 +176,82 @@ class RedisLoad(Crowd):
 
     def progress(self, more=5, timeout=30):
         super().progress(more, timeout)
+
+
+class RedisPyLoad(RedisLoad):
+    """The same with redis-py: pipelines, every other one between MULTI and EXEC."""
+
+    def _ride(self, n):
+        key = f"{self.key}:py{n}"
+        with redis_py(self.daemon) as c:
+            for turn in itertools.count(1):
+                if not self._goes_on():
+                    return
+                try:
+                    pipe = c.pipeline(transaction=turn % 2 == 0)
+                    put, got = pipe.set(key, turn).get(key).execute()
+                except redis.ResponseError as e:
+                    said = re.search(r"carpool: (\w+)", str(e))
+                    assert said, e
+                    self.causes.add(said[1])
+                    time.sleep(0.01)
+                    continue
+                # None: as above, where nothing keeps the two together.
+                assert put and got in (str(turn).encode(), *([None] if turn % 2 else [])), (turn, put, got)
+                self.done[n] += 1
+
+
+class WatchLoad(RedisLoad):
+    """Transactions of redis-py that watch their key: each needs a server of its own for a while."""
+
+    def _ride(self, n):
+        key = f"{self.key}:watch{n}"
+        with redis_py(self.daemon) as c:
+            while self._goes_on():
+                told = c.transaction(lambda pipe: (pipe.get(key), pipe.multi(), pipe.incr(key)), key)
+                self.done[n] += 1
+                assert told == [self.done[n]], (told, self.done[n])
+
+
+def redis_py(daemon, pool="cache"):
+    """A client of redis-py that has one connection, and asks nothing twice."""
+    return redis.Redis(host=LOOPBACK, port=daemon.port(pool), max_connections=1,
+                       socket_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0))
+
+
+class HttpxLoad(Crowd):
+    """Clients of httpx that ask, and never for long of nobody; `counts` of what they heard."""
+
+    def __init__(self, daemon, clients, pause=0.0):
+        self.daemon, self.counts, self.pause = daemon, {}, pause
+        super().__init__(clients)
+
+    def _ride(self, n):
+        with httpx_client(self.daemon) as client:
+            for turn in itertools.count():
+                if not self._goes_on():
+                    return
+                answer = client.get("/")
+                key = answer.status_code
+                if key != 200:
+                    key = (key, answer.headers["proxy-status"].split('"')[1].split(" ")[0])
+                    time.sleep(0.02)
+                else:
+                    self.done[n] += 1
+                self.counts[key] = self.counts.get(key, 0) + 1
+                if self.pause:
+                    self._end.wait(self.pause * (1 + (turn + n) % 3 / 10))
+
+    def progress(self, more=3, timeout=40):
+        super().progress(more, timeout)
+
+    def stop(self):
+        super().stop()
+        return self.counts
+
+
+def httpx_client(daemon, pool="web"):
+    """A client of httpx that has one connection, and keeps it for as long as it is let."""
+    limits = httpx.Limits(max_keepalive_connections=1, max_connections=1, keepalive_expiry=None)
+    return httpx.Client(base_url=f"http://{LOOPBACK}:{daemon.port(pool)}", timeout=TIMEOUT, limits=limits,
+                        trust_env=False)

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import os
 import socket
+import ssl
 import struct
 import time
 
@@ -110,10 +111,11 @@ class PgError(Exception):
 
 
 class Wire:
-    """One raw connection. `login=False` leaves it silent after connect()."""
+    """One raw connection. `login=False` leaves it silent after connect(), or after the TLS handshake
+    that `tls=True` asks for."""
 
     def __init__(self, host, port, user="app", password=None, database="orders", login=True,
-                 timeout=TIMEOUT, trickle=False, path=None, **parameters):
+                 timeout=TIMEOUT, trickle=False, path=None, tls=False, **parameters):
         if path:
             self.sock = socket.socket(socket.AF_UNIX)
             self.sock.settimeout(timeout)
@@ -125,6 +127,8 @@ class Wire:
         self.trickle = trickle
         self.buffer = b""
         self.parameters, self.key = {}, None
+        if tls:
+            self.secure()
         if login:
             self.login(user, password, database, **parameters)
 
@@ -188,6 +192,17 @@ class Wire:
                 return False
         return False
 
+    def farewell(self):
+        """The error that is the peer's last word before it closes; None: it closes without one."""
+        error = None
+        try:
+            while True:
+                kind, body = self.receive()
+                error = PgError(body) if kind == "E" else None
+        except (Eof, ConnectionError):
+            assert not self.buffer, "half a message"
+            return error
+
     def close(self, polite=True):
         if polite:
             try:
@@ -208,6 +223,15 @@ class Wire:
         self.close()
 
     # -- conversations
+
+    def secure(self):
+        """Into TLS by SSLRequest; who the peer is, is not looked at."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self.send(untyped(SSL_REQUEST))
+        assert self.read(1) == b"S"
+        self.sock = context.wrap_socket(self.sock)
+        return self
 
     def login(self, user="app", password=None, database="orders", **parameters):
         self.send(startup(user, database, **parameters))
@@ -263,9 +287,10 @@ class Wire:
     def cancel(self):
         """CancelRequest for this connection over a new one; waits until the peer closed that."""
         pid, secret = self.key
-        with socket.create_connection(self.address, timeout=TIMEOUT) as sock:
-            sock.sendall(untyped(CANCEL, struct.pack("!I", pid) + secret))
-            return sock.recv(1) == b""
+        other = Wire(*self.address, login=False, tls=isinstance(self.sock, ssl.SSLSocket))
+        with other.sock:
+            other.send(untyped(CANCEL, struct.pack("!I", pid) + secret))
+            return other.sock.recv(1) == b""
 
 
 class Scram:

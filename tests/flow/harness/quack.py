@@ -14,11 +14,15 @@ SIMPLE = message("T", b"\0\1a\0" + b"\0" * 18) + message("D", b"\0\1\0\0\0\0011"
 
 
 class Quack:
-    """Says it is PostgreSQL. Each query is answered by `answer` (None: it leaves); `asked` counts them."""
+    """Says it is PostgreSQL. Each query is answered by `answer` (None: it leaves), or what `reply` is made
+    to say; `asked` counts them, `texts` has those of simple ones. `say` talks out of turn."""
+
+    welcome = pgwire.WELCOME
 
     def __init__(self):
         self.port, self.answer = free_port(), SIMPLE
         self.accepted = self.asked = 0
+        self.texts = []
         self._lock, self._conns = threading.Lock(), []
         self._sock = socket.create_server((LOOPBACK, self.port))
         threading.Thread(target=self._listen, daemon=True).start()
@@ -37,16 +41,29 @@ class Quack:
     def _serve(self, conn):
         with contextlib.suppress(OSError, IndexError), conn, conn.makefile("rb") as hear:
             hear.read(int.from_bytes(hear.read(4), "big") - 4)
-            conn.sendall(pgwire.WELCOME)
+            conn.sendall(self.welcome)
             while (kind := hear.read(1)) and kind != b"X":
-                hear.read(int.from_bytes(hear.read(4), "big") - 4)
+                body = hear.read(int.from_bytes(hear.read(4), "big") - 4)
                 if kind in b"QS":
                     with self._lock:
                         self.asked += 1
-                    if self.answer is None:
+                        self.texts += [body[:-1].decode()] * (kind == b"Q")
+                    words = self.reply(kind, body[:-1].decode())
+                    if words is None:
                         return
-                    conn.sendall(self.answer if kind == b"Q" or self.answer is not SIMPLE else
-                                 message("1") + message("2") + DONE + READY)
+                    conn.sendall(words)
+
+    def reply(self, kind, _sql):
+        """To a query, or to the Sync of a batch."""
+        if kind == b"Q" or self.answer is not SIMPLE:
+            return self.answer
+        return message("1") + message("2") + DONE + READY
+
+    def say(self, words):
+        """To everybody who is still there."""
+        for conn in self._conns:
+            with contextlib.suppress(OSError):
+                conn.sendall(words)
 
     def close(self):
         with contextlib.suppress(OSError):

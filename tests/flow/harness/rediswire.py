@@ -20,6 +20,7 @@ def through(gate):
     return f"redis://{gate.host}:{gate.port}/0"
 
 
+NO_BREAKER = {"consecutive": 0, "failure_ratio": "0%"}
 QUICK_BREAKER = {"open": "100ms..300ms"}
 
 
