@@ -404,3 +404,21 @@ uint64_t stress_number(const char *name, uint64_t otherwise)
     const char *text = getenv(name);
     return text && *text ? strtoull(text, NULL, 10) : otherwise;
 }
+
+int stress_all(void (*test)(void **state))
+{
+    static struct stress_run runs[] = {
+        {"1 worker, whole servers", 1, 1, ON_DOWN_WAIT, END_DRAINED},
+        {"2 workers, whole servers", 2, 1, ON_DOWN_WAIT, END_DRAINED},
+        {"3 workers, whole servers, stopped", 3, 1, ON_DOWN_WAIT, END_STOPPED},
+        {"2 workers, whole servers, failing fast, killed", 2, 1, ON_DOWN_FAIL, END_KILLED},
+        {"1 worker, shared servers", 1, 8, ON_DOWN_FAIL, END_DRAINED},
+        {"2 workers, shared servers", 2, 8, ON_DOWN_WAIT, END_DRAINED},
+        {"3 workers, shared servers, stopped", 3, 4, ON_DOWN_FAIL, END_STOPPED},
+    };
+    struct CMUnitTest tests[ARRAY_LEN(runs)];
+    for (size_t i = 0; i < ARRAY_LEN(runs); i++)
+        tests[i] =
+            (struct CMUnitTest){.name = runs[i].name, .test_func = test, .initial_state = &runs[i]};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

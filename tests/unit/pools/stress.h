@@ -95,3 +95,6 @@ void stress_report(uint64_t seed);
 
 /* CARPOOL_STRESS_..., if it is set. */
 uint64_t stress_number(const char *name, uint64_t otherwise);
+
+/* A whole test program: each kind of run, which is the test's state. What main() returns. */
+int stress_all(void (*test)(void **state));

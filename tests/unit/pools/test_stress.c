@@ -207,23 +207,7 @@ static void stress(void **state)
     house_free(&st.house);
 }
 
-static struct stress_run runs[] = {
-    {"1 worker, whole servers", 1, 1, ON_DOWN_WAIT, END_DRAINED},
-    {"2 workers, whole servers", 2, 1, ON_DOWN_WAIT, END_DRAINED},
-    {"3 workers, whole servers, stopped", 3, 1, ON_DOWN_WAIT, END_STOPPED},
-    {"2 workers, whole servers, failing fast, killed", 2, 1, ON_DOWN_FAIL, END_KILLED},
-    {"1 worker, shared servers", 1, 8, ON_DOWN_FAIL, END_DRAINED},
-    {"2 workers, shared servers", 2, 8, ON_DOWN_WAIT, END_DRAINED},
-    {"3 workers, shared servers, stopped", 3, 4, ON_DOWN_FAIL, END_STOPPED},
-};
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_prestate(stress, &runs[0]), cmocka_unit_test_prestate(stress, &runs[1]),
-        cmocka_unit_test_prestate(stress, &runs[2]), cmocka_unit_test_prestate(stress, &runs[3]),
-        cmocka_unit_test_prestate(stress, &runs[4]), cmocka_unit_test_prestate(stress, &runs[5]),
-        cmocka_unit_test_prestate(stress, &runs[6]),
-    };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return stress_all(stress);
 }

@@ -119,23 +119,7 @@ static void audited(void **state)
     house_close(&st.house);
 }
 
-static struct stress_run runs[] = {
-    {"1 worker, whole servers, by turns", 1, 1, ON_DOWN_WAIT, END_DRAINED},
-    {"2 workers, whole servers, by turns", 2, 1, ON_DOWN_WAIT, END_DRAINED},
-    {"3 workers, whole servers, stopped, by turns", 3, 1, ON_DOWN_WAIT, END_STOPPED},
-    {"2 workers, failing fast, killed, by turns", 2, 1, ON_DOWN_FAIL, END_KILLED},
-    {"1 worker, shared servers, by turns", 1, 8, ON_DOWN_FAIL, END_DRAINED},
-    {"2 workers, shared servers, by turns", 2, 8, ON_DOWN_WAIT, END_DRAINED},
-    {"3 workers, shared servers, stopped, by turns", 3, 4, ON_DOWN_FAIL, END_STOPPED},
-};
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_prestate(audited, &runs[0]), cmocka_unit_test_prestate(audited, &runs[1]),
-        cmocka_unit_test_prestate(audited, &runs[2]), cmocka_unit_test_prestate(audited, &runs[3]),
-        cmocka_unit_test_prestate(audited, &runs[4]), cmocka_unit_test_prestate(audited, &runs[5]),
-        cmocka_unit_test_prestate(audited, &runs[6]),
-    };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return stress_all(audited);
 }
