@@ -71,6 +71,15 @@ static void stop(struct dial *d)
     pd->conn = NULL;
 }
 
+/* Has this process none left? libpq 17 says nothing at all then. */
+static bool lacks_descriptors(void)
+{
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0)
+        close(fd);
+    return fd < 0 && (errno == EMFILE || errno == ENFILE);
+}
+
 /* "FATAL:  53300: sorry, too many clients already" and lines that do not matter. */
 static void fail_by_message(struct dial *d)
 {
@@ -86,6 +95,8 @@ static void fail_by_message(struct dial *d)
     const char *failed = state[0] ? NULL : strstr(words, " failed: ");
     if (failed)
         words = failed + 9;
+    if (!*words && lacks_descriptors())
+        words = strerror(EMFILE);
     enum cause cause = CAUSE_DIAL_FAILED;
     if (!state[0] && strstr(words, strerror(EMFILE)))
         cause = CAUSE_INTERNAL; /* of ours there are no descriptors left */

@@ -104,9 +104,10 @@ def all_it_says(sock):
 
 def throw(port, garbage, finish=False):
     with socket.create_connection((LOOPBACK, port), timeout=20 * PATIENCE) as sock, within(2):
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError):  # it may be refused before all is said
             sock.sendall(garbage)
-            if finish:
+        if finish:
+            with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_WR)
         return all_it_says(sock)
 

@@ -14,7 +14,7 @@ from harness.pgwire import SYNC, cstr, execute, message, parse, query
 from harness.quack import DONE, READY, Quack
 
 MIB = 1 << 20
-LITTLE = 4 * MIB
+LITTLE = 16 * MIB
 GROWTH = 24 * MIB  # buffers of both sides, and what the sanitizers keep
 
 
