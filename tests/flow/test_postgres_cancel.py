@@ -226,19 +226,19 @@ def test_cancel_while_a_server_is_being_set(one_behind_a_gate, pg):
 
 
 @pytest.mark.parametrize("sslmode", ["disable", "require"])
-def test_server_waits_for_a_cancel_that_is_under_way(orders, pg, gate, sslmode):
+def test_server_waits_for_a_cancel_that_is_under_way(orders, local_pg, gate, sslmode):
     """The query ends by itself while its cancel hangs in the network: nobody gets that server before it
     is known where the cancel has gone. If that never is, nobody gets it at all, unless nothing was said
     yet that could still arrive."""
-    relay = gate(pg.host, pg.port)
-    daemon = orders(upstream=pg.url(host=relay.host, port=relay.port, sslmode=sslmode),
+    relay = gate(local_pg.host, local_pg.port)
+    daemon = orders(upstream=local_pg.url(host=relay.host, port=relay.port, sslmode=sslmode),
                     size={"max": 1, "acquire_timeout": "30s"})
     backend = query("select pg_backend_pid()")
     with daemon.wire() as wire, daemon.wire() as other:
         first = wire.run("select pg_backend_pid()")[0]
         relay.hang()
         wire.send(query("select 1, pg_sleep(2)"))
-        wait_for(lambda: pg.active("select 1, pg_sleep(2)%"), what="the query")
+        wait_for(lambda: local_pg.active("select 1, pg_sleep(2)%"), what="the query")
         wire.cancel()
         wait_for(lambda: relay.open == 2, what="the cancel to hang")
         relay.hang(False)

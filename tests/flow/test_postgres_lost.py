@@ -486,10 +486,10 @@ def test_no_transaction_is_torn_under_random_cuts(through_gate, pg, table):
 
 @pytest.mark.parametrize("what", ["simple", "extended", "named"])
 @pytest.mark.parametrize("sslmode", ["disable", "require"])
-def test_a_statement_of_which_no_byte_has_left_goes_elsewhere(orders, pg, gate, what, sslmode):
+def test_a_statement_of_which_no_byte_has_left_goes_elsewhere(orders, local_pg, gate, what, sslmode):
     """The server's reset is there before the statement is sent, but not seen yet: the client does not notice."""
-    relay = gate(pg.host, pg.port)
-    daemon = orders(upstream=pg.url(host=relay.host, port=relay.port, sslmode=sslmode),
+    relay = gate(local_pg.host, local_pg.port)
+    daemon = orders(upstream=local_pg.url(host=relay.host, port=relay.port, sslmode=sslmode),
                     size={"max": 1}, check={"checkout_after": "1h"})
     name = "mine" if what == "named" else ""
     with daemon.wire() as wire:
