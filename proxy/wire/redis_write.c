@@ -131,5 +131,5 @@ void redis_put_refusal(struct redis_out *o, enum cause cause, const char *senten
 
 void redis_put_protocol_error(struct redis_out *o, const struct err *err)
 {
-    redis_put_errorf(o, "ERR %s", err->note);
+    redis_put_errorf(o, "ERR %s (carpool: %s)", err->note, cause_word(err->cause));
 }

@@ -52,17 +52,20 @@ static inline void redis_put_err(struct redis_out *o, const struct err *err)
     redis_put_refusal(o, err->cause, err->note);
 }
 
-/* Answer to a protocol error: "-ERR Protocol error: ...\r\n" from the framer's err. */
+/* Answer to a protocol error, from the framer's err: Redis' words, then the cause's,
+ * "-ERR Protocol error: ... (carpool: client_protocol)\r\n". */
 void redis_put_protocol_error(struct redis_out *o, const struct err *err);
 
-/* Redis' own sentences, which clients compare with. Complete error lines. */
-#define REDIS_NOAUTH "-NOAUTH Authentication required.\r\n"
+/* Redis' own sentences, whose beginnings clients compare with; behind refusals of carpool's stands
+ * the cause's word. Complete error lines. */
+#define REDIS_NOAUTH "-NOAUTH Authentication required. (carpool: denied)\r\n"
 #define REDIS_NOAUTH_HELLO                                                                         \
     "-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO "     \
     "<proto> AUTH <user> <pass> option can be used to authenticate the client and select the "     \
-    "RESP protocol version at the same time\r\n"
+    "RESP protocol version at the same time (carpool: denied)\r\n"
 #define REDIS_NOPROTO "-NOPROTO unsupported protocol version\r\n"
-#define REDIS_WRONGPASS "-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+#define REDIS_WRONGPASS                                                                            \
+    "-WRONGPASS invalid username-password pair or user is disabled. (carpool: auth_failed)\r\n"
 #define REDIS_NO_PASSWORD                                                                          \
     "-ERR AUTH <password> called without any password configured for the default user. Are you "   \
     "sure your configuration is correct?\r\n"

@@ -179,13 +179,13 @@ def test_client_reply_off(cache, client, key):
 
 
 @pytest.mark.parametrize("data, answer", [
-    (b"*1\r\n$+4\r\nPING\r\n", b"-ERR Protocol error: invalid bulk length\r\n"),
-    (b"*x\r\n", b"-ERR Protocol error: invalid multibulk length\r\n"),
-    (b"*1\r\n+PING\r\n", b"-ERR Protocol error: expected '$', got '+'\r\n"),
-    (b'SET k "unbalanced\r\n', b"-ERR Protocol error: unbalanced quotes in request\r\n"),
-    (b"x" * 70000, b"-ERR Protocol error: too big inline request\r\n"),
+    (b"*1\r\n$+4\r\nPING\r\n", b"-ERR Protocol error: invalid bulk length (carpool: client_protocol)\r\n"),
+    (b"*x\r\n", b"-ERR Protocol error: invalid multibulk length (carpool: client_protocol)\r\n"),
+    (b"*1\r\n+PING\r\n", b"-ERR Protocol error: expected '$', got '+' (carpool: client_protocol)\r\n"),
+    (b'SET k "unbalanced\r\n', b"-ERR Protocol error: unbalanced quotes in request (carpool: client_protocol)\r\n"),
+    (b"x" * 70000, b"-ERR Protocol error: too big inline request (carpool: client_protocol)\r\n"),
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"-ERR Protocol error: neither RESP nor an inline "
-     b"request (TLS on a plain port?)\r\n"),
+     b"request (TLS on a plain port?) (carpool: client_protocol)\r\n"),
 ])
 def test_garbage(cache, client, data, answer, key):
     daemon = cache()

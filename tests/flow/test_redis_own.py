@@ -361,12 +361,12 @@ def test_login(cache, client, users, key):
     daemon = cache(auth=users)
     c = client(daemon)
     for words in (["GET", key], ["PING"], ["SUBSCRIBE", "x"], ["MULTI"]):
-        assert c.cmd(*words) == RespError("NOAUTH Authentication required.")
+        assert c.cmd(*words) == RespError("NOAUTH Authentication required. (carpool: denied)")
     assert str(c.cmd("HELLO", "2")).startswith("NOAUTH HELLO must be called")
     assert str(c.cmd("AUTH", "wrong")).startswith("WRONGPASS")
     assert str(c.cmd("AUTH", "app", "letmein")).startswith("WRONGPASS")
     assert str(c.cmd("AUTH", "nobody", "letmein")).startswith("WRONGPASS")
-    assert c.cmd("GET", key) == RespError("NOAUTH Authentication required.")
+    assert c.cmd("GET", key) == RespError("NOAUTH Authentication required. (carpool: denied)")
     assert c.cmd("AUTH", "app", "apple pie") == "OK"
     assert c.cmd("SET", key, "1") == "OK"
     daemon.saw("auth_failed", "cache")
@@ -391,7 +391,7 @@ def test_before_login_little_is_taken(cache, client, users):
                        (b"*2\r\n$4\r\nAUTH\r\n$16385\r\n", b"unauthenticated bulk length")):
         c = client(daemon)
         c.write(data)
-        assert c.rest() == b"-ERR Protocol error: " + what + b"\r\n"
+        assert c.rest() == b"-ERR Protocol error: " + what + b" (carpool: client_protocol)\r\n"
 
 
 def test_login_takes_too_long(cache, client, users):

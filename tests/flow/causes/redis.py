@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Redis: how each cause comes about. Errors are `-ERR carpool: <cause> ...`, but where Redis has words of
-its own that client libraries look for."""
+"""Redis: how each cause comes about. Errors are `-ERR carpool: <cause> ...`; where Redis has words of
+its own that client libraries look for, those stand in front of the cause."""
 
 import socket
 
@@ -14,7 +14,7 @@ def told(said, cause, words):
     if words is True:
         assert said.cause == cause, said
     else:
-        assert str(said).startswith(words), said
+        assert str(said).startswith(words) and str(said).endswith(f"(carpool: {cause})"), said
 
 
 TABLE = Table("redis", "cache", told, {

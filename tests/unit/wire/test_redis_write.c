@@ -60,7 +60,7 @@ static void test_errors(void **state)
     assert_wrote("-ERR carpool: breaker_open the breaker is open\r\n");
     err_set(&err, CAUSE_CLIENT_PROTOCOL, STAGE_CLIENT, 0, "Protocol error: invalid bulk length");
     redis_put_protocol_error(&out, &err);
-    assert_wrote("-ERR Protocol error: invalid bulk length\r\n");
+    assert_wrote("-ERR Protocol error: invalid bulk length (carpool: client_protocol)\r\n");
 }
 
 /* Whoever chose the text must not write the next reply. */
