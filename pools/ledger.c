@@ -206,8 +206,9 @@ static bool dial_failed(struct ledger *l, struct ledger_endpoint *e, const struc
         return false;
     }
     if (err->cause == CAUSE_KILLED)
-        return false;                   /* we are stopping: says nothing about the endpoint */
-    if (err->cause == CAUSE_INTERNAL) { /* memory or descriptors are short: no fault of its */
+        return false; /* we are stopping: says nothing about the endpoint */
+    /* Memory or descriptors are short here: no fault of the endpoint's. */
+    if (err->cause == CAUSE_INTERNAL) {
         e->next_dial_ms = l->now_ms + DIAL_LOCAL_MS;
         return false;
     }

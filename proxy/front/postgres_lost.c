@@ -115,8 +115,8 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
         return;
     }
     io_resume(&s->base.io);
-    s->waiter.err =
-        loss.err; /* the client may be in the middle of a message: its rest is dropped */
+    /* The client may be in the middle of a message: the framer stays, and its rest is dropped. */
+    s->waiter.err = loss.err;
     bool swallows = s->swallow.till_sync || s->swallow.untold;
     pg_become(s, loss.in_tx ? PG_FAILED : swallows ? PG_SWALLOWING : PG_IDLE);
     pg_watch_if_held_up(s);

@@ -183,7 +183,8 @@ bool pg_settings_again(struct pg_session *s)
 
 /*
  * What others left on the server may be the reason (a statement_timeout, say): it is reset, and the
- * client gets a server as it is after login, or another one to be reset, within retry.attempts.
+ * client gets a server as it is after login, or another one to be reset: within
+ * retry.attempts, but once in any case, since the others are not to be its fault.
  */
 static void settings_failed(struct pg_session *s)
 {
@@ -191,7 +192,7 @@ static void settings_failed(struct pg_session *s)
     struct err err = s->waiter.err;
     uint32_t attempts = pool_conf(session_pool(&s->base))->retry.attempts;
     bool others = s->errand == PG_ERRAND_LINK && !pg_params_same(ps->params, ps->origin) &&
-                  ++s->tries < attempts;
+                  ++s->tries < (attempts > 2 ? attempts : 2);
     ps->reset_needed = true;
     pg_give_back(s, others ? CAUSE_NONE : err.cause);
     if (!others) {
