@@ -132,7 +132,7 @@ def harm(dice, daemon, gates, crowd):
         for most in (1, MOST):
             daemon.change(name, size={"max": most})
             daemon.reload()
-    assert all(gate.open <= MOST or pool == "orders" for pool, gate in gates.items())
+    assert all(gate.held() <= MOST or pool == "orders" for pool, gate in gates.items())
     return what
 
 

@@ -11,6 +11,7 @@ from .base import LOOPBACK, Loop, free_port
 
 TO_SERVER, TO_CLIENT = "to_server", "to_client"
 CHUNK = 65536
+ESTABLISHED = 1  # tcpi_state
 
 
 def _reset(writer):
@@ -20,6 +21,15 @@ def _reset(writer):
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
+
+
+def _is_held(writer):
+    """Whether the other side still holds this connection: the kernel knows of its end before we read it."""
+    sock = writer.get_extra_info("socket")
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == ESTABLISHED
+    except OSError:
+        return False
 
 
 class Gate:
@@ -32,7 +42,8 @@ class Gate:
         hang(on=True)           new connections are accepted, and nothing more happens
         refuse(on=True)         nobody listens: connection refused
         trickle(on=True)        one byte a write, each in a segment of its own
-        accepted, open, peak    connections ever, now, at most
+        accepted, open          connections ever, and those whose end is not yet out at both sides
+        held(), peak            those that the client has not ended: now, at most
         carried                 {direction: bytes}
     """
 
@@ -58,9 +69,9 @@ class Gate:
     async def _accept(self, reader, writer):
         self.accepted += 1
         self.open += 1
-        self.peak = max(self.peak, self.open)
         writers = [writer]
         self._links[asyncio.current_task()] = writers
+        self.peak = max(self.peak, self.held())
         try:
             if self._hang:
                 await reader.read()  # until the client leaves
@@ -105,6 +116,9 @@ class Gate:
         except OSError:
             _reset(writer)
             raise
+
+    def held(self):
+        return sum(_is_held(writers[0]) for writers in list(self._links.values()))
 
     def _do(self, action):
         async def act():
