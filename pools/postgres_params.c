@@ -9,7 +9,7 @@
 struct pg_params {
     struct snapshot snap;
     uint8_t digest[16];
-    uint64_t planning;
+    uint64_t planning, reported;
     uint32_t n, bytes;
     uint32_t at[PG_PARAMS_MAX * 2 + 1]; /* name and value i begin at [2i], [2i + 1]; names sorted */
     uint8_t data[];
@@ -119,24 +119,27 @@ static void add(struct text *t, struct span s, bool fold)
  * client must not be able to make its map pass for another one's: hence no plain hash. */
 static bool make_digests(struct pg_params *p)
 {
-    struct text t = {.n = 0};
-    uint8_t planning[CRYPTO_SHA256], whole[CRYPTO_SHA256];
+    struct text t = {.n = 0}, servers = {.n = 0};
+    uint8_t planning[CRYPTO_SHA256], whole[CRYPTO_SHA256], reported[CRYPTO_SHA256];
     struct span name, value, application = {0};
     for (size_t i = 0; i < p->n; i++) {
         pg_params_at(p, i, &name, &value);
         if (span_ieq(name, SPAN_LIT("application_name"))) {
             application = value;
-        } else if (!pg_param_reported_only(name)) {
-            add(&t, name, true);
-            add(&t, value, false);
+        } else {
+            struct text *of = pg_param_reported_only(name) ? &servers : &t;
+            add(of, name, true);
+            add(of, value, false);
         }
     }
     if (!crypto_sha256(span_of(t.p, t.n), planning))
         return false;
     add(&t, application, false);
-    if (!crypto_sha256(span_of(t.p, t.n), whole))
+    if (!crypto_sha256(span_of(t.p, t.n), whole) ||
+        !crypto_sha256(span_of(servers.p, servers.n), reported))
         return false;
     memcpy(&p->planning, planning, sizeof p->planning);
+    memcpy(&p->reported, reported, sizeof p->reported);
     memcpy(p->digest, whole, sizeof p->digest);
     return true;
 }
@@ -203,6 +206,11 @@ bool pg_params_set(struct pg_params **pp, struct span name, struct span value)
 bool pg_params_same(const struct pg_params *a, const struct pg_params *b)
 {
     return a == b || memcmp(a->digest, b->digest, sizeof a->digest) == 0;
+}
+
+bool pg_params_report_same(const struct pg_params *a, const struct pg_params *b)
+{
+    return a->reported == b->reported;
 }
 
 uint64_t pg_params_planning(const struct pg_params *p)

@@ -34,8 +34,10 @@ bool pg_params_fits(const struct pg_params *p, struct span name, struct span val
 bool pg_params_get(const struct pg_params *p, struct span name, struct span *value);
 size_t pg_params_count(const struct pg_params *p);
 void pg_params_at(const struct pg_params *p, size_t i, struct span *name, struct span *value);
-/* Equal digests: equal for all purposes. */
+/* Equal in all that clients can set. */
 bool pg_params_same(const struct pg_params *a, const struct pg_params *b);
+/* Equal in what only servers decide. */
+bool pg_params_report_same(const struct pg_params *a, const struct pg_params *b);
 
 /* Equal for maps under which the same text is parsed to the same statement: literals of dates and
  * strings depend on settings. All but application_name count. */

@@ -167,6 +167,16 @@ static enum step await_copy(struct pg_session *s, struct walk *w)
     return STEP_STOP;
 }
 
+/* In statement mode: what begins a statement waits until the one before is over, which may turn out
+ * to have opened a transaction block; nothing is to be done inside that. */
+static bool must_wait_its_turn(const struct pg_session *s, uint8_t type)
+{
+    const struct pg_flow *flow = &s->server->flow;
+    bool begins = speaks_of_statements(type) || type == 'F';
+    return begins && s->base.gate->conf->mode == FRONT_STATEMENT && pg_flow_is_busy(flow) &&
+           !pg_flow_in_batch(flow);
+}
+
 /* One message or piece while LINKED. */
 static enum step linked_one(struct pg_session *s, struct walk *w, enum pg_step what,
                             const struct pg_msg *m)
@@ -177,6 +187,8 @@ static enum step linked_one(struct pg_session *s, struct walk *w, enum pg_step w
     }
     if (m->type == 'X')
         return STEP_CLOSED;
+    if (must_wait_its_turn(s, m->type))
+        return STEP_STOP;
     if (speaks_of_statements(m->type) && pg_flow_copy_ends(&s->server->flow))
         return await_copy(s, w);
     if (speaks_of_statements(m->type) && !pg_rename_room(s))

@@ -45,16 +45,26 @@ static bool said_farewell(const struct pg_session *s, const struct pg_msg *m, st
     return true;
 }
 
+/* A statement has opened a transaction block, in statement mode. */
+static bool is_forbidden_block(const struct pg_session *s)
+{
+    return s->state == PG_LINKED && s->base.gate->conf->mode == FRONT_STATEMENT &&
+           s->server->flow.tx != PG_TX_IDLE;
+}
+
+static void refuse_block(struct pg_session *s)
+{
+    struct err err;
+    err_set(&err, CAUSE_UNSUPPORTED, STAGE_CLIENT, 0,
+            "transaction blocks are not allowed in statement mode");
+    pg_refuse(s, &err, NULL);
+}
+
 static void after_ready(struct pg_session *s)
 {
     const struct timeouts_conf *t = &pool_conf(session_pool(&s->base))->timeouts;
     struct pg_flow *flow = &s->server->flow;
-    if (flow->tx != PG_TX_IDLE && s->base.gate->conf->mode == FRONT_STATEMENT) {
-        struct err err;
-        err_set(&err, CAUSE_UNSUPPORTED, STAGE_CLIENT, 0,
-                "transaction blocks are not allowed in statement mode");
-        pg_refuse(s, &err, NULL);
-    } else if (pg_may_release(s))
+    if (pg_may_release(s))
         pg_transaction_end(s);
     else if (!pg_flow_is_busy(flow) && pg_settings_again(s))
         return;
@@ -270,7 +280,9 @@ static void on_server_readable(struct server *sv)
         return;
     }
     /* The scratch memory is free again for the client's bytes. */
-    if (w.linked_now && w.ready) {
+    if (w.ready && is_forbidden_block(s))
+        refuse_block(s);
+    else if (w.linked_now && w.ready) {
         after_ready(s);
         if (s->state == PG_LINKED)
             pg_relay_input(s);

@@ -146,6 +146,55 @@ static bool set_server(struct pg_session *s)
     return pg_settings_send(s, &text);
 }
 
+static void tell_parameter(struct pg_outbox *o, struct span name, struct span value)
+{
+    size_t n = PG_HEADER + name.n + 1 + value.n + 1;
+    if (n > PG_OUTBOX_OWN)
+        return;
+    struct pg_out out = pg_out_of(pg_outbox_own(o, n), n);
+    pg_put_parameter(&out, name, value);
+}
+
+/* Who wants what the server has shares its map. */
+static void share_map(struct pg_session *s)
+{
+    struct pg_params *of = s->server->params;
+    if (!pg_params_same(s->params, of))
+        return;
+    pg_params_drop(&s->params);
+    s->params = pg_params_take(of);
+}
+
+/* What only servers decide (in_hot_standby, server_version), and this one reports otherwise than the
+ * client has heard: it hears of it before the server's first answer. */
+static void tell_reported(struct pg_session *s)
+{
+    const struct pg_params *ps = s->server->params;
+    struct span name, value, had;
+    struct pg_outbox o;
+    if (pg_params_report_same(s->params, ps))
+        return;
+    pg_outbox_init(&o, s, false);
+    for (size_t i = 0; i < pg_params_count(ps); i++) {
+        pg_params_at(ps, i, &name, &value);
+        if (!pg_param_reported_only(name) ||
+            (pg_params_get(s->params, name, &had) && span_eq(had, value)))
+            continue;
+        tell_parameter(&o, name, value);
+        if (!pg_params_set(&s->params, name, value))
+            break; /* no memory, or no room: it is told once more */
+    }
+    pg_outbox_flush(&o);
+    share_map(s);
+}
+
+/* The server is what the client wants. */
+static void linked(struct pg_session *s)
+{
+    tell_reported(s);
+    pg_become(s, PG_LINKED);
+}
+
 void pg_link_up(struct pg_session *s)
 {
     struct server *sv = s->waiter.server;
@@ -165,7 +214,7 @@ void pg_link_up(struct pg_session *s)
         return;
     }
     if (s->state != PG_SETTING)
-        pg_become(s, PG_LINKED);
+        linked(s);
 }
 
 /*
@@ -237,7 +286,8 @@ void pg_settings_done(struct pg_session *s)
     }
     for (size_t i = pg_params_count(ps->params); i-- > 0;) {
         pg_params_at(ps->params, i, &name, &value);
-        if (!pg_params_get(s->params, name, &other) && !pg_params_get(ps->origin, name, &other)) {
+        if (!pg_param_reported_only(name) && !pg_params_get(s->params, name, &other) &&
+            !pg_params_get(ps->origin, name, &other)) {
             char copy[256];
             size_t n = name.n < sizeof copy ? name.n : 0;
             memcpy(copy, name.p, n);
@@ -245,9 +295,9 @@ void pg_settings_done(struct pg_session *s)
                 server_retire(&ps->base, OUTCOME_DROP_DIRTY);
         }
     }
+    linked(s);
     pg_params_drop(&s->params);
     s->params = pg_params_take(ps->params);
-    pg_become(s, PG_LINKED);
 }
 
 static void note_error(struct pg_session *s, struct span body)
@@ -262,15 +312,6 @@ static void note_error(struct pg_session *s, struct span body)
 
 /* What the server has it set to cannot be told: no client wants this value. */
 #define UNKNOWN SPAN_LIT("\x01")
-
-static void tell_parameter(struct pg_outbox *o, struct span name, struct span value)
-{
-    size_t n = PG_HEADER + name.n + 1 + value.n + 1;
-    if (n > PG_OUTBOX_OWN)
-        return;
-    struct pg_out out = pg_out_of(pg_outbox_own(o, n), n);
-    pg_put_parameter(&out, name, value);
-}
 
 /* One setting, that the server reset to its own value, goes back to the client's. */
 static void reset_one(struct pg_session *s, struct span name, struct pg_outbox *o)
@@ -368,10 +409,8 @@ bool pg_settings_reported(struct pg_session *s, struct span body)
         return false;
     if (!pg_params_set(&s->params, name, value))
         server_retire(&ps->base, OUTCOME_DROP_DIRTY);
-    else if (pg_params_same(s->params, ps->params)) {
-        pg_params_drop(&s->params);
-        s->params = pg_params_take(ps->params);
-    }
+    else
+        share_map(s);
     return true;
 }
 

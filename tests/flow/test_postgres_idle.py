@@ -74,9 +74,8 @@ def kinds(wire, sql):
     return "".join(kind for kind, _ in wire.until("Z"))
 
 
-@pytest.mark.parametrize("words", [[NOTICE], [NOTICE[:3], NOTICE[3:]], [NOTICE + NOTICE[:20], NOTICE[20:]],
-                                   [reports("server_version", "15.1")]],
-                         ids=["notice", "in two pieces", "one and a half", "parameter"])
+@pytest.mark.parametrize("words", [[NOTICE], [NOTICE[:3], NOTICE[3:]], [NOTICE + NOTICE[:20], NOTICE[20:]]],
+                         ids=["notice", "in two pieces", "one and a half"])
 def test_words_of_a_sound_server(one, talker, words):
     """Nobody hears them whom they do not concern, and the server is kept."""
     daemon = one()
@@ -88,6 +87,30 @@ def test_words_of_a_sound_server(one, talker, words):
     wait_for(lambda: daemon.servers(state="idle") == 1, what="the server to come back")
     assert verdicts(daemon, outcome="keep") == verdicts(daemon)
     assert daemon.all_errors() == {}
+
+
+def test_server_that_becomes_another(one, talker):
+    """What only a server decides, each client hears before the answer of the first server that says so."""
+    news = [reports("server_version", "15.1"), reports("in_hot_standby", "on")]
+    daemon = one()
+
+    def hears(wire):
+        wire.send(query("select 1"))
+        said = wire.until("Z")
+        assert "".join(kind for kind, _ in said).endswith("TDCZ")
+        return sorted(message(kind, body) for kind, body in said[:-4])
+    with daemon.wire() as wire, daemon.wire(TimeZone="Europe/Rome") as roman:
+        says(daemon, talker, *news)
+        assert hears(wire) == sorted(news)
+        assert hears(wire) == []
+        assert hears(roman) == sorted(news), "which must be set to what it wants first"
+        assert hears(roman) == hears(wire) == []
+        with daemon.wire() as late:
+            wanted = {"server_version": "15.1", "in_hot_standby": "on"}
+            assert wanted.items() <= late.parameters.items() or hears(late) == sorted(news)
+            assert hears(late) == []
+    wait_for(lambda: daemon.servers(state="idle") == 1, what="the server to come back")
+    assert talker.accepted == 1 and daemon.all_errors() == {}
 
 
 def test_parameters_that_change_while_idle(one, talker):

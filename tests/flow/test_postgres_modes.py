@@ -100,6 +100,42 @@ def test_statement_mode_allows_no_transaction_blocks(orders, pg, table, extended
                               " and state like 'idle in%%'") == [], what="the transaction to end")
 
 
+@pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
+def test_statement_mode_does_nothing_inside_a_block(orders, table, extended):
+    """What was sent right behind BEGIN must not be done, and COMMIT least of all."""
+    daemon = orders(mode="statement", size={"max": 1, "acquire_timeout": "20s"})
+
+    def said(sql):
+        return (pgwire.parse(sql), pgwire.bind(), pgwire.execute(), pgwire.SYNC) if extended else (query(sql),)
+    wire = daemon.wire()
+    wire.send(*said("select 7"), *said("begin"), *said(f"insert into {table} (n) values (1)"), *said("commit"))
+    kinds = []
+    with pytest.raises(Eof):
+        while True:
+            kinds.append(wire.receive()[0])
+    answers = "12DCZ12C" if extended else "TDCZC"
+    assert "".join(kinds) in (answers + "ZE", answers + "E")
+    with daemon.wire() as other:
+        assert other.run(f"select count(*) from {table}")[0] == [["0"]]
+    assert daemon.all_errors() == {"unsupported": 1}
+
+
+def test_statement_mode_in_one_write(orders, table):
+    """Statements, batches and a COPY that has failed, all sent at once: each waits for the one before."""
+    daemon = orders(mode="statement", size={"max": 1, "acquire_timeout": "20s"})
+    batch = (pgwire.bind("s"), pgwire.execute(), pgwire.SYNC)
+    with daemon.wire() as wire:
+        wire.send(query("select 1"), pgwire.parse("select 2", "s"), *batch, query("select 1/0"), *batch,
+                  query(f"copy {table} (n) from stdin"), pgwire.message("d", b"5\n"), pgwire.message("c"),
+                  query(f"copy {table} (n) from stdin"), pgwire.message("f", b"no\0"),
+                  pgwire.parse(f"copy {table} (n) from stdin"), pgwire.bind(), pgwire.execute(), pgwire.SYNC,
+                  pgwire.message("d", b"x\n"), pgwire.message("c"), pgwire.SYNC,
+                  *batch, query(f"select count(*) from {table}"))
+        said = ["".join(kind for kind, _ in wire.until("Z")) for _ in range(9)]
+        assert said == ["TDCZ", "12DCZ", "EZ", "2DCZ", "GCZ", "GEZ", "12GEZ", "2DCZ", "TDCZ"]
+    assert daemon.all_errors() == {}
+
+
 # -- who may log in
 
 def verifier(pg, user="app"):

@@ -57,7 +57,9 @@ def make(carpool, upstreams, workers=1, **over):
 
 
 def in_recovery(conn):
-    return conn.execute("select pg_is_in_recovery()").fetchone()[0]
+    answer = conn.execute("select pg_is_in_recovery()").fetchone()[0]
+    assert conn.info.parameter_status("in_hot_standby") == ("on" if answer else "off")
+    return answer
 
 
 def at(daemon, server):

@@ -94,12 +94,18 @@ static void sameness_ignores_order_and_what_clients_cannot_set(void **state)
     set(&a, "y", "2");
     set(&b, "Y", "2");
     set(&b, "X", "1");
-    assert_true(pg_params_same(a, b));
+    assert_true(pg_params_same(a, b) && pg_params_report_same(a, b));
     set(&b, "server_version", "17.0");
     set(&b, "in_hot_standby", "off");
     assert_true(pg_params_same(a, b));
+    assert_false(pg_params_report_same(a, b));
+    set(&a, "In_Hot_Standby", "off");
+    set(&a, "server_version", "17.0");
     set(&b, "z", "");
     assert_false(pg_params_same(a, b));
+    assert_true(pg_params_report_same(a, b));
+    set(&a, "server_version", "17.1");
+    assert_false(pg_params_report_same(a, b));
     /* A byte that moves from one value to the next name makes another map. */
     struct pg_params *c = pg_params_new(), *d = pg_params_new();
     set(&c, "ab", "c");
