@@ -165,8 +165,8 @@ static void share_map(struct pg_session *s)
     s->params = pg_params_take(of);
 }
 
-/* What only servers decide (in_hot_standby, server_version), and this one reports otherwise than the
- * client has heard: it hears of it before the server's first answer. */
+/* What only servers decide (in_hot_standby, server_version), and this one reports otherwise than
+ * the client has heard: it hears of it before the server's first answer. */
 static void tell_reported(struct pg_session *s)
 {
     const struct pg_params *ps = s->server->params;

@@ -276,34 +276,6 @@ def test_reported_settings_follow_the_client(orders, workers):
         assert one.run("show TimeZone")[0] == [["Asia/Tokyo"]]
 
 
-@pytest.mark.parametrize("options,word", [("-c nosuchthing=1", "nosuchthing"),
-                                          ("-c work_mem=lots", "work_mem"),
-                                          ("-c max_connections=5", "max_connections")])
-def test_startup_parameter_that_the_server_refuses(orders, options, word):
-    """A clear FATAL with the server's words; the server itself stays sound for others."""
-    daemon = orders(size={"max": 1})
-    with daemon.wire() as good:
-        pid = good.run("select pg_backend_pid()")[0]
-        for _ in range(3):
-            with pytest.raises(PgError) as e:
-                wire = daemon.wire(options=options)
-                wire.send(query("select 1"))
-                raise PgError(wire.until("E")[-1][1])
-            assert (e.value.fields["S"], e.value.code) in (("FATAL", "22023"), ("FATAL", "42704")), e.value
-            assert word in e.value.fields["M"], e.value
-        assert good.run("select pg_backend_pid()")[0] == pid
-        assert good.run("show work_mem")[0] == [["4MB"]]
-    wait_for(lambda: set(daemon.all_errors()) == {"client_protocol"}, what="the one cause")
-
-
-def test_options_that_nobody_understands(orders):
-    daemon = orders()
-    for options in ("-x", "work_mem=1", "-c", "-c =1"):
-        with pytest.raises(PgError) as e:
-            daemon.wire(options=options)
-        assert (e.value.fields["S"], e.value.code) == ("FATAL", "08P01"), options
-
-
 # -- certificates
 
 def shown(port, ca):
