@@ -24,6 +24,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 CORES = os.cpu_count()
 IDLE = 8000  # clients that do nothing, where their memory is measured
 QUIET = 0.1  # part of the cores that may go to strangers before a figure is called disturbed
+SETTLE = 0.3  # seconds before a run, for what the one before has left to end (server processes)
 
 
 class LoadFailed(Exception):
@@ -199,6 +200,7 @@ def one_round(cells, seconds, tell):
         if cell.failed:
             continue
         tell(cell.target.name)
+        time.sleep(SETTLE)
         try:
             sample = measured(cell.target,
                               lambda: cell.workload.run(cell.target, cell.workload.weight * seconds))
@@ -219,7 +221,8 @@ def rounds(workloads, count, seconds, patience, tell):
         while done < count:
             patience.wait_for_quiet()
             begun = time.monotonic()
-            samples = one_round(cells, seconds, lambda name: tell(
+            first = done % len(cells)
+            samples = one_round(cells[first:] + cells[:first], seconds, lambda name: tell(
                 f"{workload.name}, round {done + 1} of {count}: {name}"))
             if patience.spent_on([s for _, s in samples], time.monotonic() - begun):
                 tell("others were busy: once more")
