@@ -20,6 +20,7 @@ struct watch {
 };
 
 #define IOV_BATCH 64
+#define GATHER_MAX 2048 /* bytes in pieces that are sent as one */
 
 /* ---- the watch ---- */
 
@@ -278,11 +279,36 @@ static void want_write(struct io *io)
     watch_arm(io->watch);
 }
 
+/* Several pieces of few bytes are copied together: the kernel takes one piece faster, and TLS would
+ * make a record of each. False: they are too long for that. */
+static bool gather(const struct iovec *iov, int n, uint8_t buf[GATHER_MAX], struct iovec *one)
+{
+    size_t len = 0;
+    for (int i = 0; i < n; i++) {
+        if (iov[i].iov_len > GATHER_MAX - len)
+            return false;
+        len += iov[i].iov_len;
+    }
+    *one = (struct iovec){buf, len};
+    for (int i = 0; i < n; i++) {
+        if (iov[i].iov_len)
+            memcpy(buf, iov[i].iov_base, iov[i].iov_len);
+        buf += iov[i].iov_len;
+    }
+    return true;
+}
+
 bool io_sendv(struct io *io, const struct iovec *iov, int n)
 {
     CHECK(io->watch != NULL);
     if (io->broken || io->sent_fin)
         return false;
+    uint8_t together[GATHER_MAX];
+    struct iovec one;
+    if (n > 1 && gather(iov, n, together, &one)) {
+        iov = &one;
+        n = 1;
+    }
     size_t sent = 0;
     if (io->out.len == 0) {
         ssize_t k = write_some(io, iov, n);

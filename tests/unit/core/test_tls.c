@@ -5,10 +5,12 @@
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "tests/unit/core/talk.h"
@@ -124,6 +126,39 @@ static void backpressure_does_not_break_records(void **state)
         talk_close(&t);
     }
     free(text);
+}
+
+/* Bytes that have come and were not read, once there are so many. */
+static int unread(const struct io *io, int least)
+{
+    for (int n;;) {
+        assert_int_equal(ioctl(io->fd, FIONREAD, &n), 0);
+        if (n >= least)
+            return n;
+        struct pollfd none = {.fd = -1};
+        assert_int_equal(poll(&none, 1, 1), 0);
+    }
+}
+
+/* Each record costs a header, a checksum and a system call. */
+static void small_pieces_share_a_record(void **state)
+{
+    (void)state;
+    struct talk t;
+    talk_open(&t);
+    ends_turn(&t.e);
+    io_pause(&t.e.a.io);
+    assert_int_equal(unread(&t.e.a.io, 0), 0);
+    assert_true(io_send(&t.e.b.io, "one two three", 13));
+    int whole = unread(&t.e.a.io, 13);
+    struct iovec iov[] = {{"one ", 4}, {NULL, 0}, {"two ", 4}, {"three", 5}};
+    assert_true(io_sendv(&t.e.b.io, iov, 4));
+    assert_int_equal(unread(&t.e.a.io, 2 * whole), 2 * whole);
+    io_resume(&t.e.a.io);
+    ends_turn(&t.e);
+    assert_int_equal(t.e.a.got_n, 26);
+    assert_memory_equal(t.e.a.got, "one two threeone two three", 26);
+    talk_close(&t);
 }
 
 /* One record, read in small pieces: what OpenSSL has decrypted raises no event of the socket. */
@@ -270,6 +305,7 @@ int main(void)
         cmocka_unit_test(plain_text_is_no_handshake),
         cmocka_unit_test(wrong_files_are_said_so),
         cmocka_unit_test(backpressure_does_not_break_records),
+        cmocka_unit_test(small_pieces_share_a_record),
         cmocka_unit_test(decrypted_bytes_are_not_forgotten),
         cmocka_unit_test(decrypted_bytes_travel),
         cmocka_unit_test(paused_end_keeps_decrypted_bytes_for_later),
