@@ -168,13 +168,14 @@ static enum step await_copy(struct pg_session *s, struct walk *w)
 }
 
 /* In statement mode: what begins a statement waits until the one before is over, which may turn out
- * to have opened a transaction block; nothing is to be done inside that. */
+ * to have opened a transaction block; nothing is to be done inside that. (COPY FROM STDIN would wait
+ * for us: the server says what is wrong.) */
 static bool must_wait_its_turn(const struct pg_session *s, uint8_t type)
 {
     const struct pg_flow *flow = &s->server->flow;
     bool begins = speaks_of_statements(type) || type == 'F';
-    return begins && s->base.gate->conf->mode == FRONT_STATEMENT && pg_flow_is_busy(flow) &&
-           !pg_flow_in_batch(flow);
+    return begins && s->base.gate->conf->mode == FRONT_STATEMENT && flow->copy != PG_COPY_IN &&
+           pg_flow_is_busy(flow) && !pg_flow_in_batch(flow);
 }
 
 /* One message or piece while LINKED. */

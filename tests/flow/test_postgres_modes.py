@@ -136,6 +136,17 @@ def test_statement_mode_in_one_write(orders, table):
     assert daemon.all_errors() == {}
 
 
+def test_statement_mode_tells_who_forgets_its_copy(orders, table):
+    """A query in the middle of COPY FROM STDIN does not wait for the end that its client will not send."""
+    daemon = orders(mode="statement", size={"max": 1, "acquire_timeout": "20s"})
+    with daemon.wire() as wire, daemon.wire() as other:
+        wire.send(query(f"copy {table} (n) from stdin"))
+        wire.until("G")
+        wire.send(pgwire.message("d", b"5\n"), query("select 1"))
+        assert PgError(wire.until("E")[-1][1]).code == "08P01", "the server's word"
+        assert other.run(f"select count(*) from {table}")[0] == [["0"]]
+
+
 # -- who may log in
 
 def verifier(pg, user="app"):
