@@ -168,8 +168,8 @@ static enum step await_copy(struct pg_session *s, struct walk *w)
 }
 
 /* In statement mode: what begins a statement waits until the one before is over, which may turn out
- * to have opened a transaction block; nothing is to be done inside that. (COPY FROM STDIN would wait
- * for us: the server says what is wrong.) */
+ * to have opened a transaction block; nothing is to be done inside that. (But COPY FROM STDIN would
+ * wait for us: the server says what is wrong.) */
 static bool must_wait_its_turn(const struct pg_session *s, uint8_t type)
 {
     const struct pg_flow *flow = &s->server->flow;
