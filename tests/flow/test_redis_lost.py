@@ -3,12 +3,15 @@
 is, the rest is told, nothing is done twice, and the clients stay."""
 
 import random
+import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import redis
 from harness.base import SLOW, can_connect, wait_for
-from harness.load import RedisLoad, RedisPyLoad, stayed
+from harness.load import RedisLoad, RedisPyLoad, redis_py, stayed
 from harness.redis_fixtures import _frail_rd, cache, client, fake, frail_rd, key, rd  # noqa: F401
 from harness.rediswire import DEAF, HANG_UP, QUICK_BREAKER, Resp, RespError, encode, through
 
@@ -156,14 +159,37 @@ def test_subscribers_of_a_lost_server_are_closed(cache, client, frail_rd, key):
     daemon.saw("upstream_closed", "cache")
 
 
-def test_killed_under_load_and_back(cache, frail_rd, key, workers):
+def blocked(daemon):
+    """Clients whose blocking command the server has."""
+    return sum(row["state"] == "active" and "a blocking command" in str(row)
+               for row in daemon.json("/clients")["clients"])
+
+
+def waits_by_hand(wire, key):
+    """The cause it hears instead of an answer."""
+    return wire.cmd("BLPOP", key, 0).cause
+
+
+def waits_by_redis_py(python, key):
+    with pytest.raises(redis.ResponseError) as e:
+        python.blpop(key)
+    return re.search(r"carpool: (\w+)", str(e.value))[1]
+
+
+def test_killed_under_load_and_back(cache, client, frail_rd, key, workers):
+    """Of a crowd each may have had its answer when the server dies; who waits for one hears of it for certain."""
     frail_rd.set_maxclients(3)
     daemon = cache(frail_rd.url(), workers=workers, size={"max": 3}, breaker=QUICK_BREAKER)
     loads = [RedisLoad(daemon, 10, key), RedisPyLoad(daemon, 10, key)]
     for load in loads:
         load.progress()
+    wire, python, none = client(daemon), redis_py(daemon), key + ":none"
     for _ in range(2):
-        frail_rd.kill9()
+        with ThreadPoolExecutor() as threads:
+            waits = [threads.submit(waits_by_hand, wire, none), threads.submit(waits_by_redis_py, python, none)]
+            wait_for(lambda: blocked(daemon) == 2, what="both to block")
+            frail_rd.kill9()
+            assert [w.result(20) for w in waits] == ["upstream_closed"] * 2
         wait_for(lambda: not can_connect(frail_rd.host, frail_rd.port), what="the port to close")
         frail_rd.start()
         frail_rd.set_maxclients(3)
@@ -174,7 +200,8 @@ def test_killed_under_load_and_back(cache, frail_rd, key, workers):
         load.stop()
         assert load.causes <= OUTAGE, load.causes
     assert set(daemon.all_errors("cache")) <= OUTAGE
-    stayed(daemon, "cache", 20)
+    python.close()
+    stayed(daemon, "cache", 22)
 
 
 def test_nothing_is_executed_twice(cache, rd, gate, key, workers):
