@@ -58,7 +58,7 @@ void pool_cancel(struct waiter *w);
 void pool_give_back(struct server **sv);
 
 /* The lease is over and the server must not be used again. */
-void pool_drop(struct server **sv, enum outcome why);
+COLD void pool_drop(struct server **sv, enum outcome why);
 
 /* Bounds that follow the configuration in force; valid until the thread returns to its loop. */
 const struct pool_conf *pool_conf(const struct pool *p);

@@ -255,27 +255,11 @@ static void set_deadline(struct pool *p, struct waiter *w, uint64_t patience_ms)
         timer_set(&p->loop->timers, &w->timer, due);
 }
 
-enum lease_result pool_lease(struct pool *p, struct waiter *w)
+static __attribute__((noinline)) enum lease_result queue_up(struct pool *p, struct waiter *w)
 {
-    CHECK_MAGIC(p, POOL_MAGIC);
-    CHECK(w->state == WAITER_NONE);
-    w->pool = p;
-    w->server = NULL;
-    w->err.cause = CAUSE_NONE;
-    w->since_us = 0; /* it does not wait so far */
     if (p->stopping) {
         err_set(&w->err, CAUSE_DRAINING, STAGE_WAIT, 0, "carpool is stopping");
         return LEASE_REFUSED;
-    }
-    /* Who wants a whole server may wait long: who shares does not queue up behind. */
-    bool first = p->n_waiters - p->n_fresh == (w->exclusive ? 0 : p->n_wholes);
-    if (first && !atomic_load_explicit(&p->ledger->paused, memory_order_relaxed)) {
-        struct server *sv = pool_take(p, w);
-        if (sv) {
-            grant(p, sv, w);
-            hist_record(&p->stats.acquire, 0);
-            return LEASE_GRANTED;
-        }
     }
     /* More than all servers that can be on their way: the books need not be asked. */
     unsigned each = p->shares && !w->exclusive ? SHARE_COMFORT : 1;
@@ -308,6 +292,27 @@ enum lease_result pool_lease(struct pool *p, struct waiter *w)
     counter_add(&p->stats.waits, 1);
     pool_rearm(p, look.retry_ms > w->since_ms ? look.retry_ms - w->since_ms : 100);
     return LEASE_WAITING;
+}
+
+enum lease_result pool_lease(struct pool *p, struct waiter *w)
+{
+    CHECK_MAGIC(p, POOL_MAGIC);
+    CHECK(w->state == WAITER_NONE);
+    w->pool = p;
+    w->server = NULL;
+    w->err.cause = CAUSE_NONE;
+    w->since_us = 0; /* it does not wait so far */
+    /* Who wants a whole server may wait long: who shares does not queue up behind. */
+    bool first = p->n_waiters - p->n_fresh == (w->exclusive ? 0 : p->n_wholes) && !p->stopping;
+    if (first && !atomic_load_explicit(&p->ledger->paused, memory_order_relaxed)) {
+        struct server *sv = pool_take(p, w);
+        if (sv) {
+            grant(p, sv, w);
+            hist_record(&p->stats.acquire, 0);
+            return LEASE_GRANTED;
+        }
+    }
+    return queue_up(p, w);
 }
 
 /* ---- callbacks of waiters, at the end of the turn ---- */

@@ -81,7 +81,7 @@ void pool_ready(struct pool *p, struct server *sv);
 void pool_serve(struct pool *p);
 void pool_settle_waiter(struct waiter *w, struct server *sv, const struct err *err);
 /* A shared server is lost: waiters that were to get it, but do not know yet, get err instead. */
-void pool_unsettle(struct pool *p, struct server *sv, const struct err *err);
+COLD void pool_unsettle(struct pool *p, struct server *sv, const struct err *err);
 /* The lease is over and the driver has said `outcome`. */
 void pool_settle_server(struct pool *p, struct server *sv, enum outcome outcome);
 void pool_maybe_quiet(struct pool *p);

@@ -233,12 +233,13 @@ ssize_t pg_fill(struct io *io, struct bufq *carry, struct span *in)
 {
     struct loop *loop = io->loop;
     CHECK(carry->len <= LOOP_CARRY_MAX);
-    size_t had = bufq_peek(carry, loop->scratch, carry->len);
+    size_t had = carry->len ? bufq_peek(carry, loop->scratch, carry->len) : 0;
     ssize_t n = io_read(io, loop->scratch + had, LOOP_READ_MAX);
     *in = span_of(loop->scratch, 0);
     if (n <= 0)
         return n;
-    bufq_clear(&loop->chunks, carry);
+    if (had)
+        bufq_clear(&loop->chunks, carry);
     *in = span_of(loop->scratch, had + (size_t)n);
     return n;
 }

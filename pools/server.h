@@ -161,4 +161,4 @@ void server_hold(struct server *sv);
 void server_release_hold(struct server *sv);
 
 /* No new leases; closed when the last one ends, at once if there is none. */
-void server_retire(struct server *sv, enum outcome why);
+COLD void server_retire(struct server *sv, enum outcome why);

@@ -6,6 +6,12 @@
 #include <stdint.h>
 
 #define MUST_USE __attribute__((warn_unused_result))
+/* Never inlined, and far from the rest: what it needs on the stack is no part of the frames that
+ * every request goes through. */
+#define ASIDE __attribute__((noinline, cold))
+/* Of a declaration: whatever leads to a call of it is expected not to happen, and its code set
+ * apart. For what is called when something has gone wrong, or ends. */
+#define COLD __attribute__((cold))
 #define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
 
 /* The struct that embeds `member`, from a pointer to the member. */
@@ -21,7 +27,7 @@
  * else's data. Never on what a peer sent.
  */
 #define CHECK(cond) ((cond) ? (void)0 : check_failed(#cond, __FILE__, __LINE__))
-_Noreturn void check_failed(const char *what, const char *file, int line);
+COLD _Noreturn void check_failed(const char *what, const char *file, int line);
 
 /* First field of long-lived objects: names the type while it lives, is wiped on free. */
 #define CHECK_MAGIC(obj, value) CHECK((obj) != NULL && (obj)->magic == (value))

@@ -54,8 +54,8 @@ const char *cause_word(enum cause cause);
 const char *stage_word(enum err_stage stage);
 
 /* Fills *err and returns false, so that a failing function ends in `return err_set(...)`. */
-bool err_set(struct err *err, enum cause cause, enum err_stage stage, int sys, const char *fmt, ...)
-    PRINTF_LIKE(5, 6);
+COLD bool err_set(struct err *err, enum cause cause, enum err_stage stage, int sys, const char *fmt,
+                  ...) PRINTF_LIKE(5, 6);
 
 /* "dial_failed at connect: 127.0.0.1:5432 refused the connection" into buf; returns buf. */
 const char *err_text(const struct err *err, char *buf, size_t cap);

@@ -280,22 +280,20 @@ static void want_write(struct io *io)
 }
 
 /* Several pieces of few bytes are copied together: the kernel takes one piece faster, and TLS would
- * make a record of each. False: they are too long for that. */
-static bool gather(const struct iovec *iov, int n, uint8_t buf[GATHER_MAX], struct iovec *one)
+ * make a record of each. */
+static __attribute__((noinline)) ssize_t write_gathered(struct io *io, const struct iovec *iov,
+                                                        int n)
 {
+    uint8_t together[GATHER_MAX];
     size_t len = 0;
     for (int i = 0; i < n; i++) {
         if (iov[i].iov_len > GATHER_MAX - len)
-            return false;
+            return write_some(io, iov, n);
+        if (iov[i].iov_len)
+            memcpy(together + len, iov[i].iov_base, iov[i].iov_len);
         len += iov[i].iov_len;
     }
-    *one = (struct iovec){buf, len};
-    for (int i = 0; i < n; i++) {
-        if (iov[i].iov_len)
-            memcpy(buf, iov[i].iov_base, iov[i].iov_len);
-        buf += iov[i].iov_len;
-    }
-    return true;
+    return write_some(io, &(struct iovec){together, len}, 1);
 }
 
 bool io_sendv(struct io *io, const struct iovec *iov, int n)
@@ -303,15 +301,9 @@ bool io_sendv(struct io *io, const struct iovec *iov, int n)
     CHECK(io->watch != NULL);
     if (io->broken || io->sent_fin)
         return false;
-    uint8_t together[GATHER_MAX];
-    struct iovec one;
-    if (n > 1 && gather(iov, n, together, &one)) {
-        iov = &one;
-        n = 1;
-    }
     size_t sent = 0;
     if (io->out.len == 0) {
-        ssize_t k = write_some(io, iov, n);
+        ssize_t k = n > 1 ? write_gathered(io, iov, n) : write_some(io, iov, n);
         if (k < 0 && k != -EAGAIN && k != -ENOBUFS) {
             io_break(io, (int)-k);
             return false;

@@ -57,10 +57,10 @@ static inline bool log_access_on(const struct log_ring *ring, bool failed)
 }
 
 /* The ring's own thread. */
-void log_write(struct log_ring *ring, enum log_level level, const char *event, const char *fmt, ...)
-    PRINTF_LIKE(4, 5);
+COLD void log_write(struct log_ring *ring, enum log_level level, const char *event, const char *fmt,
+                    ...) PRINTF_LIKE(4, 5);
 /* An "access" line, whatever the level; the caller has asked log_access_on(). */
-void log_exchange(struct log_ring *ring, const char *fmt, ...) PRINTF_LIKE(2, 3);
+COLD void log_exchange(struct log_ring *ring, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 /* The control thread: the oldest line, or NULL; log_ring_pop() drops it. */
 const struct log_line *log_ring_peek(struct log_ring *ring);

@@ -176,7 +176,7 @@ bool pg_keeps_server(const struct pg_session *s);
 /* Neither side has sent anything that is not answered, not even half. */
 bool pg_may_release(const struct pg_session *s);
 /* No server for what the client asks: told with the first message, then swallowed up to Sync. */
-void pg_refuse_exchange(struct pg_session *s, const struct err *err, bool waited);
+COLD void pg_refuse_exchange(struct pg_session *s, const struct err *err, bool waited);
 /* Leases a server, waits for one, or swallows up to Sync. */
 void pg_want_server(struct pg_session *s);
 /* A CancelRequest: if no server has heard of what the client asks, it hears now that it is not
@@ -267,7 +267,7 @@ void pg_follow_failed(struct pg_follow *f);
 void pg_follow_free(struct pg_session *s);
 
 /* pins: why it keeps its server */
-void pg_pin(struct pg_session *s, enum pg_leaves why);
+COLD void pg_pin(struct pg_session *s, enum pg_leaves why);
 /* Completes "keeps its server: ". */
 const char *pg_pin_word(enum pg_leaves what);
 const char *pg_pinned_by(const struct pg_session *s); /* NULL: nothing pins it */
@@ -297,8 +297,8 @@ void pg_settings_done(struct pg_session *s);
 /* lost */
 /* LINKED: the server was gone before it took a byte of the client's. All of them, from where it was
  * leased, are in the carry again. */
-void pg_lose_unheard(struct pg_session *s);
-void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome outcome);
+COLD void pg_lose_unheard(struct pg_session *s);
+COLD void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome outcome);
 /* One message of a client whose request gets no server, or whose transaction is lost. */
 void pg_swallow_one(struct pg_session *s, const struct pg_msg *m);
 void pg_failed_one(struct pg_session *s, const struct pg_msg *m);
@@ -307,13 +307,13 @@ void pg_failed_one(struct pg_session *s, const struct pg_msg *m);
 const char *pg_sqlstate(enum cause cause, bool commit);
 void pg_say(struct pg_session *s, const struct pg_out *out);
 /* ErrorResponse for err; severity "ERROR" or "FATAL". sqlstate NULL: by its cause. */
-void pg_say_error(struct pg_session *s, const struct err *err, const char *severity,
-                  const char *sqlstate);
+COLD void pg_say_error(struct pg_session *s, const struct err *err, const char *severity,
+                       const char *sqlstate);
 void pg_say_ready(struct pg_session *s, uint8_t status);
 /* FATAL, then the session ends. */
-void pg_refuse(struct pg_session *s, const struct err *err, const char *sqlstate);
+COLD void pg_refuse(struct pg_session *s, const struct err *err, const char *sqlstate);
 /* The same in the middle of anything: without a word if half a message is out. */
-void pg_break_off(struct pg_session *s, const struct err *err, const char *sqlstate);
+COLD void pg_break_off(struct pg_session *s, const struct err *err, const char *sqlstate);
 
 /* describe */
 void pg_describe(const struct session *base, struct census_client *row);

@@ -34,7 +34,7 @@ static void forward(struct pg_session *s, struct walk *w)
         pg_watch_stall(s);
 }
 
-static enum step refuse(struct pg_session *s, enum cause cause, const char *what)
+static ASIDE enum step refuse(struct pg_session *s, enum cause cause, const char *what)
 {
     struct err err;
     err_set(&err, cause, STAGE_CLIENT, 0, "%s", what);
@@ -64,7 +64,7 @@ static enum step pass_one(struct pg_session *s, struct walk *w, const struct pg_
 }
 
 /* Answers of ours that nothing of the server's goes before. They may free what is in the outbox. */
-static void answer_locally(struct pg_session *s, struct walk *w)
+static ASIDE void answer_locally(struct pg_session *s, struct walk *w)
 {
     struct pg_outbox out;
     pg_outbox_flush(&w->out);
@@ -105,8 +105,8 @@ static enum step rename_one(struct pg_session *s, struct walk *w, const struct p
 
 /* The statement is not to be done: the server is sent one that fails, so that the transaction is
  * what it would be. */
-static enum step refuse_statement(struct pg_session *s, struct walk *w, const struct pg_msg *m,
-                                  const char *why)
+static ASIDE enum step refuse_statement(struct pg_session *s, struct walk *w,
+                                        const struct pg_msg *m, const char *why)
 {
     static const uint8_t query[] = "Q\0\0\0\x14" PG_REFUSED;
     static const uint8_t parse[] = "P\0\0\0\x17\0" PG_REFUSED "\0\0";
@@ -157,7 +157,7 @@ static bool speaks_of_statements(uint8_t type)
 
 /* What comes now hangs on what became of a COPY. Of an extended one the server would not say it
  * before the Sync, which stands behind what is held here: it is asked to, once. */
-static enum step await_copy(struct pg_session *s, struct walk *w)
+static ASIDE enum step await_copy(struct pg_session *s, struct walk *w)
 {
     static const uint8_t flush[] = {'H', 0, 0, 0, 4};
     pg_outbox_add(&w->out, span_of(w->from.p, w->from.n - w->in.n));
@@ -293,7 +293,7 @@ static void take_input(struct pg_session *s, struct span in)
     struct span rest = unheard ? span_of(w.leased, in.n - (size_t)(w.leased - in.p)) : w.in;
     if (s->carry.len + rest.n > LOOP_CARRY_MAX / 2 && s->state == PG_WAITING)
         io_pause(&s->base.io);
-    if (!bufq_append(&loop->chunks, &s->carry, rest)) {
+    if (rest.n && !bufq_append(&loop->chunks, &s->carry, rest)) {
         struct err err;
         err_set(&err, CAUSE_INTERNAL, STAGE_CLIENT, ENOMEM, "out of memory");
         pg_refuse(s, &err, NULL);

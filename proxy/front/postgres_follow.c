@@ -307,7 +307,7 @@ static void note_discarded(struct pg_session *s, struct pg_outbox *o)
 void pg_follow_tag(struct pg_session *s, struct span body, struct pg_outbox *o)
 {
     struct span tag;
-    if (!pg_read_complete(body, &tag))
+    if ((!s->follow && pg_counts_rows(body)) || !pg_read_complete(body, &tag))
         return;
     if (!s->renames &&
         (span_eq(tag, SPAN_LIT("DISCARD ALL")) || span_eq(tag, SPAN_LIT("DEALLOCATE ALL"))))
@@ -410,13 +410,11 @@ void pg_follow_lost(struct pg_session *s, bool rolled_back)
 
 /* ---- asking ---- */
 
-bool pg_follow_ask(struct pg_session *s)
+static ASIDE bool ask(struct pg_session *s)
 {
     uint8_t buf[PG_NAMES_MAX * (PG_NAME_BYTES * 2 + 64)];
     struct pg_follow *f = s->follow;
     struct pg_out o = pg_out_of(buf, sizeof buf);
-    if (!f || f->n == 0)
-        return false;
     for (unsigned i = 0; i < f->n; i++) {
         pg_sql_text(&o, i == 0 ? "SELECT " : ", ");
         pg_sql_text(&o, "pg_catalog.current_setting(");
@@ -427,6 +425,11 @@ bool pg_follow_ask(struct pg_session *s)
         return false;
     s->errand = PG_ERRAND_ASK;
     return true;
+}
+
+bool pg_follow_ask(struct pg_session *s)
+{
+    return s->follow && s->follow->n > 0 && ask(s);
 }
 
 /* One column for each name. */

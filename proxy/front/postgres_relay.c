@@ -77,11 +77,14 @@ static struct span user_of(const struct pg_session *s)
 
 void pg_note_access(struct pg_session *s, enum cause cause)
 {
-    session_access(&s->base, &(struct access_line){.server = s->server ? &s->server->base : NULL,
+    cause = cause ? cause : s->told;
+    s->told = CAUSE_NONE;
+    if (session_access_on(&s->base, cause != CAUSE_NONE))
+        session_access_write(&s->base,
+                             &(struct access_line){.server = s->server ? &s->server->base : NULL,
                                                    .waiter = &s->waiter,
                                                    .user = user_of(s),
-                                                   .cause = cause ? cause : s->told});
-    s->told = CAUSE_NONE;
+                                                   .cause = cause});
 }
 
 void pg_exchange_over(struct pg_session *s)
@@ -129,13 +132,18 @@ void pg_give_back(struct pg_session *s, enum cause cause)
     io_resume(&s->base.io);
 }
 
+static ASIDE void refuse_draining(struct pg_session *s)
+{
+    struct err err;
+    err_set(&err, CAUSE_DRAINING, STAGE_CLIENT, 0, "this pool is being drained");
+    pg_refuse(s, &err, NULL);
+}
+
 /* The server owes nothing and is in no transaction. */
 void pg_transaction_end(struct pg_session *s)
 {
     if (s->base.draining) {
-        struct err err;
-        err_set(&err, CAUSE_DRAINING, STAGE_CLIENT, 0, "this pool is being drained");
-        pg_refuse(s, &err, NULL);
+        refuse_draining(s);
         return;
     }
     if (pg_keeps_server(s)) {
@@ -200,29 +208,36 @@ bool pg_cancel_wait(struct pg_session *s)
     return true;
 }
 
+/* `wait_ms`: until the breaker lets one try; 0: it was opened by hand. */
+static ASIDE void refuse_by_breaker(struct pg_session *s, uint64_t wait_ms)
+{
+    const char *name = pool_ledger(session_pool(&s->base))->name;
+    struct err err;
+    if (wait_ms)
+        err_set(&err, CAUSE_BREAKER_OPEN, STAGE_WAIT, 0,
+                "pool %s: its breaker is open, for %llu ms more", name,
+                (unsigned long long)wait_ms);
+    else
+        err_set(&err, CAUSE_BREAKER_OPEN, STAGE_WAIT, 0, "pool %s: its breaker was opened by hand",
+                name);
+    pg_refuse_exchange(s, &err, false);
+}
+
 /* The session has a server now, or waits for one, or swallows up to Sync. */
 void pg_want_server(struct pg_session *s)
 {
     struct pool *p = session_pool(&s->base);
-    struct err err;
     uint64_t wait_ms;
     if (s->tries == 0)
         pool_request(p);
     if (!ledger_service_allows(pool_ledger(p), loop_now(session_loop(&s->base)), &s->permit,
                                &wait_ms)) {
-        if (wait_ms)
-            err_set(&err, CAUSE_BREAKER_OPEN, STAGE_WAIT, 0,
-                    "pool %s: its breaker is open, for %llu ms more", pool_ledger(p)->name,
-                    (unsigned long long)wait_ms);
-        else
-            err_set(&err, CAUSE_BREAKER_OPEN, STAGE_WAIT, 0,
-                    "pool %s: its breaker was opened by hand", pool_ledger(p)->name);
-        pg_refuse_exchange(s, &err, false);
+        refuse_by_breaker(s, wait_ms);
         return;
     }
-    s->admitted = session_admit(&s->base, &err);
+    s->admitted = session_admit(&s->base, &s->waiter.err);
     if (!s->admitted) {
-        pg_refuse_exchange(s, &err, false);
+        pg_refuse_exchange(s, &s->waiter.err, false);
         return;
     }
     switch (pool_lease(p, &s->waiter)) {

@@ -12,7 +12,7 @@
 /* ---- from the server ---- */
 
 /* The server's answer to our cancel: said in our words, since the deadline was ours. */
-static bool replace_cancel_error(struct pg_session *s, const struct pg_msg *m)
+static ASIDE bool replace_cancel_error(struct pg_session *s, const struct pg_msg *m)
 {
     struct pg_fields f;
     if (!s->cancelled || m->type != 'E' || !pg_read_error(m->body, &f) ||
@@ -52,7 +52,7 @@ static bool is_forbidden_block(const struct pg_session *s)
            s->server->flow.tx != PG_TX_IDLE;
 }
 
-static void refuse_block(struct pg_session *s)
+static ASIDE void refuse_block(struct pg_session *s)
 {
     struct err err;
     err_set(&err, CAUSE_UNSUPPORTED, STAGE_CLIENT, 0,
@@ -102,8 +102,8 @@ static void flush_to_client(struct pg_session *s, struct walk *w)
 }
 
 /* The session is done with this server: what went before is told, then the loss. */
-static bool end_walk(struct pg_session *s, struct walk *w, const struct err *err,
-                     enum outcome outcome)
+static ASIDE bool end_walk(struct pg_session *s, struct walk *w, const struct err *err,
+                           enum outcome outcome)
 {
     flush_to_client(s, w);
     pg_framer_init(&s->server->framer,
@@ -120,8 +120,8 @@ static void skip(struct walk *w, size_t n, bool drop)
 }
 
 /* The settings' answer. False: the session has ended over it. */
-static bool walk_setting(struct pg_session *s, struct walk *w, const struct pg_msg *m,
-                         enum pg_flow_step step)
+static ASIDE bool walk_setting(struct pg_session *s, struct walk *w, const struct pg_msg *m,
+                               enum pg_flow_step step)
 {
     bool done = pg_setting_one(s, m, step);
     skip(w, m->raw.n, true);
@@ -138,7 +138,7 @@ static bool walk_setting(struct pg_session *s, struct walk *w, const struct pg_m
 }
 
 /* The statement that was made to fail did. */
-static bool explain_refusal(struct pg_session *s, const struct pg_msg *m)
+static ASIDE bool explain_refusal(struct pg_session *s, const struct pg_msg *m)
 {
     struct pg_fields f;
     struct err err;
@@ -155,7 +155,7 @@ static bool explain_refusal(struct pg_session *s, const struct pg_msg *m)
 }
 
 /* An error that is told in other words than the server's. True: it has been. */
-static bool replace_error(struct pg_session *s, struct walk *w, const struct pg_msg *m)
+static ASIDE bool replace_error(struct pg_session *s, struct walk *w, const struct pg_msg *m)
 {
     if (s->renames && pg_rename_error(s, m, &w->out))
         return true;

@@ -128,14 +128,14 @@ static bool wants_other_encoding(const struct pg_session *s, struct span *want)
 
 /* What the client wants is sent to the server, if it must be: if that is more than plain letters in
  * another encoding than the server's, the encoding first. False: it cannot be sent. */
-static bool set_server(struct pg_session *s)
+static ASIDE bool send_settings(struct pg_session *s)
 {
     uint8_t buf[PG_PARAMS_BYTES * 2];
     struct pg_out text = pg_out_of(buf, sizeof buf);
     struct span encoding;
     if (s->replication == PG_REPLICATION_PHYSICAL) /* no SQL there; its name came with the dial */
         return true;
-    if (pg_params_same(s->params, s->server->params) || !make_settings(s, &text))
+    if (!make_settings(s, &text))
         return true;
     bool first = !s->encoded && !is_plain(pg_out_span(&text)) && wants_other_encoding(s, &encoding);
     if (first) {
@@ -144,6 +144,11 @@ static bool set_server(struct pg_session *s)
     }
     s->encoded = first;
     return pg_settings_send(s, &text);
+}
+
+static bool set_server(struct pg_session *s)
+{
+    return pg_params_same(s->params, s->server->params) || send_settings(s);
 }
 
 static void tell_parameter(struct pg_outbox *o, struct span name, struct span value)
@@ -167,13 +172,11 @@ static void share_map(struct pg_session *s)
 
 /* What only servers decide (in_hot_standby, server_version), and this one reports otherwise than
  * the client has heard: it hears of it before the server's first answer. */
-static void tell_reported(struct pg_session *s)
+static ASIDE void tell_reported(struct pg_session *s)
 {
     const struct pg_params *ps = s->server->params;
     struct span name, value, had;
     struct pg_outbox o;
-    if (pg_params_report_same(s->params, ps))
-        return;
     pg_outbox_init(&o, s, false);
     for (size_t i = 0; i < pg_params_count(ps); i++) {
         pg_params_at(ps, i, &name, &value);
@@ -191,8 +194,17 @@ static void tell_reported(struct pg_session *s)
 /* The server is what the client wants. */
 static void linked(struct pg_session *s)
 {
-    tell_reported(s);
+    if (!pg_params_report_same(s->params, s->server->params))
+        tell_reported(s);
     pg_become(s, PG_LINKED);
+}
+
+static ASIDE void refuse_settings(struct pg_session *s)
+{
+    struct err err;
+    err_set(&err, CAUSE_TOO_LARGE, STAGE_EXCHANGE, 0, "too many settings for one server");
+    pg_give_back(s, err.cause);
+    pg_refuse(s, &err, NULL);
 }
 
 void pg_link_up(struct pg_session *s)
@@ -206,14 +218,9 @@ void pg_link_up(struct pg_session *s)
         s->server->unnamed_of = 0; /* nobody will note what becomes of it */
     if (!s->startup)
         s->startup = pg_params_take(s->params);
-    if (!set_server(s)) {
-        struct err err;
-        err_set(&err, CAUSE_TOO_LARGE, STAGE_EXCHANGE, 0, "too many settings for one server");
-        pg_give_back(s, err.cause);
-        pg_refuse(s, &err, NULL);
-        return;
-    }
-    if (s->state != PG_SETTING)
+    if (!set_server(s))
+        refuse_settings(s);
+    else if (s->state != PG_SETTING)
         linked(s);
 }
 

@@ -41,7 +41,7 @@ struct session {
 };
 
 /* Ends it. err says why (logged, counted by cause); NULL: an orderly end. Idempotent. */
-void session_close(struct session *s, const struct err *err);
+COLD void session_close(struct session *s, const struct err *err);
 
 /* From the pool of the whole, where it came in, to one of those behind the listener: between
  * exchanges, without a server. False: that pool is going; the session stays where it is. */
@@ -51,7 +51,7 @@ MUST_USE bool session_move(struct session *s, struct route *to);
 void session_deadline(struct session *s, uint64_t in_ms);
 
 /* Counts an error the client was told about, and logs it at debug level. */
-void session_error(struct session *s, const struct err *err);
+COLD void session_error(struct session *s, const struct err *err);
 
 /*
  * At the start of an exchange: within limits.in_flight and limits.rate? (Per-worker shares: total

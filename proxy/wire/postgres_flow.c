@@ -183,7 +183,7 @@ void pg_flow_note_commit(struct pg_flow *f)
 
 /* --- the server's messages --- */
 
-static bool tag_ends_transaction(struct span prefix)
+static __attribute__((noinline)) bool tag_ends_transaction(struct span prefix)
 {
     struct pg_cur c = pg_cur_of(prefix);
     struct span tag = pg_cur_cstr(&c);
@@ -201,7 +201,7 @@ static void commit_settled(struct pg_flow *f)
 static bool server_complete(struct pg_flow *f, uint8_t type, struct span prefix)
 {
     enum pg_token token = pg_queue_front(&f->queue);
-    if (type == 'C' && tag_ends_transaction(prefix))
+    if (type == 'C' && !pg_counts_rows(prefix) && tag_ends_transaction(prefix))
         commit_settled(f);
     bool copied = f->copy == PG_COPY_IN;
     f->copy = PG_COPY_NONE;
@@ -224,7 +224,7 @@ void pg_flow_discard_to_sync(struct pg_flow *f)
     f->errored = true;
 }
 
-static enum pg_flow_step server_error(struct pg_flow *f, struct span prefix)
+static ASIDE enum pg_flow_step server_error(struct pg_flow *f, struct span prefix)
 {
     struct pg_fields fields;
     pg_copy_no_maybes(f); /* they have nothing to commit, so they cannot fail */
@@ -254,7 +254,7 @@ static enum pg_flow_step server_ready(struct pg_flow *f, struct span prefix)
         !(f->lost || pg_token_in(pg_queue_front(&f->queue), PG_SET_ENDS)))
         return PG_FLOW_VIOLATION;
     f->tx = status;
-    if (pg_queue_front_maybe(&f->queue))
+    if (f->queue.maybe && pg_queue_front_maybe(&f->queue))
         pg_copy_ready(f);
     else if (!f->lost)
         pg_flow_drop_front(f);
@@ -316,7 +316,8 @@ static bool fits_copy(enum pg_copy copy, uint8_t type)
 
 static enum pg_flow_step server_answer(struct pg_flow *f, uint8_t type, struct span prefix)
 {
-    pg_copy_no_maybes(f);
+    if (f->queue.maybe)
+        pg_copy_no_maybes(f);
     if (!fits_copy((enum pg_copy)f->copy, type) ||
         !pg_token_in(pg_queue_front(&f->queue), fitting(f, type)))
         return PG_FLOW_VIOLATION;

@@ -115,13 +115,6 @@ bool pg_read_backend_key(struct span body, uint32_t *pid, struct span *key)
     return !c.bad && key->n >= 4 && key->n <= 256;
 }
 
-bool pg_read_ready(struct span body, uint8_t *status)
-{
-    struct pg_cur c = pg_cur_of(body);
-    *status = pg_cur_u8(&c);
-    return pg_cur_done(&c) && (*status == 'I' || *status == 'T' || *status == 'E');
-}
-
 bool pg_read_complete(struct span body, struct span *tag)
 {
     struct pg_cur c = pg_cur_of(body);

@@ -54,8 +54,18 @@ MUST_USE bool pg_read_parameter(struct span body, struct span *name, struct span
 /* `key`: 4 bytes in protocol 3.0, up to 256 since 3.2. */
 MUST_USE bool pg_read_backend_key(struct span body, uint32_t *pid, struct span *key);
 /* *status: 'I', 'T' or 'E'. */
-MUST_USE bool pg_read_ready(struct span body, uint8_t *status);
+MUST_USE static inline bool pg_read_ready(struct span body, uint8_t *status)
+{
+    *status = body.n == 1 ? body.p[0] : 0;
+    return *status == 'I' || *status == 'T' || *status == 'E';
+}
 MUST_USE bool pg_read_complete(struct span body, struct span *tag);
+/* The tag of a CommandComplete ends with how many rows it was, as those of SELECT, INSERT and COPY
+ * do: no command that ends a transaction or changes the session has such a tag. */
+static inline bool pg_counts_rows(struct span body)
+{
+    return body.n > 2 && body.p[body.n - 2] >= '0' && body.p[body.n - 2] <= '9';
+}
 /* `version` is the newest the server speaks, e.g. 3 << 16; `options`: how many it refused. */
 MUST_USE bool pg_read_negotiate(struct span body, uint32_t *version, uint32_t *options);
 /* Authentication*: its kind (0 Ok, 3 cleartext, 5 md5, 10 SASL, 11 continue, 12 final) and the

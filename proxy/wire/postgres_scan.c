@@ -45,7 +45,7 @@ static void skip_line(struct pg_scan *s)
         s->p++;
 }
 
-void pg_scan_blanks(struct pg_scan *s)
+void pg_scan_blanks_or_minus(struct pg_scan *s)
 {
     while (s->p < s->end) {
         if (is_blank(*s->p))
@@ -78,10 +78,8 @@ struct span pg_scan_word(struct pg_scan *s)
     return span_of(from, (size_t)(s->p - from));
 }
 
-bool pg_scan_accept(struct pg_scan *s, const char *word)
+bool pg_scan_accept_at(struct pg_scan *s, struct pg_scan ahead, const char *word)
 {
-    struct pg_scan ahead = *s;
-    pg_scan_blanks(&ahead);
     const uint8_t *p = ahead.p;
     for (; *word; word++, p++) /* letters in either case differ in one bit */
         if (p == ahead.end || (*p != (uint8_t)*word && *p != ((uint8_t)*word ^ 0x20)))

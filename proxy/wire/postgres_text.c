@@ -32,9 +32,30 @@ static struct pg_text look_end(struct pg_scan *s, enum pg_verb verb)
     return t;
 }
 
+/* As mostly: the text begins with a letter that begins none of those verbs, or with SE. */
+static bool is_other(struct span text)
+{
+    uint8_t first = text.n >= 2 ? ascii_lower(text.p[0]) : 0;
+    switch (first) {
+    case 'a':
+    case 'b':
+    case 'c':
+    case 'e':
+    case 'p':
+    case 'r':
+        return false;
+    case 's':
+        return ascii_lower(text.p[1]) == 'e';
+    default:
+        return first >= 'a' && first <= 'z';
+    }
+}
+
 struct pg_text pg_text_look(struct span text)
 {
     struct pg_text other = {PG_VERB_OTHER, false, false};
+    if (is_other(text))
+        return other;
     struct pg_scan s = pg_scan_of(text);
     if (s.p == s.end)
         return (struct pg_text){PG_VERB_EMPTY, true, false};

@@ -465,12 +465,12 @@ static void skip_dollars(struct pg_scan *s)
 
 bool pg_text_next(struct span *text)
 {
-    struct pg_scan s = {text->p, text->p + text->n};
-    const uint8_t *nul = text->n ? memchr(text->p, 0, text->n) : NULL;
-    if (nul)
-        s.end = nul;
-    const uint8_t *semicolon = s.p < s.end ? memchr(s.p, ';', (size_t)(s.end - s.p)) : NULL;
+    const uint8_t *semicolon = text->n ? memchr(text->p, ';', text->n) : NULL;
     if (!semicolon)
+        return false;
+    const uint8_t *nul = memchr(text->p, 0, text->n);
+    struct pg_scan s = {text->p, nul ? nul : text->p + text->n};
+    if (semicolon > s.end)
         return false;
     struct pg_scan behind = {semicolon, s.end};
     pg_scan_semicolons(&behind); /* as mostly: one at the end, whatever it belongs to */
