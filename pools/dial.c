@@ -38,7 +38,7 @@ void dial_unwatch(struct dial *d)
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct dial_watch *w = poll->data;
-    loop_turn(OWNER(poll->loop, struct loop, uv));
+    loop_called(OWNER(poll->loop, struct loop, uv));
     if (w->dial)
         w->step(w->dial, w->fd, status, events);
 }

@@ -257,7 +257,7 @@ static void on_found(uv_getaddrinfo_t *request, int status, struct addrinfo *fou
 {
     struct name *m = OWNER(request, struct name, request);
     struct addresses *fresh = NULL;
-    loop_turn(m->dialer->loop);
+    loop_called(m->dialer->loop);
     bool stopped = !list_linked(&m->node);
     if (status == 0 && !stopped) {
         fresh = addresses_of(found);

@@ -151,7 +151,7 @@ static void close_one(uv_handle_t *h)
 static void on_exit_of(uv_process_t *process, int64_t status, int signal)
 {
     struct run *r = process->data;
-    loop_turn(r->loop);
+    loop_called(r->loop);
     r->status = status;
     r->signal = signal;
     close_one((uv_handle_t *)process);
@@ -189,7 +189,7 @@ static void keep_err(struct run *r, const char *text, size_t n)
 static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
 {
     struct run *r = s->data;
-    loop_turn(r->loop);
+    loop_called(r->loop);
     if (n < 0)
         close_one((uv_handle_t *)s);
     else if (s == (uv_stream_t *)&r->out)

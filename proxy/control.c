@@ -175,7 +175,7 @@ static char *admin_config(void *arg)
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct control *c = handle->data;
-    loop_turn(&c->loop);
+    loop_called(&c->loop);
     if (number == SIGHUP) {
         char report[REPORT_MAX];
         if (c->phase == CONTROL_SERVING)

@@ -2,10 +2,8 @@
 /*
  * From the rings to the descriptor, which may be anything: a file, a pipe or socket that somebody
  * reads slowly or not at all, a terminal that was stopped. Nobody waits for it: when it takes no
- * more, its next "writable" is an event of the loop like others.
- *
- * That is asked of an epoll set of its own, since libuv would make the descriptor itself
- * non-blocking, which it may share with a shell. A file has no such event, and needs none.
+ * more, its next "writable" is an event of the loop like others. (libuv could not watch it without
+ * making it non-blocking, and a shell may share it.) A file has no such event, and needs none.
  *
  * Owner: control's thread.
  */
@@ -16,7 +14,6 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
 #include <unistd.h>
 
 #define BATCH 4096       /* what a pipe takes without waiting once poll() says it is writable */
@@ -33,10 +30,10 @@ struct writer {
     struct loop *loop;
     int fd;
     int own_fd; /* a terminal opened once more, without blocking; -1: none */
-    int set;    /* the epoll set with fd in it; -1: it has no events */
     bool json, closed;
-    bool watched; /* it is waited for */
-    uv_poll_t poll;
+    bool has_events; /* it is in the loop's set */
+    bool watched;    /* it is waited for */
+    struct source source;
     struct timer retry;
     size_t n;
     struct ring rings[WRITER_RINGS];
@@ -91,13 +88,14 @@ static bool has_room(const struct writer *w)
 
 static void drain(struct writer *w);
 
-static void on_writable(uv_poll_t *poll, int status, int events)
+static void on_writable(struct source *s, uint32_t events)
 {
-    struct writer *w = OWNER(poll, struct writer, poll);
-    (void)status;
+    struct writer *w = OWNER(s, struct writer, source);
     (void)events;
-    uv_poll_stop(poll);
+    if (!w->watched)
+        return;
     w->watched = false;
+    loop_rewatch(w->loop, w->fd, &w->source, LOOP_QUIET);
     drain(w);
 }
 
@@ -110,8 +108,10 @@ static void watch(struct writer *w)
 {
     if (w->closed || w->watched)
         return;
-    w->watched = w->set >= 0 && uv_poll_start(&w->poll, UV_READABLE, on_writable) == 0;
-    if (!w->watched)
+    w->watched = w->has_events;
+    if (w->watched)
+        loop_rewatch(w->loop, w->fd, &w->source, EPOLLOUT);
+    else
         loop_timer_set(w->loop, &w->retry, RETRY_MS);
 }
 
@@ -164,21 +164,14 @@ struct writer *writer_new(struct loop *loop, int fd)
     w->loop = loop;
     w->own_fd = open_terminal(fd);
     w->fd = w->own_fd >= 0 ? w->own_fd : fd;
-    w->set = -1;
+    w->source.on_events = on_writable;
     timer_init(&w->retry, on_retry);
     return w;
 }
 
 void writer_start(struct writer *w)
 {
-    struct epoll_event event = {.events = EPOLLOUT};
-    w->set = epoll_create1(EPOLL_CLOEXEC);
-    if (w->set >= 0 && epoll_ctl(w->set, EPOLL_CTL_ADD, w->fd, &event) == 0 &&
-        uv_poll_init(&w->loop->uv, &w->poll, w->set) == 0)
-        return;
-    if (w->set >= 0)
-        close(w->set); /* a file, or out of descriptors */
-    w->set = -1;
+    w->has_events = loop_watch(w->loop, w->fd, &w->source, LOOP_QUIET);
 }
 
 struct log_ring *writer_ring(struct writer *w, const char *thread, enum log_level level)
@@ -205,9 +198,10 @@ void writer_conf(struct writer *w, const struct log_conf *conf)
 void writer_close(struct writer *w)
 {
     w->closed = true;
+    w->watched = false;
     loop_timer_stop(w->loop, &w->retry);
-    if (w->set >= 0)
-        uv_close((uv_handle_t *)&w->poll, NULL);
+    if (w->has_events)
+        loop_unwatch(w->loop, w->fd);
     drain(w);
     for (size_t i = 0; i < w->n; i++)
         w->rings[i].log->wake = NULL;
@@ -216,8 +210,6 @@ void writer_close(struct writer *w)
 void writer_free(struct writer *w)
 {
     drain(w);
-    if (w->set >= 0)
-        close(w->set);
     if (w->own_fd >= 0)
         close(w->own_fd);
     for (size_t i = 0; i < w->n; i++)

@@ -8,15 +8,15 @@
 #include <unistd.h>
 
 struct watch {
-    uv_poll_t poll;
+    struct source source;
     struct io *io; /* NULL once detached */
     struct deferred kick;
-    int events;
+    uint32_t events; /* what is watched now; LOOP_QUIET: nothing */
     bool want_write; /* on_drained is due, or TLS waits for room */
     bool read_waits; /* TLS needs room to answer before it can read on... */
     bool read_again; /* ... and has it now */
     bool told_hangup;
-    bool hup; /* libuv stopped polling on an error: read until it shows */
+    bool hup; /* the socket has an error, which would be told for ever: read until it shows */
 };
 
 #define IOV_BATCH 64
@@ -24,25 +24,24 @@ struct watch {
 
 /* ---- the watch ---- */
 
-static void on_poll(uv_poll_t *poll, int status, int events);
+static uint32_t events_of(const struct watch *w)
+{
+    const struct io *io = w->io;
+    uint32_t events = w->want_write ? EPOLLOUT : 0;
+    if (!io->paused || io->broken)
+        events |= EPOLLIN;
+    else if (io->ops->on_hangup && !w->told_hangup)
+        events |= EPOLLRDHUP;
+    return events == 0 || w->hup ? LOOP_QUIET : events;
+}
 
 static void watch_arm(struct watch *w)
 {
-    struct io *io = w->io;
-    if (w->hup)
-        return;
-    int events = w->want_write ? UV_WRITABLE : 0;
-    if (!io->paused || io->broken)
-        events |= UV_READABLE;
-    else if (io->ops->on_hangup && !w->told_hangup)
-        events |= UV_DISCONNECT;
+    uint32_t events = events_of(w);
     if (events == w->events)
         return;
     w->events = events;
-    if (events)
-        uv_poll_start(&w->poll, events, on_poll);
-    else
-        uv_poll_stop(&w->poll);
+    loop_rewatch(w->io->loop, w->io->fd, &w->source, events);
 }
 
 /* Something is to be read that no event of the socket will tell of. After others had their turn: a
@@ -95,40 +94,45 @@ static void tell_hangup(struct watch *w)
         w->io->ops->on_hangup(w->io);
 }
 
-static void on_poll(uv_poll_t *poll, int status, int events)
+/* Unread words may stand in front of it. */
+static void on_error(struct watch *w)
 {
-    struct watch *w = poll->data;
-    loop_turn(OWNER(poll->loop, struct loop, uv));
-    if (!w->io)
-        return;
-    if (status < 0) {
-        /* libuv has stopped the handle (1.44 says EBADF on a reset), but unread words may
-         * remain. */
-        w->hup = true;
-        w->events = 0;
-        if (w->want_write) {
-            w->want_write = false;
-            bufq_clear(&w->io->loop->chunks, &w->io->out);
-            if (w->io->ops->on_drained)
-                w->io->ops->on_drained(w->io);
-        }
-        if (w->io && !w->io->paused)
-            deliver(w);
-        else if (w->io)
-            tell_hangup(w);
-        return;
+    w->hup = true;
+    watch_arm(w);
+    if (w->want_write) {
+        w->want_write = false;
+        bufq_clear(&w->io->loop->chunks, &w->io->out);
+        if (w->io->ops->on_drained)
+            w->io->ops->on_drained(w->io);
     }
-    if ((events & UV_WRITABLE) && w->want_write)
-        on_writable(w);
-    if (w->io && (events & UV_READABLE) && (!w->io->paused || w->io->broken))
+    if (w->io && !w->io->paused)
         deliver(w);
-    else if (w->io && (events & UV_DISCONNECT))
+    else if (w->io)
         tell_hangup(w);
 }
 
-static void on_watch_closed(uv_handle_t *handle)
+static void on_events(struct source *s, uint32_t events)
 {
-    free(handle->data);
+    struct watch *w = OWNER(s, struct watch, source);
+    if (!w->io || w->hup)
+        return;
+    if (events & EPOLLERR) {
+        on_error(w);
+        return;
+    }
+    if (events & EPOLLHUP) /* whatever was asked for: there is nothing to wait for */
+        events |= w->events;
+    if ((events & EPOLLOUT) && w->want_write)
+        on_writable(w);
+    if (w->io && (events & EPOLLIN) && (!w->io->paused || w->io->broken))
+        deliver(w);
+    else if (w->io && (events & EPOLLRDHUP))
+        tell_hangup(w);
+}
+
+static void watch_free(struct deferred *d)
+{
+    free(OWNER(d, struct watch, kick));
 }
 
 /* ---- life ---- */
@@ -144,17 +148,18 @@ bool io_attach(struct io *io, struct loop *loop, const struct io_ops *ops)
     struct watch *w = calloc(1, sizeof *w);
     if (!w)
         return false;
-    if (uv_poll_init(&loop->uv, &w->poll, io->fd) != 0) {
+    w->source.on_events = on_events;
+    w->io = io;
+    deferred_init(&w->kick, on_kick);
+    io->ops = ops;
+    w->events = events_of(w);
+    if (!loop_watch(loop, io->fd, &w->source, w->events)) {
+        io->ops = NULL;
         free(w);
         return false;
     }
-    w->poll.data = w;
-    w->io = io;
-    deferred_init(&w->kick, on_kick);
     io->watch = w;
     io->loop = loop;
-    io->ops = ops;
-    watch_arm(w);
     kick_if_due(w);
     return true;
 }
@@ -165,9 +170,11 @@ void io_detach(struct io *io)
     if (!w)
         return;
     CHECK(io->out.len == 0);
+    loop_unwatch(io->loop, io->fd);
     w->io = NULL;
     deferred_cancel(&w->kick);
-    uv_close((uv_handle_t *)&w->poll, on_watch_closed);
+    deferred_init(&w->kick, watch_free);
+    loop_defer(io->loop, &w->kick);
     io->watch = NULL;
     io->loop = NULL;
     io->ops = NULL;

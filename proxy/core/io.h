@@ -4,8 +4,8 @@
  * A socket on a loop: plain or TLS, TCP or Unix, towards clients or servers.
  *
  * An io is embedded in the object it serves and may move to another thread with it: io_detach() on
- * one thread, io_attach() on the other. What cannot move, libuv's poll handle, lives in a
- * separately allocated `watch` that is freed in its own close callback.
+ * one thread, io_attach() on the other. What cannot move, the loop's source, lives in a separately
+ * allocated `watch` that is freed at the end of the turn in which it was left.
  *
  * Callbacks are thin and last: after one returns, io looks only at its watch, never at the io
  * again, so the callback may close and free everything.
@@ -50,7 +50,8 @@ struct io {
 /* Takes fd over (non-blocking, close-on-exec). tls may be NULL; io owns it from here on. */
 void io_init(struct io *io, int fd, struct tls_conn *tls);
 
-/* Starts watching on the caller's loop. False when memory or libuv fails; the io stays detached. */
+/* Starts watching on the caller's loop. False without memory, the kernel's or ours; the io stays
+ * detached. */
 MUST_USE bool io_attach(struct io *io, struct loop *loop, const struct io_ops *ops);
 
 /* Stops watching; the io may travel. The queue of unsent bytes must be empty. */

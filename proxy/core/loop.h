@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * A thread's event loop: libuv, one timing wheel, a mailbox, deferred work, and the scratch memory
- * that everything on the thread shares. Each thread has exactly one; everything here but post()
- * belongs to that thread.
+ * A thread's event loop: an epoll set, one timing wheel, a mailbox, deferred work, and the scratch
+ * memory that everything on the thread shares. Each thread has exactly one; everything here but
+ * post() belongs to that thread.
  *
- * A turn: sleep in poll -> callbacks -> deferred work (flushes, frees) -> timers are armed ->
- * sleep.
+ *     turn:  timers -> deferred work (flushes, frees) -> libuv, if anything of it is here -> sleep
+ *            -> sockets and the mailbox, in the order they became ready
+ *
+ * libuv rides along for what it does well: names, processes, signals, the sockets of libraries
+ * while they dial. Its own epoll set is one of the loop's sources, and a thread that has none of
+ * its handles (a worker) never calls it. Sockets that relay are sources themselves: to add or move
+ * one is a single system call, where libuv needs four, and their events take no detour.
  */
 #include <pthread.h>
+#include <sys/epoll.h>
 #include <uv.h>
 
 #include "proxy/core/bufq.h"
@@ -28,21 +34,29 @@ struct deferred {
     void (*run)(struct deferred *d);
 };
 
+/* What a descriptor in the loop's set belongs to. It must live until the end of the turn in which
+ * it was taken out: events found before that may still be told to it. */
+struct source {
+    void (*on_events)(struct source *s, uint32_t events); /* EPOLLIN ... */
+};
+
 struct loop {
     uv_loop_t uv;
     const char *name; /* "control", "dialer", "worker 0": for logs */
 
-    struct timers timers;
-    uv_timer_t wake;
-    uint64_t wake_at; /* what `wake` is armed for, UINT64_MAX if not */
+    int set;            /* epoll */
+    unsigned n_sources; /* but for the two below */
+    struct source of_uv, of_bell;
+    bool uv_called; /* libuv has called somebody, or is about to: it is asked again */
+    bool stopping;
 
-    uv_async_t async;
+    struct timers timers;
+
+    int bell;                         /* an eventfd: the inbox was empty, and is not any more */
     _Atomic(struct post_msg *) inbox; /* newest first */
     bool discarding;                  /* messages are discarded, not run */
 
-    uv_prepare_t prepare;
     struct list deferred;
-    uv_idle_t awake;  /* while `next` is not empty: the loop does not sleep */
     struct list next; /* deferred once more, behind a look at all sockets */
 
     uint64_t turn_ns; /* when this turn's first callback began, 0 while asleep */
@@ -53,15 +67,24 @@ struct loop {
     uint8_t *scratch; /* LOOP_CARRY_MAX + LOOP_READ_MAX */
 };
 
-/* Aborts the process if libuv cannot make a loop: nothing can be done without one. */
+/* Aborts the process if the system or libuv cannot make one: nothing can be done without. */
 void loop_init(struct loop *loop, const char *name, struct log_ring *log);
 
-/* Runs until loop_stop() and until every handle is closed. */
+/* Runs until loop_stop(), and until all sources are taken out and all handles of libuv's closed. */
 void loop_run(struct loop *loop);
 
-/* From a callback of this loop: closes the loop's own handles; loop_run returns when all others
- * are. */
+/* From a callback of this loop, or before it runs: loop_run returns as soon as nothing is left. */
 void loop_stop(struct loop *loop);
+
+/* The parts of a turn, for tests that take turns by hand. The first does all that is due and says
+ * how long the loop may sleep, in milliseconds (-1: for ever). The second waits so long at most. */
+int loop_prepare(struct loop *loop);
+void loop_poll(struct loop *loop, int timeout_ms);
+static inline void loop_turn(struct loop *loop)
+{
+    (void)loop_prepare(loop);
+    loop_poll(loop, 0);
+}
 
 /* After loop_run returned; discards messages that came late. */
 void loop_fini(struct loop *loop);
@@ -79,9 +102,18 @@ static inline void deferred_cancel(struct deferred *d)
     list_remove(&d->node);
 }
 
+/* Puts fd into the set, changes what is watched of it, or takes it out: `events` is EPOLLIN ...,
+ * level-triggered, and errors and hang-ups are told in any case; or LOOP_QUIET, nothing but these,
+ * once. False: no memory in the kernel, too many watched, or it has no events (a file). */
+#define LOOP_QUIET EPOLLET
+MUST_USE bool loop_watch(struct loop *loop, int fd, struct source *s, uint32_t events);
+void loop_rewatch(struct loop *loop, int fd, struct source *s, uint32_t events);
+void loop_unwatch(struct loop *loop, int fd);
+
 /* Every callback from libuv says so first: starts the turn's clock. */
-static inline void loop_turn(struct loop *loop)
+static inline void loop_called(struct loop *loop)
 {
+    loop->uv_called = true;
     if (loop->turn_ns == 0)
         loop->turn_ns = uv_hrtime();
 }

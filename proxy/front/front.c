@@ -282,7 +282,7 @@ bool route_listen(struct route *r, const struct door_socket *socket)
     d->conf = socket->conf;
     list_init(&d->node);
     timer_init(&d->pause, on_pause_over);
-    /* Every worker polls the same socket through a descriptor of its own: libuv wants that. */
+    /* Every worker polls the same socket through a descriptor of its own, for its io to close. */
     int fd = fcntl(socket->fd, F_DUPFD_CLOEXEC, 0);
     if (fd >= 0 && !d->conf->unix_path)
         tune(r, fd);

@@ -147,12 +147,12 @@ void ends_until(struct ends *e, bool (*cond)(const struct ends *e))
     while (!cond(e)) {
         if (uv_hrtime() > end)
             fail_msg("it does not come to pass");
-        uv_run(&e->loop.uv, UV_RUN_NOWAIT);
+        loop_turn(&e->loop);
     }
 }
 
 void ends_turn(struct ends *e)
 {
     for (unsigned i = 0; i < 10; i++)
-        uv_run(&e->loop.uv, UV_RUN_NOWAIT);
+        loop_turn(&e->loop);
 }

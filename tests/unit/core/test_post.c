@@ -122,7 +122,7 @@ static void all_arrive_in_order_per_sender(void **state)
 
 static void turn(struct box *box)
 {
-    uv_run(&box->loop.uv, UV_RUN_NOWAIT);
+    loop_turn(&box->loop);
 }
 
 static void stop(struct box *box)

@@ -111,7 +111,7 @@ static void backpressure_does_not_break_records(void **state)
             struct iovec iov[2] = {{text + at, n / 3}, {text + at + n / 3, n - n / 3}};
             assert_true(io_sendv(&t.e.b.io, iov, 2));
             if (at % 7 == 0)
-                uv_run(&t.e.loop.uv, UV_RUN_NOWAIT);
+                loop_turn(&t.e.loop);
         }
         assert_true(io_unsent(&t.e.b.io) > 0);
         ends_turn(&t.e);

@@ -168,8 +168,8 @@ struct session *stage_session(void)
 void stage_settle(void)
 {
     for (int i = 0; i < ROUNDS; i++) {
-        uv_run(&dialer_loop.uv, UV_RUN_NOWAIT);
-        uv_run(&worker.uv, UV_RUN_NOWAIT);
+        loop_turn(&dialer_loop);
+        loop_turn(&worker);
     }
 }
 

@@ -209,7 +209,7 @@ static bool has_work(struct loop *loop)
 void house_turn(struct house *h, unsigned tick)
 {
     unsigned i = tick % (h->n + 1);
-    uv_run(i < h->n ? &h->loops[i].uv : &h->dialer_loop.uv, UV_RUN_NOWAIT);
+    loop_turn(i < h->n ? &h->loops[i] : &h->dialer_loop);
 }
 
 void house_tick(struct house *h, uint64_t ms)
@@ -230,10 +230,10 @@ void house_settle(struct house *h)
     unsigned rounds = 0;
     do {
         CHECK(rounds++ < 10000); /* it never comes to rest */
-        uv_run(&h->dialer_loop.uv, UV_RUN_NOWAIT);
+        loop_turn(&h->dialer_loop);
         more = has_work(&h->dialer_loop);
         for (unsigned i = 0; i < h->n; i++)
-            uv_run(&h->loops[i].uv, UV_RUN_NOWAIT);
+            loop_turn(&h->loops[i]);
         for (unsigned i = 0; i < h->n; i++)
             more = more || has_work(&h->loops[i]);
         more = more || has_work(&h->dialer_loop);

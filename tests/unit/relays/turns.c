@@ -3,34 +3,31 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 #include "tests/unit/relays/memory.h"
 #include "tests/unit/relays/wires.h"
 
-#define HANDLES 512
+#define WATCHED 512
+#define LOOPS 16
 
-enum kind { KIND_NONE, KIND_POLL, KIND_TIMER, KIND_ASYNC, KIND_PREPARE, KIND_IDLE };
-
-/* What libuv keeps inside of its handles; places are used again. */
-struct handle {
-    enum kind kind;
-    uv_loop_t *loop;
-    uv_handle_t *uv;
-    bool active, closing;
-    int fd, events;
-    uint64_t due;
-    uv_poll_cb on_poll;
-    uv_timer_cb on_timer;
-    uv_async_cb on_async;
-    uv_prepare_cb on_prepare;
-    uv_idle_cb on_idle;
-    uv_close_cb on_close;
+/* What the kernel keeps of a set; places are used again. */
+struct watched {
+    bool used, told; /* told: of an error, which is told once if nothing else is watched */
+    int set, fd;
+    uint32_t events;
+    struct source *source;
 };
 
+/* Descriptors of the world's own, far from those of wires. */
+enum { SETS = 2000000, BELLS = 3000000, LIBUV = 4000000 };
+
 static struct {
-    struct handle handles[HANDLES];
-    unsigned n_handles; /* places ever used */
-    unsigned n_idle, n_closing;
+    struct watched watched[WATCHED];
+    unsigned n_watched; /* places ever used */
+    struct loop *loops[LOOPS];
+    unsigned n_sets, n_bells;
+    bool rung[LOOPS];
     uint64_t now_ms, us;
     unsigned ticks, at, calls;
     void (*act)(void);
@@ -83,7 +80,7 @@ static void tick(void)
         world.act();
 }
 
-/* ---- libuv's clocks; everything takes a microsecond ---- */
+/* ---- libuv: its clocks, where everything takes a microsecond, and loops without handles ---- */
 
 uint64_t uv_now(const uv_loop_t *loop)
 {
@@ -96,296 +93,209 @@ uint64_t uv_hrtime(void)
     return world.now_ms * MSEC_NS + ++world.us * 1000;
 }
 
-/* ---- handles ---- */
-
-static struct handle *add(uv_loop_t *loop, uv_handle_t *uv, enum kind kind)
+void uv_update_time(uv_loop_t *loop)
 {
-    unsigned i = 0;
-    while (i < world.n_handles && world.handles[i].kind != KIND_NONE)
-        i++;
-    CHECK(i < HANDLES);
-    if (i == world.n_handles)
-        world.n_handles++;
-    world.handles[i] = (struct handle){.kind = kind, .loop = loop, .uv = uv};
-    uv->loop = loop;
-    return &world.handles[i];
+    (void)loop;
 }
 
-static struct handle *find(const void *uv)
+int uv_loop_init(uv_loop_t *uv)
 {
-    for (unsigned i = 0; i < world.n_handles; i++)
-        if (world.handles[i].kind != KIND_NONE && world.handles[i].uv == uv)
-            return &world.handles[i];
-    CHECK(!"a handle that was never initialised, or is closed");
+    unsigned i = 0;
+    memset(uv, 0, sizeof *uv);
+    while (world.loops[i])
+        CHECK(++i < LOOPS);
+    world.loops[i] = OWNER(uv, struct loop, uv);
+    return 0;
+}
+
+int uv_loop_close(uv_loop_t *uv)
+{
+    const struct loop *loop = OWNER(uv, struct loop, uv);
+    for (unsigned i = 0; i < LOOPS; i++)
+        if (world.loops[i] == loop)
+            world.loops[i] = NULL;
+    for (unsigned i = 0; i < world.n_watched; i++) /* its set is closed next */
+        if (world.watched[i].set == loop->set)
+            world.watched[i].used = false;
+    return 0;
+}
+
+int uv_loop_alive(const uv_loop_t *uv)
+{
+    (void)uv;
+    return 0;
+}
+
+int uv_backend_fd(const uv_loop_t *uv)
+{
+    (void)uv;
+    return LIBUV;
+}
+
+int uv_backend_timeout(const uv_loop_t *uv)
+{
+    (void)uv;
+    return -1;
+}
+
+int uv_run(uv_loop_t *uv, uv_run_mode mode)
+{
+    (void)uv, (void)mode;
+    CHECK(!"nothing of libuv's is here");
+    return 0;
+}
+
+/* ---- the kernel's sets ---- */
+
+int epoll_create1(int flags)
+{
+    (void)flags;
+    return SETS + (int)world.n_sets++;
+}
+
+static struct watched *place_of(int set, int fd)
+{
+    for (unsigned i = 0; i < world.n_watched; i++)
+        if (world.watched[i].used && world.watched[i].set == set && world.watched[i].fd == fd)
+            return &world.watched[i];
     return NULL;
 }
 
-int uv_poll_init(uv_loop_t *loop, uv_poll_t *poll, int fd)
+static struct watched *add(int set, int fd)
 {
-    add(loop, (uv_handle_t *)poll, KIND_POLL)->fd = fd;
+    unsigned i = 0;
+    CHECK(!place_of(set, fd));
+    while (i < world.n_watched && world.watched[i].used)
+        i++;
+    CHECK(i < WATCHED);
+    if (i == world.n_watched)
+        world.n_watched++;
+    world.watched[i] = (struct watched){.used = true, .set = set, .fd = fd};
+    return &world.watched[i];
+}
+
+int epoll_ctl(int set, int what, int fd, struct epoll_event *event)
+{
+    struct watched *w = what == EPOLL_CTL_ADD ? add(set, fd) : place_of(set, fd);
+    CHECK(w != NULL);
     world.calls++;
-    return 0;
-}
-
-int uv_poll_start(uv_poll_t *poll, int events, uv_poll_cb cb)
-{
-    struct handle *h = find(poll);
-    CHECK(!h->closing);
-    world.calls++;
-    h->events = events;
-    h->on_poll = cb;
-    h->active = events != 0;
-    return 0;
-}
-
-int uv_poll_stop(uv_poll_t *poll)
-{
-    find(poll)->active = false;
-    world.calls++;
-    return 0;
-}
-
-int uv_timer_init(uv_loop_t *loop, uv_timer_t *timer)
-{
-    add(loop, (uv_handle_t *)timer, KIND_TIMER);
-    return 0;
-}
-
-int uv_timer_start(uv_timer_t *timer, uv_timer_cb cb, uint64_t timeout, uint64_t repeat)
-{
-    struct handle *h = find(timer);
-    CHECK(repeat == 0);
-    h->due = world.now_ms + timeout;
-    h->on_timer = cb;
-    h->active = true;
-    return 0;
-}
-
-int uv_timer_stop(uv_timer_t *timer)
-{
-    find(timer)->active = false;
-    return 0;
-}
-
-int uv_async_init(uv_loop_t *loop, uv_async_t *async, uv_async_cb cb)
-{
-    add(loop, (uv_handle_t *)async, KIND_ASYNC)->on_async = cb;
-    return 0;
-}
-
-int uv_async_send(uv_async_t *async)
-{
-    find(async)->active = true;
-    world.calls++;
-    return 0;
-}
-
-int uv_prepare_init(uv_loop_t *loop, uv_prepare_t *prepare)
-{
-    add(loop, (uv_handle_t *)prepare, KIND_PREPARE);
-    return 0;
-}
-
-int uv_prepare_start(uv_prepare_t *prepare, uv_prepare_cb cb)
-{
-    find(prepare)->on_prepare = cb;
-    find(prepare)->active = true;
-    return 0;
-}
-
-int uv_idle_init(uv_loop_t *loop, uv_idle_t *idle)
-{
-    add(loop, (uv_handle_t *)idle, KIND_IDLE);
-    return 0;
-}
-
-int uv_idle_start(uv_idle_t *idle, uv_idle_cb cb)
-{
-    struct handle *h = find(idle);
-    world.n_idle += !h->active;
-    h->on_idle = cb;
-    h->active = true;
-    return 0;
-}
-
-int uv_idle_stop(uv_idle_t *idle)
-{
-    struct handle *h = find(idle);
-    world.n_idle -= h->active;
-    h->active = false;
-    return 0;
-}
-
-void uv_close(uv_handle_t *uv, uv_close_cb cb)
-{
-    struct handle *h = find(uv);
-    CHECK(!h->closing);
-    world.n_closing++;
-    world.calls += h->kind == KIND_POLL;
-    world.n_idle -= h->kind == KIND_IDLE && h->active;
-    h->closing = true;
-    h->active = false;
-    h->on_close = cb;
-}
-
-/* ---- loops ---- */
-
-int uv_loop_init(uv_loop_t *loop)
-{
-    memset(loop, 0, sizeof *loop);
-    return 0;
-}
-
-int uv_loop_close(uv_loop_t *loop)
-{
-    for (unsigned i = 0; i < world.n_handles; i++)
-        if (world.handles[i].kind != KIND_NONE && world.handles[i].loop == loop)
-            return UV_EBUSY;
-    return 0;
-}
-
-int uv_run(uv_loop_t *loop, uv_run_mode mode)
-{
-    CHECK(mode == UV_RUN_DEFAULT);
-    unsigned turns = 0;
-    while (uv_loop_close(loop) != 0) {
-        turn(OWNER(loop, struct loop, uv));
-        CHECK(++turns < 1000); /* a handle is never closed */
+    w->used = what != EPOLL_CTL_DEL;
+    w->told = false;
+    if (w->used) {
+        w->events = event->events;
+        w->source = event->data.ptr;
     }
     return 0;
+}
+
+int eventfd(unsigned count, int flags)
+{
+    (void)count, (void)flags;
+    return BELLS + (int)(world.n_bells++ % LOOPS);
+}
+
+int eventfd_write(int fd, eventfd_t n)
+{
+    (void)n;
+    world.calls++;
+    world.rung[fd - BELLS] = true;
+    return 0;
+}
+
+int eventfd_read(int fd, eventfd_t *n)
+{
+    *n = 1;
+    world.rung[fd - BELLS] = false;
+    return 0;
+}
+
+static uint32_t events_of(struct watched *w)
+{
+    if (w->fd == LIBUV)
+        return 0;
+    if (w->fd >= BELLS)
+        return world.rung[w->fd - BELLS] ? EPOLLIN : 0;
+    unsigned said = wire_events(w->fd);
+    uint32_t events = 0;
+    if (said & WIRE_IN)
+        events |= EPOLLIN;
+    if (said & WIRE_OUT)
+        events |= EPOLLOUT;
+    if (said & WIRE_RDHUP)
+        events |= EPOLLRDHUP;
+    events &= w->events;
+    if (said & WIRE_ERR)
+        events |= EPOLLERR;
+    if (said & WIRE_HUP)
+        events |= EPOLLHUP;
+    if (w->events != EPOLLET)
+        return events;
+    bool news = events && !w->told;
+    w->told |= events != 0;
+    return news ? events : 0;
+}
+
+/* What is ready now, in the order in which it was added, or the other way round. */
+static unsigned find_events(int set, struct watched *found[WATCHED], uint32_t events[WATCHED])
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < world.n_watched; i++) {
+        struct watched *w = &world.watched[world.reverse ? world.n_watched - 1 - i : i];
+        uint32_t said = w->used && w->set == set ? events_of(w) : 0;
+        if (!said)
+            continue;
+        found[n] = w;
+        events[n++] = said;
+    }
+    return n;
+}
+
+int epoll_wait(int set, struct epoll_event *events, int max, int timeout)
+{
+    struct watched *found[WATCHED];
+    uint32_t said[WATCHED];
+    unsigned n = find_events(set, found, said);
+    CHECK(n <= (unsigned)max);
+    CHECK(n > 0 || timeout == 0); /* nobody would ever wake it */
+    for (unsigned i = 0; i < n; i++)
+        events[i] = (struct epoll_event){.events = said[i], .data.ptr = found[i]->source};
+    return (int)n;
 }
 
 /* ---- one turn ---- */
 
-static inline bool is_of(const struct handle *h, const struct loop *loop, enum kind kind)
-{
-    return h->kind == kind && h->loop == &loop->uv && h->active;
-}
-
-static unsigned events_of(const struct handle *h)
-{
-    unsigned said = wire_events(h->fd), events = 0;
-    if (said & WIRE_IN)
-        events |= UV_READABLE;
-    if (said & WIRE_OUT)
-        events |= UV_WRITABLE;
-    if (said & WIRE_RDHUP)
-        events |= UV_DISCONNECT;
-    events &= (unsigned)h->events;
-    if (said & WIRE_ERR)
-        return ~0u;
-    return events == 0 && (said & WIRE_HUP) ? (unsigned)h->events : events;
-}
-
-static void tell(struct handle *h, unsigned events)
-{
-    uv_poll_t *poll = (uv_poll_t *)h->uv;
-    if (events == ~0u) {
-        h->active = false;
-        h->on_poll(poll, UV_EBADF, 0);
-        return;
-    }
-    if (events & (unsigned)h->events)
-        h->on_poll(poll, 0, (int)(events & (unsigned)h->events));
-}
-
 static bool run_events(struct loop *loop)
 {
-    unsigned at[HANDLES], events[HANDLES], n = 0;
-    for (unsigned i = 0; i < world.n_handles; i++) {
-        struct handle *h = &world.handles[i];
-        bool due = is_of(h, loop, KIND_ASYNC);
-        unsigned said = is_of(h, loop, KIND_POLL) ? events_of(h) : 0;
-        if (!due && !said)
-            continue;
-        at[n] = i;
-        events[n++] = said;
-    }
+    struct watched *found[WATCHED];
+    struct source *sources[WATCHED];
+    uint32_t events[WATCHED];
+    unsigned n = find_events(loop->set, found, events);
+    for (unsigned i = 0; i < n; i++)
+        sources[i] = found[i]->source;
     for (unsigned i = 0; i < n; i++) {
-        unsigned k = world.reverse ? n - 1 - i : i;
-        struct handle *h = &world.handles[at[k]];
-        if (!h->active)
-            continue;
         tick();
-        if (!h->active) /* what happened may have ended it */
-            continue;
-        if (h->kind == KIND_ASYNC) {
-            h->active = false;
-            h->on_async((uv_async_t *)h->uv);
-        } else {
-            tell(h, events[k]);
-        }
+        sources[i]->on_events(sources[i], events[i]);
     }
     return n > 0;
 }
 
-static bool run_closed(struct loop *loop)
-{
-    bool any = false;
-    for (unsigned i = 0; i < world.n_handles && world.n_closing; i++) {
-        struct handle *h = &world.handles[i];
-        if (h->kind == KIND_NONE || h->loop != &loop->uv || !h->closing)
-            continue;
-        h->kind = KIND_NONE;
-        world.n_closing--;
-        if (h->on_close)
-            h->on_close(h->uv);
-        any = true;
-    }
-    return any;
-}
-
 static bool run_timers(struct loop *loop)
 {
-    bool any = false;
-    for (unsigned i = 0; i < world.n_handles; i++) {
-        struct handle *h = &world.handles[i];
-        if (!is_of(h, loop, KIND_TIMER) || h->due > world.now_ms)
-            continue;
-        tick();
-        if (!h->active)
-            continue;
-        h->active = false;
-        h->on_timer((uv_timer_t *)h->uv);
-        any = true;
-    }
-    return any;
-}
-
-static bool run_idle(struct loop *loop)
-{
-    bool any = false;
-    for (unsigned i = 0; i < world.n_handles && world.n_idle; i++) {
-        struct handle *h = &world.handles[i];
-        if (!is_of(h, loop, KIND_IDLE))
-            continue;
-        tick();
-        h->on_idle((uv_idle_t *)h->uv);
-        any = true;
-    }
-    return any;
-}
-
-static bool run_prepare(struct loop *loop)
-{
-    bool due = !list_empty(&loop->deferred);
-    if (due)
-        tick();
-    unsigned i = 0;
-    while (!is_of(&world.handles[i], loop, KIND_PREPARE))
-        if (++i == world.n_handles)
-            return due; /* the loop is being closed */
-    world.handles[i].on_prepare((uv_prepare_t *)world.handles[i].uv);
-    return due;
+    if (timers_next(&loop->timers) > world.now_ms)
+        return false;
+    tick();
+    timers_advance(&loop->timers, world.now_ms);
+    return true;
 }
 
 bool turn(struct loop *loop)
 {
-    bool any = run_timers(loop);
-    any |= run_idle(loop);
-    any |= run_prepare(loop);
+    bool any = run_timers(loop), due = !list_empty(&loop->deferred) || !list_empty(&loop->next);
+    if (due)
+        tick();
+    (void)loop_prepare(loop);
+    any |= due;
     any |= run_events(loop);
-    any |= run_closed(loop);
     any |= !list_empty(&loop->deferred);
     return any;
 }
@@ -393,10 +303,9 @@ bool turn(struct loop *loop)
 uint64_t turns_due(void)
 {
     uint64_t due = UINT64_MAX;
-    for (unsigned i = 0; i < world.n_handles; i++) {
-        const struct handle *h = &world.handles[i];
-        if (h->kind == KIND_TIMER && h->active && h->due < due)
-            due = h->due;
+    for (unsigned i = 0; i < LOOPS; i++) {
+        uint64_t next = world.loops[i] ? timers_next(&world.loops[i]->timers) : UINT64_MAX;
+        due = next < due ? next : due;
     }
     return due;
 }

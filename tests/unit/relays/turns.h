@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * As much of libuv as carpool uses, without a system and without time: tests link this instead.
- * Loops take turns on the caller's thread, in the order of libuv: timers, idle, prepare (carpool's
- * deferred work), events, closed handles. What is to be told is found before the first callback of
- * a turn, as epoll does it: the second may be told what is no longer so.
+ * As much of epoll and libuv as relays need, without a system and without time: tests link this
+ * instead. Loops take turns on the caller's thread, in their own order: timers, deferred work,
+ * events. What is to be told is found before the first callback of a turn, as epoll does it: the
+ * second may be told what is no longer so.
  *
  * A tick is the moment before a loop calls carpool. Ticks are counted, and at one of them something
  * may happen that carpool did not expect.
