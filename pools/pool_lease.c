@@ -79,7 +79,7 @@ static void grant(struct pool *p, struct server *sv, struct waiter *w)
         sv->exclusive = true;
         sv->holder_ops = w->holder_ops;
         sv->holder = w->holder;
-        sv->leased_us = loop_usec();
+        sv->leased_us = loop_usec(p->loop);
         sv->lease_in = sv->lease_out = 0;
     }
     w->server = sv;
@@ -265,7 +265,7 @@ static __attribute__((noinline)) enum lease_result queue_up(struct pool *p, stru
     unsigned each = p->shares && !w->exclusive ? SHARE_COMFORT : 1;
     if (p->n_waiters >= queue_room(p, p->conf->size.max, each))
         return refuse_full(p, w);
-    w->since_us = loop_usec();
+    w->since_us = loop_usec(p->loop);
     w->since_ms = loop_now(p->loop);
     list_init(&w->node);
     timer_init(&w->timer, on_waiter_timeout);
@@ -321,7 +321,7 @@ void pool_settle_waiter(struct waiter *w, struct server *sv, const struct err *e
 {
     struct pool *p = w->pool;
     dequeue(w);
-    hist_record(&p->stats.acquire, loop_usec() - w->since_us);
+    hist_record(&p->stats.acquire, loop_usec(p->loop) - w->since_us);
     if (sv) {
         grant(p, sv, w);
         sv->holder_ops = NULL; /* no events before on_lease: the holder does not know of it yet */

@@ -158,7 +158,7 @@ static bool end_lease(struct server *sv)
     CHECK(sv->state == SERVER_BUSY && sv->leases > 0);
     counter_sub(&p->stats.leased, 1);
     if (sv->exclusive) {
-        uint64_t now = loop_usec();
+        uint64_t now = loop_usec(p->loop);
         hist_record(&p->stats.exchange, now - sv->leased_us);
         sv->exclusive = false;
         sv->holder_ops = NULL;

@@ -333,7 +333,7 @@ static bool feed(struct server *sv, struct span bytes, struct err *err)
     struct redis_server *rs = redis_server_of(sv);
     struct span in = join(rs, bytes);
     rs->progress_ms = loop_now(loop_of(rs));
-    rs->fed_us = loop_usec();
+    rs->fed_us = loop_usec(loop_of(rs));
     for (;;) {
         struct redis_reply_piece piece;
         /* Answers to checks are looked into: they come whole. */

@@ -59,7 +59,7 @@ struct loop {
     struct list deferred;
     struct list next; /* deferred once more, behind a look at all sockets */
 
-    uint64_t turn_ns; /* when this turn's first callback began, 0 while asleep */
+    uint64_t turn_ns; /* when this turn's events were found, 0 while asleep */
     struct hist lag;  /* how long each turn kept later events waiting */
 
     struct log_ring *log;
@@ -124,10 +124,11 @@ static inline uint64_t loop_now(const struct loop *loop)
     return uv_now(&loop->uv);
 }
 
-/* Microseconds of the same clock; fresh. For histograms. */
-static inline uint64_t loop_usec(void)
+/* Microseconds of the same clock, when this turn's events were found: all of them happened then, in
+ * whatever order they are told. For histograms. */
+static inline uint64_t loop_usec(const struct loop *loop)
 {
-    return uv_hrtime() / 1000;
+    return (loop->turn_ns ? loop->turn_ns : uv_hrtime()) / 1000;
 }
 
 static inline void loop_timer_set(struct loop *loop, struct timer *t, uint64_t in_ms)

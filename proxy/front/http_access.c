@@ -27,7 +27,7 @@ void hr_access_begin(struct hr_session *s, const struct http_head *head)
     struct hr_work *w = s->work;
     if (!session_access_on(&s->base, true))
         return;
-    w->asked_us = loop_usec();
+    w->asked_us = loop_usec(session_loop(&s->base));
     w->method = http_method_text(head->method);
     note_target(w, head->target);
 }
@@ -37,7 +37,7 @@ static void write_line(struct hr_session *s, enum cause cause)
     const struct hr_work *w = s->work && s->work->asked_us ? s->work : NULL;
     const struct server *sv = s->server ? &s->server->base : NULL;
     char more[64 + HR_TARGET_MAX];
-    uint64_t now = loop_usec(), until = sv ? sv->leased_us : now;
+    uint64_t now = loop_usec(session_loop(&s->base)), until = sv ? sv->leased_us : now;
     snprintf(more, sizeof more, " method=%s status=%u path=\"%.*s\"", w ? w->method : "-",
              s->status, w ? w->target_n : 0, w ? w->target : "");
     session_access(&s->base, &(struct access_line){

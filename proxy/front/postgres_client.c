@@ -235,7 +235,7 @@ static enum step unlinked_one(struct pg_session *s, struct walk *w, enum pg_step
         pg_framer_init(&s->framer, PG_SIDE_CLIENT);
         w->leased = w->in.p;
         pg_want_server(s);
-        return STEP_ON;
+        return s->state == PG_LINKED && m->whole ? linked_one(s, w, what, m) : STEP_ON;
     }
     w->from = w->in = span_skip(w->in, m->raw.n);
     return STEP_ON;

@@ -79,6 +79,7 @@ static void after_ready(struct pg_session *s)
 struct walk {
     struct span from, in;
     struct pg_outbox out;
+    bool rows;       /* the last message was a row: so may be the next ones */
     bool ready;      /* a ReadyForQuery was among them */
     bool linked_now; /* the settings were answered: the client's bytes may go on */
 };
@@ -169,6 +170,10 @@ static ASIDE bool replace_error(struct pg_session *s, struct walk *w, const stru
 static bool walk_message(struct pg_session *s, struct walk *w, const struct pg_msg *m)
 {
     struct err err;
+    if (m->type == 'D' && w->rows) { /* the flow need not be told of each */
+        skip(w, m->raw.n, false);
+        return true;
+    }
     if (m->type == 'E' && said_farewell(s, m, &err))
         return end_walk(s, w, &err, OUTCOME_DROP_CLOSING);
     enum pg_flow_step step = pg_flow_server(&s->server->flow, m->type, m->body);
@@ -209,6 +214,7 @@ static bool walk_message(struct pg_session *s, struct walk *w, const struct pg_m
         collect(w);
         drop = true;
     }
+    w->rows = m->type == 'D';
     w->ready = w->ready || step == PG_FLOW_READY;
     skip(w, m->raw.n, drop);
     if (s->renaming > 0) {
@@ -269,7 +275,7 @@ static void on_server_readable(struct server *sv)
     server_note_read(sv, (size_t)n);
     struct walk w;
     w.from = w.in = in;
-    w.ready = w.linked_now = false;
+    w.rows = w.ready = w.linked_now = false;
     pg_outbox_init(&w.out, s, false);
     if (!walk_server(s, &w))
         return;

@@ -11,7 +11,7 @@ static const struct server *carrier_of(const struct redis_request *r)
 
 void redis_access_write(struct redis_client *c, const struct redis_request *r, enum cause cause)
 {
-    uint64_t now = loop_usec(), all = now > r->since_us ? now - r->since_us : 0;
+    uint64_t now = loop_usec(redis_loop(c)), all = now > r->since_us ? now - r->since_us : 0;
     bool waits = r->state == REDIS_REQ_QUEUED;
     session_access(&c->base, &(struct access_line){
                                  .server = carrier_of(r),

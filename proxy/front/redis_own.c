@@ -63,7 +63,7 @@ static void send_held(struct redis_client *c)
     size_t n = bufq_peek(&c->work->held, loop->scratch, c->work->held.len);
     bufq_clear(&loop->chunks, &c->work->held);
     c->hold = NULL;
-    r->wait_us = loop_usec() - r->since_us;
+    r->wait_us = loop_usec(loop) - r->since_us;
     redis_send_own(c, r, span_of(loop->scratch, n), !c->streaming);
 }
 

@@ -58,7 +58,7 @@ static void read_on(struct redis_client *c)
     struct loop *loop = redis_loop(c);
     size_t n = bufq_peek(&c->carry, loop->scratch, c->carry.len);
     bufq_clear(&loop->chunks, &c->carry);
-    c->read_us = loop_usec();
+    c->read_us = loop_usec(loop);
     keep(c, redis_walk(c, span_of(loop->scratch, n)));
 }
 
@@ -152,7 +152,7 @@ static void read_client(struct redis_client *c)
         client_left(c, n);
         return;
     }
-    c->read_us = loop_usec();
+    c->read_us = loop_usec(loop);
     c->active_ms = c->passed_ms = loop_now(loop);
     redis_wake(c);
     struct span in = span_of(loop->scratch, had + (size_t)n);

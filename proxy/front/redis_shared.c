@@ -94,7 +94,7 @@ static void send_queued(struct redis_client *c)
         size_t size = bufq_peek(&c->work->queued, loop->scratch, r->call.bytes);
         bufq_consume(&loop->chunks, &c->work->queued, size);
         c->n_queued--;
-        r->wait_us = loop_usec() - r->since_us;
+        r->wait_us = loop_usec(loop) - r->since_us;
         redis_send(c, r, span_of(loop->scratch, size));
     }
     CHECK(c->n_queued == 0 && c->work->queued.len == 0);

@@ -88,7 +88,7 @@ static uint32_t share(const struct session *s, uint32_t total)
 /* A bucket of one second's worth, kept as one time: when it would be empty again. */
 static bool within_rate(struct route *r, uint32_t per_second)
 {
-    uint64_t now = loop_usec(), gap = 1000000 / per_second;
+    uint64_t now = loop_usec(r->front->loop), gap = 1000000 / per_second;
     uint64_t due = r->rate_due_us > now ? r->rate_due_us : now;
     if (due + gap > now + 1000000)
         return false;

@@ -26,17 +26,17 @@ static uint64_t since(uint64_t now, uint64_t then)
     return now > then ? now - then : 0;
 }
 
-static void measure(struct access_line *line)
+static void measure(const struct loop *loop, struct access_line *line)
 {
     const struct server *sv = line->server;
     const struct waiter *w = line->waiter;
     if (!w)
         return;
-    uint64_t until = sv ? sv->leased_us : loop_usec();
+    uint64_t until = sv ? sv->leased_us : loop_usec(loop);
     line->wait_us = w->since_us ? since(until, w->since_us) : 0;
     if (!sv)
         return;
-    line->exchange_us = since(loop_usec(), sv->leased_us);
+    line->exchange_us = since(loop_usec(loop), sv->leased_us);
     line->bytes_in = sv->lease_in;
     line->bytes_out = sv->lease_out;
 }
@@ -46,7 +46,7 @@ void session_access_write(struct session *s, const struct access_line *asked)
     struct access_line line = *asked;
     char peer[64], user[USER_MAX];
     const struct server *sv = line.server;
-    measure(&line);
+    measure(session_loop(s), &line);
     uint64_t slow_ms = pool_conf(s->route->pool)->log.slow_ms;
     bool slow = slow_ms && line.exchange_us > slow_ms * 1000;
     if (!slow && !session_access_wanted(s, line.cause != CAUSE_NONE))

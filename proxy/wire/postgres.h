@@ -126,6 +126,8 @@ enum pg_step pg_next_slow(struct pg_framer *f, const struct pg_whole *whole, str
 static inline enum pg_step pg_next(struct pg_framer *f, const struct pg_whole *whole,
                                    struct span in, struct pg_msg *out, struct err *err)
 {
+    if (in.n == 0)
+        return PG_WAIT;
     if (f->left == 0 && in.n >= PG_HEADER && pg_set_has(&pg_side_types[f->side], in.p[0])) {
         uint32_t len = pg_be32(in.p + 1) - 4; /* a length below 4 wraps and is refused below */
         if (len <= whole->max && len <= in.n - PG_HEADER) {
