@@ -8,7 +8,6 @@ without the first. A COMMIT on its way: 08007, nobody knows.
 
 import asyncio
 import random
-import signal
 import subprocess
 import threading
 import time
@@ -20,7 +19,6 @@ from harness import pgwire
 from harness.base import LOOPBACK, clean_env, wait_for
 from harness.pgwire import query
 from harness.postgres import psql
-from harness.quack import SIMPLE, Quack
 from harness.relays import TO_CLIENT, TO_SERVER
 
 
@@ -482,46 +480,3 @@ def test_no_transaction_is_torn_under_random_cuts(through_gate, pg, table):
     assert set(committed) <= stored, "what was said to be committed is there"
     assert states <= {"08006", "08007", "25P02"}, states
     assert len(committed) >= 15
-
-
-@pytest.mark.parametrize("what", ["simple", "extended", "named"])
-@pytest.mark.parametrize("sslmode", ["disable", "require"])
-def test_a_statement_of_which_no_byte_has_left_goes_elsewhere(orders, local_pg, gate, what, sslmode):
-    """The server's reset is there before the statement is sent, but not seen yet: the client does not notice."""
-    relay = gate(local_pg.host, local_pg.port)
-    daemon = orders(upstream=local_pg.url(host=relay.host, port=relay.port, sslmode=sslmode),
-                    size={"max": 1}, check={"checkout_after": "1h"})
-    name = "mine" if what == "named" else ""
-    with daemon.wire() as wire:
-        first = wire.run("select pg_backend_pid()")[0]
-        daemon.signal(signal.SIGSTOP)
-        try:
-            if what == "simple":
-                wire.send(query("select pg_backend_pid()"))
-            else:
-                wire.send(pgwire.parse("select pg_backend_pid()", name), pgwire.bind(name), pgwire.describe(),
-                          pgwire.execute(), pgwire.SYNC)
-            relay.cut(reset=True)
-            wait_for(lambda: relay.open == 0, what="the connection to be gone")
-        finally:
-            daemon.signal(signal.SIGCONT)
-        rows, _, error, status = wire.results()
-        assert (error, status) == (None, "I") and rows != first
-        assert daemon.all_errors() == {}
-
-
-def test_servers_that_leave_before_they_have_heard_the_client_are_not_tried_for_ever(orders):
-    """Each closes at the settings that go first: as many tries as `retry` has, and then the client hears why."""
-    quack = Quack()
-    quack.answer = None
-    daemon = orders(upstream=quack.url(), retry={"attempts": 3, "budget": "100%"})
-    try:
-        with daemon.wire(search_path="pg_catalog") as wire:
-            error, status = wire.run("select 1")[2:]
-            assert (error.code, status) == ("08006", "I")
-            assert (quack.asked, daemon.metric("carpool_retries_total", pool="orders")) == (3, 2)
-            quack.answer = SIMPLE
-            wire.send(query("select 1"))
-            assert wire.until("Z")[-1][1] == b"I"
-    finally:
-        quack.close()

@@ -10,9 +10,9 @@ import asyncio
 import asyncpg
 import pytest
 from harness.carpool import postgres_pool
-from harness.pgwire import (FLUSH, SYNC, Wire, bind, close, describe, execute, message, parse, query,
-                            row)
+from harness.pgwire import SYNC, Wire, bind, close, describe, execute, parse, query
 from harness.postgres import PASSWORD
+from harness.prepared import answers, message_of, rows, wire_code
 
 
 @pytest.fixture
@@ -22,26 +22,6 @@ def one(carpool, pg):
         size = {"min": 0, "max": 1, "acquire_timeout": "3s", **over.pop("size", {})}
         return carpool(postgres_pool(pg.url(), size=size, **over))
     return make
-
-
-def answers(wire):
-    """Types of the messages up to ReadyForQuery, with the errors' codes."""
-    out = []
-    for kind, body in wire.until("Z"):
-        out.append("E" + wire_code(body) if kind == "E" else kind)
-    return " ".join(k for k in out if k not in ("S", "N"))
-
-
-def wire_code(body):
-    return next(part[1:].decode() for part in body.split(b"\0") if part[:1] == b"C")
-
-
-def message_of(body):
-    return next(part[1:].decode() for part in body.split(b"\0") if part[:1] == b"M")
-
-
-def rows(wire):
-    return [row(body) for kind, body in wire.until("Z") if kind == "D"]
 
 
 def names_on_server(wire):
@@ -279,110 +259,6 @@ def test_unnamed_statement_of_somebody_else_is_nobodys(shared):
     assert answers(a) == "T D C Z"
     a.send(bind(), execute(), SYNC)
     assert answers(a) == "E26000 Z"
-    daemon.stop()
-
-
-def test_pipelines_and_errors_in_them(shared):
-    daemon = shared()
-    a, b = daemon.wire(), daemon.wire()
-    a.send(parse("select 1", "x"), parse("select 1", "y"), close("S", "x"),
-           parse("select 3", "x"), bind("x"), execute(), bind("y", portal="p"), execute("p"), SYNC)
-    assert answers(a) == "1 1 3 1 2 D C 2 D C Z"
-    # Behind an error nothing counts: neither new names nor closed ones.
-    a.send(parse("selec", "z"), parse("select 4", "w"), close("S", "y"), SYNC,
-           bind("w"), SYNC, bind("y"), execute(), SYNC)
-    assert answers(a) == "E42601 Z"
-    assert answers(a) == "E26000 Z"
-    assert answers(a) == "2 D C Z"
-    # The server's statement is given again where its Parse was discarded.
-    b.send(parse("select 4", "w"), SYNC)
-    assert answers(b) == "1 Z"
-    b.send(bind("w"), execute(), SYNC)
-    assert rows(b) == [["4"]]
-    daemon.stop()
-
-
-@pytest.mark.parametrize("between", [[], [parse("select 'third'"), query("select 2")]],
-                         ids=["one", "two"])
-@pytest.mark.parametrize("behind", [[], [parse("select 'second'")]], ids=["query", "query and parse"])
-@pytest.mark.parametrize("there", [True, False], ids=["there", "not there"])
-def test_queries_that_are_discarded(shared, between, behind, there):
-    """Behind an error all is discarded up to Sync, simple queries as well: the unnamed statement is what it
-    was before."""
-    daemon = shared()
-    a, b = daemon.wire(), daemon.wire()
-    a.send(parse("select 'first'", "" if there else "named"), SYNC)
-    assert answers(a) == "1 Z"
-    a.send(describe("P", "nosuch"), query("select 1"), *between, *behind, SYNC, bind(), execute(), SYNC)
-    assert answers(a) == "E34000 Z"
-    for turn in range(2):
-        if turn:
-            a.send(bind(), execute(), SYNC)
-        if there:
-            assert rows(a) == [["first"]]
-        else:
-            assert answers(a) == "E26000 Z"
-        b.send(parse("select 'of another'"), SYNC)
-        assert answers(b) == "1 Z"
-    daemon.stop()
-
-
-def test_parse_inside_a_failed_transaction(one):
-    daemon = one()
-    a, b = daemon.wire(), daemon.wire()
-    b.send(parse("select 1", "known"), SYNC)
-    assert answers(b) == "1 Z"
-    a.send(query("begin"), query("selec"), parse("select 1", "known"), SYNC,
-           parse("rollback", "end"), SYNC, bind("end"), execute(), SYNC)
-    assert [answers(a) for _ in range(5)] == ["C Z", "E42601 Z", "E25P02 Z", "1 Z", "2 C Z"]
-    a.send(bind("known"), SYNC)
-    assert answers(a) == "E26000 Z"
-    daemon.stop()
-
-
-def test_a_statement_used_in_a_failed_transaction(one):
-    daemon = one()
-    a, b = daemon.wire(), daemon.wire()
-    a.send(parse("select 1", "s"), SYNC)
-    assert answers(a) == "1 Z"
-    b.send(query("discard all"))
-    assert answers(b) == "C Z"
-    a.send(query("begin"), query("selec"), bind("s"), execute(), SYNC, query("rollback"))
-    assert [answers(a) for _ in range(4)] == ["C Z", "E42601 Z", "E25P02 Z", "C Z"]
-    a.send(bind("s"), execute(), SYNC)
-    assert rows(a) == [["1"]]
-    daemon.stop()
-
-
-@pytest.mark.parametrize("end", ["c", "f"], ids=["done", "fail"])
-def test_a_batch_goes_on_behind_a_copy(shared, pg, end):
-    """The server says what became of the COPY only at the Sync that ends the whole batch."""
-    daemon = shared()
-    seen = []
-    for wire in (Wire(pg.host, pg.port, password=PASSWORD), daemon.wire()):
-        wire.run("create table if not exists behind_copy (a int)")
-        wire.send(parse("copy behind_copy from stdin"), bind(), execute(), FLUSH)
-        assert [kind for kind, _ in wire.until("G")] == ["1", "2", "G"]
-        wire.send(message("d", b"1\n"), message(end, b"" if end == "c" else b"no\0"),
-                  parse("select 5", "x"), bind("x"), execute(), SYNC)
-        seen.append(answers(wire))
-    assert seen[0] == seen[1] == ("C 1 2 D C Z" if end == "c" else "E57014 Z")
-    daemon.stop()
-
-
-def test_flush_shows_answers_at_once(shared):
-    daemon = shared()
-    a, b = daemon.wire(), daemon.wire()
-    b.send(parse("select 1", "x"), SYNC)
-    assert answers(b) == "1 Z"
-    a.send(parse("select 1", "y"), FLUSH)
-    assert a.receive()[0] == "1"
-    a.send(describe("S", "y"), FLUSH)
-    assert [a.receive()[0] for _ in range(2)] == ["t", "T"]
-    a.send(close("S", "y"), FLUSH)
-    assert a.receive()[0] == "3"
-    a.send(SYNC)
-    assert answers(a) == "Z"
     daemon.stop()
 
 
