@@ -138,6 +138,7 @@ static void run_over(struct run *r)
 static void on_closed(uv_handle_t *h)
 {
     struct run *r = h->data;
+    loop_called(r->loop);
     if (--r->open == 0)
         run_over(r);
 }
