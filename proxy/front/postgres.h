@@ -242,6 +242,8 @@ const char *pg_follow_query(struct pg_session *s, struct span text);
 const char *pg_follow_parse(struct pg_session *s, struct span text, bool unnamed);
 /* A statement is bound, to be run; t NULL: the unnamed one. */
 void pg_follow_bind(struct pg_session *s, const struct pg_trace *t);
+/* A Close is sent while a cursor WITH HOLD keeps the server: of its portal, perhaps. */
+void pg_pins_close(struct pg_session *s, struct span body);
 /* CommandComplete, which is in the outbox to the client. May end the session. */
 void pg_follow_tag(struct pg_session *s, struct span body, struct pg_outbox *to_client);
 /* Before the first ParameterStatus behind them, which stands at the end of a query, or

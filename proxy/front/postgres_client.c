@@ -199,6 +199,8 @@ static enum step linked_one(struct pg_session *s, struct walk *w, enum pg_step w
         if (why)
             return refuse_statement(s, w, m, why);
     }
+    if (m->type == 'C' && s->pins & PG_LEFT(CURSOR))
+        pg_pins_close(s, m->body);
     if (speaks_of_statements(m->type) && s->renames)
         return rename_one(s, w, m);
     if (m->type == 'P' && m->body.n && m->body.p[0] != 0)

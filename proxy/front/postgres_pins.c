@@ -3,7 +3,8 @@
  * What keeps a session on its server, and when that ends. Every reason is one of a set, and the
  * server is let go of when the last one is over. A reason ends by the statement that ends all of
  * its kind (UNLISTEN *, CLOSE ALL, DEALLOCATE ALL, DISCARD TEMP, pg_advisory_unlock_all()), by
- * CLOSE of the last cursor, or by DISCARD ALL. When in doubt it stays: an end counts
+ * CLOSE of the last cursor (or Close of its portal), or by DISCARD ALL. When in doubt it stays: an
+ * end counts
  *
  *   - if all that was sent since nothing was due is of statements that are known to end something
  *     and to do nothing else, and each has got its tag;
@@ -11,6 +12,8 @@
  *     anything that is a reason again.
  */
 #include "proxy/front/postgres_follow.h"
+
+#include "proxy/wire/postgres_read.h"
 
 const char *pg_pin_word(enum pg_leaves what)
 {
@@ -121,6 +124,30 @@ void pg_pins_sent(struct pg_session *s, const struct pg_trace *t)
         f->other = true;
     else
         f->ends |= t->ends;
+}
+
+/* Unless something fails before it, it is done: it has no tag, and closes what is not there, too. */
+void pg_pins_close(struct pg_session *s, struct span body)
+{
+    struct pg_follow *f = s->follow;
+    struct pg_name it = {0};
+    struct span name;
+    uint8_t kind;
+    if (!f || !pg_read_target(body, &kind, &name) || kind != 'P' || name.n > sizeof it.text)
+        return;
+    it.n = (uint8_t)name.n;
+    if (name.n)
+        memcpy(it.text, name.p, name.n);
+    for (unsigned i = 0; i < f->n_cursors; i++) {
+        if (!same_name(&f->cursors[i], &it))
+            continue;
+        f->other |= f->closing.n > 0;
+        f->closing = it;
+        f->ends |= PG_LEFT(CURSOR);
+        f->n_sent++;
+        f->n_done++;
+        return;
+    }
 }
 
 void pg_pins_failed(struct pg_follow *f)

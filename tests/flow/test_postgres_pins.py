@@ -8,7 +8,7 @@ A pool of one server: whether it is free, another client finds out.
 import pytest
 from harness.base import wait_for
 from harness.carpool import postgres_pool
-from harness.pgwire import SYNC, bind, execute, parse, query
+from harness.pgwire import SYNC, bind, close, execute, parse, query
 
 
 @pytest.fixture
@@ -81,6 +81,22 @@ def test_a_pin_ends_with_its_cause(shared, pg, how, cause, end, why):
     assert b.run("select count(*) from pg_prepared_statements where from_sql")[0] == [["0"]]
     assert b.run("select to_regclass('pg_temp.pin')")[0] == [[None]]
     assert pg.query("select 1 from pg_locks where locktype = 'advisory'") == []
+    daemon.stop()
+
+
+def test_close_of_its_portal_ends_a_cursor(shared, pg):
+    """Of the last one; libpq 17 and what is built on it close cursors so."""
+    daemon = shared()
+    a, b = daemon.wire(), daemon.wire()
+    well(a, "declare c cursor with hold for select 1", 'declare "C" cursor with hold for select 2')
+    for batch, last in (([close("P", "c")], False),
+                        ([close("P", "nosuch"), close("S", "C")], False),
+                        ([parse("selec"), close("P", "C")], False),  # is not done any more
+                        ([close("P", "C")], True)):
+        a.send(*batch, SYNC)
+        a.until("Z")
+        assert is_free(daemon) if last else is_kept(daemon, "cursor")
+    assert b.run("select count(*) from pg_cursors where is_holdable")[0] == [["0"]]
     daemon.stop()
 
 

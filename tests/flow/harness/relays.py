@@ -88,13 +88,13 @@ class Gate:
         except (OSError, asyncio.CancelledError):
             pass
         finally:
+            del self._links[asyncio.current_task()]  # a second cut has nothing to cancel here
             for w in writers:
                 w.close()
             for w in writers:  # who sees that it is no longer open finds its end at the other side
                 with contextlib.suppress(OSError, TimeoutError, asyncio.TimeoutError):
                     await asyncio.wait_for(w.wait_closed(), 1)
             self.open -= 1
-            del self._links[asyncio.current_task()]
 
     async def _carry(self, reader, writer, direction):
         try:
