@@ -110,8 +110,8 @@ MUST_USE bool loop_watch(struct loop *loop, int fd, struct source *s, uint32_t e
 void loop_rewatch(struct loop *loop, int fd, struct source *s, uint32_t events);
 void loop_unwatch(struct loop *loop, int fd);
 
-/* Every callback from libuv says so first (but one that only frees): it starts the turn's clock, and
- * what it begins of libuv's is asked for before the loop sleeps. */
+/* Every callback from libuv says so first, but those that only free: it starts the turn's clock,
+ * and what it begins of libuv's is asked for before the loop sleeps. */
 static inline void loop_called(struct loop *loop)
 {
     loop->uv_called = true;

@@ -126,7 +126,7 @@ void pg_pins_sent(struct pg_session *s, const struct pg_trace *t)
         f->ends |= t->ends;
 }
 
-/* Unless something fails before it, it is done: it has no tag, and closes what is not there, too. */
+/* Unless something fails before it, it is done: without a tag, and also if nothing is there. */
 void pg_pins_close(struct pg_session *s, struct span body)
 {
     struct pg_follow *f = s->follow;
