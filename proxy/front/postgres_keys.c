@@ -11,12 +11,17 @@
 #include "proxy/core/crypto.h"
 #include "proxy/front/postgres.h"
 
-#define KEY_BUCKETS 1024
 #define WORKER_SHIFT 24 /* LEDGER_WORKERS_MAX fits above */
+#define COUNTER ((UINT32_C(1) << WORKER_SHIFT) - 1)
+
+/* Keys are numbered one after the other, so they spread evenly. Where one would be the fifth in its
+ * bucket there are twice as many from then on. */
+enum { BUCKETS_MIN = 64, BUCKETS_MAX = 64 * 1024, CROWD = 4 };
 
 struct keys {
     uint32_t next;
-    struct list buckets[KEY_BUCKETS];
+    uint32_t n_buckets; /* a power of two */
+    struct list *buckets;
 };
 
 struct errand {
@@ -27,19 +32,65 @@ struct errand {
     uint8_t key[PG_KEY_MAX];
 };
 
+static struct list *make_buckets(uint32_t n)
+{
+    struct list *buckets = malloc(n * sizeof *buckets);
+    for (uint32_t i = 0; buckets && i < n; i++)
+        list_init(&buckets[i]);
+    return buckets;
+}
+
 void *pg_keys_new(void)
 {
     struct keys *k = calloc(1, sizeof *k);
     if (!k)
         return NULL;
-    for (size_t i = 0; i < KEY_BUCKETS; i++)
-        list_init(&k->buckets[i]);
-    return k;
+    k->n_buckets = BUCKETS_MIN;
+    k->buckets = make_buckets(BUCKETS_MIN);
+    if (k->buckets)
+        return k;
+    free(k);
+    return NULL;
 }
 
 void pg_keys_free(void *keys)
 {
-    free(keys);
+    struct keys *k = keys;
+    if (k)
+        free(k->buckets);
+    free(k);
+}
+
+static struct list *bucket_of(const struct keys *k, uint32_t pid)
+{
+    return &k->buckets[pid & (k->n_buckets - 1)];
+}
+
+static bool is_crowded(const struct list *bucket)
+{
+    unsigned n = 0;
+    LIST_EACH(node, bucket)
+        if (++n == CROWD)
+            return true;
+    return false;
+}
+
+/* Without memory it is only slower. */
+static void grow(struct keys *k)
+{
+    struct keys more = {.n_buckets = k->n_buckets * 2};
+    more.buckets = k->n_buckets < BUCKETS_MAX ? make_buckets(more.n_buckets) : NULL;
+    if (!more.buckets)
+        return;
+    for (uint32_t i = 0; i < k->n_buckets; i++)
+        for (struct list *node; (node = list_first(&k->buckets[i])) != NULL;) {
+            list_remove(node);
+            list_push_back(bucket_of(&more, OWNER(node, struct pg_session, key_node)->key_pid),
+                           node);
+        }
+    free(k->buckets);
+    k->buckets = more.buckets;
+    k->n_buckets = more.n_buckets;
 }
 
 uint8_t pg_keys_size(uint32_t version)
@@ -61,9 +112,10 @@ bool pg_keys_add(struct pg_session *s)
     struct keys *k = keys_of(r);
     if (!k || !crypto_random(s->key, s->key_n))
         return false;
-    uint32_t n = ++k->next & ((UINT32_C(1) << WORKER_SHIFT) - 1);
-    s->key_pid = r->front->worker << WORKER_SHIFT | n;
-    list_push_back(&k->buckets[n % KEY_BUCKETS], &s->key_node);
+    s->key_pid = r->front->worker << WORKER_SHIFT | (++k->next & COUNTER);
+    if (is_crowded(bucket_of(k, s->key_pid)))
+        grow(k);
+    list_push_back(bucket_of(k, s->key_pid), &s->key_node);
     return true;
 }
 
@@ -77,8 +129,7 @@ static void cancel_here(struct route *r, uint32_t pid, struct span key)
     const struct keys *k = ((struct pg_route *)r->state)->keys;
     if (!k)
         return;
-    uint32_t n = pid & ((UINT32_C(1) << WORKER_SHIFT) - 1);
-    LIST_EACH(node, &k->buckets[n % KEY_BUCKETS]) {
+    LIST_EACH(node, bucket_of(k, pid)) {
         struct pg_session *s = OWNER(node, struct pg_session, key_node);
         if (s->key_pid != pid || !crypto_equal(span_of(s->key, s->key_n), key))
             continue;

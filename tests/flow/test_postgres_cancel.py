@@ -61,6 +61,19 @@ def test_cancel_every_second_of_many(orders, pg, workers):
         wire.close()
 
 
+def test_cancel_finds_its_client_among_hundreds(orders, pg, workers):
+    daemon = orders(workers, size={"max": 2})
+    wires = [daemon.wire() for _ in range(600)]
+    for n in (0, 299, 599):
+        wires[n].send(query(f"select {n}, pg_sleep(60)"))
+        wait_for(lambda n=n: sleeping(pg, n), what="the query")
+        assert wires[n].cancel()
+        assert wires[n].results()[2].code == "57014"
+    for wire in wires:
+        wire.close()
+    assert daemon.all_errors() == {}
+
+
 def test_cancel_in_psycopg(orders, pg):
     with orders().connect() as conn:
         stop = threading.Thread(target=lambda: (
