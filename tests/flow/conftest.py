@@ -162,9 +162,18 @@ def orders(carpool, pg):
     return make
 
 
+@pytest.fixture
+def one(carpool, pg):
+    """A pool of one server, with more settings for it if asked."""
+    def make(**over):
+        size = {"min": 0, "max": 1, "acquire_timeout": "3s", **over.pop("size", {})}
+        return carpool(postgres_pool(pg.url(), size=size, **over))
+    return make
+
+
 @pytest.fixture(params=["transaction", "statement"])
 def shared(request, one):
-    """A file's own `one`, in both modes in which clients share servers."""
+    """`one`, or a file's own, in both modes in which clients share servers."""
     return lambda **over: one(**{"mode": request.param, **over})
 
 

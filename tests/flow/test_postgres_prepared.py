@@ -15,15 +15,6 @@ from harness.postgres import PASSWORD
 from harness.prepared import answers, message_of, rows, wire_code
 
 
-@pytest.fixture
-def one(carpool, pg):
-    """A pool of one server, with more settings for it if asked."""
-    def make(**over):
-        size = {"min": 0, "max": 1, "acquire_timeout": "3s", **over.pop("size", {})}
-        return carpool(postgres_pool(pg.url(), size=size, **over))
-    return make
-
-
 def names_on_server(wire):
     wire.send(query("select name from pg_prepared_statements order by name"))
     return [r[0] for r in rows(wire)]

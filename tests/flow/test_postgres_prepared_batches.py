@@ -4,19 +4,9 @@ a COPY in the middle, Flush.
 """
 
 import pytest
-from harness.carpool import postgres_pool
 from harness.pgwire import (FLUSH, SYNC, Wire, bind, close, describe, execute, message, parse, query)
 from harness.postgres import PASSWORD
 from harness.prepared import answers, rows
-
-
-@pytest.fixture
-def one(carpool, pg):
-    """A pool of one server, with more settings for it if asked."""
-    def make(**over):
-        size = {"min": 0, "max": 1, "acquire_timeout": "3s", **over.pop("size", {})}
-        return carpool(postgres_pool(pg.url(), size=size, **over))
-    return make
 
 
 def test_pipelines_and_errors_in_them(shared):
