@@ -165,7 +165,7 @@ static void on_dialer_stop(struct post_msg *msg)
 
 static void end_pools(void)
 {
-    struct post_msg stop_dials;
+    static struct post_msg stop_dials; /* the dialer may be last to hear of it */
     post_init(&stop_dials, on_dialer_stop, NULL);
     post(&st.house.dialer_loop, &stop_dials);
     for (unsigned i = 0; i < st.run.workers; i++)
