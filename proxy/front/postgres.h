@@ -102,6 +102,7 @@ struct pg_session {
     uint32_t key_pid;
     uint8_t key[PG_KEY_MAX];
     struct list key_node;
+    struct deferred begin; /* IDLE: its words in `carry` are used at the end of the turn */
 };
 
 enum pg_deadline {
@@ -228,6 +229,8 @@ void pg_rename_free(struct pg_session *s);
 
 /* client */
 void pg_client_readable(struct session *base);
+/* At the end of the turn: what it said while it was IDLE. */
+void pg_begin(struct deferred *d);
 /* What was carried over, after a change of state; uses the loop's scratch memory. */
 void pg_relay_input(struct pg_session *s);
 

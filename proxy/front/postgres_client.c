@@ -10,6 +10,9 @@
 #include "proxy/front/postgres.h"
 #include "proxy/wire/postgres_read.h"
 
+/* Longer words are not copied for the sake of their order. */
+#define BEGIN_MAX 4096
+
 /* ---- from the client ---- */
 
 enum step { STEP_ON, STEP_STOP, STEP_CLOSED };
@@ -337,6 +340,26 @@ static void client_left(struct pg_session *s, ssize_t n)
     session_close(&s->base, s->state == PG_IDLE ? NULL : &err);
 }
 
+void pg_begin(struct deferred *d)
+{
+    pg_relay_input(OWNER(d, struct pg_session, begin));
+}
+
+/*
+ * What clients begin in a turn, they begin together at its end, in the order in which they spoke.
+ * To send wakes a server's process, a long way through the kernel, which is shorter when it has
+ * just been gone. And that process may take the processor from us: by then the answers of the turn
+ * are on their way to those who waited for them. False: not these words.
+ */
+static bool begin_later(struct pg_session *s, struct span in)
+{
+    struct loop *loop = session_loop(&s->base);
+    if (in.n > BEGIN_MAX || !bufq_append(&loop->chunks, &s->carry, in))
+        return false;
+    loop_defer(loop, &s->begin);
+    return true;
+}
+
 void pg_client_readable(struct session *base)
 {
     struct pg_session *s = pg_session_of(base);
@@ -371,5 +394,7 @@ void pg_client_readable(struct session *base)
         }
         return;
     }
+    if (s->state == PG_IDLE && begin_later(s, in))
+        return;
     take_input(s, in);
 }

@@ -273,6 +273,7 @@ static void on_open(struct session *base)
     struct pg_session *s = pg_session_of(base);
     struct err err;
     list_init(&s->key_node);
+    deferred_init(&s->begin, pg_begin);
     s->renames = base->gate->conf->mode != FRONT_SESSION &&
                  pool_conf(session_pool(base))->size.statements > 0;
     s->waiter.exclusive = true;
@@ -311,6 +312,7 @@ static void on_kill(struct session *base, const struct err *why)
 static void on_fini(struct session *base, const struct err *err)
 {
     struct pg_session *s = pg_session_of(base);
+    deferred_cancel(&s->begin);
     pool_cancel(&s->waiter);
     if (s->server)
         pg_give_back(s, err ? err->cause : CAUSE_NONE);
