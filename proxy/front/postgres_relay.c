@@ -41,7 +41,7 @@ void pg_become(struct pg_session *s, enum pg_state to)
     if (to != PG_LINKED && to != PG_SETTING)
         s->transaction_due_ms = 0;
     const struct timeouts_conf *t = &pool_conf(session_pool(&s->base))->timeouts;
-    s->unheard = to == PG_LINKED;
+    s->unheard = to == PG_LINKED && s->errand == PG_ERRAND_LINK;
     if (to == PG_IDLE || to == PG_SWALLOWING)
         pg_set_deadline(s, PG_DEADLINE_IDLE, t->client_idle_ms);
     else if (to == PG_LINKED && t->request_ms)

@@ -38,6 +38,28 @@ def test_a_statement_of_which_no_byte_has_left_goes_elsewhere(orders, local_pg, 
         assert daemon.all_errors() == {}
 
 
+@pytest.mark.parametrize("before", ["begin", "begin; reset search_path"])
+def test_a_statement_in_a_transaction_goes_nowhere_else(orders, local_pg, gate, before):
+    """Also when carpool has just set its server again, so that the client has said nothing since."""
+    relay = gate(local_pg.host, local_pg.port)
+    daemon = orders(upstream=local_pg.url(host=relay.host, port=relay.port), size={"max": 1},
+                    check={"checkout_after": "1h"})
+    with daemon.wire(search_path="pg_catalog") as wire:
+        assert wire.run(before)[3] == "T"
+        wait_for(lambda: daemon.json("/clients?pool=orders")["clients"][0]["state"] == "in_transaction",
+                 what="the server to be set again")
+        daemon.signal(signal.SIGSTOP)
+        try:
+            wire.send(query("create table public.twice (a int)"))
+            relay.cut(reset=True)
+            wait_for(lambda: relay.open == 0, what="the connection to be gone")
+        finally:
+            daemon.signal(signal.SIGCONT)
+        error, status = wire.results()[2:]
+        assert (error.code, status) == ("08006", "E")
+        assert local_pg.value("select to_regclass('public.twice')", db="orders") is None
+
+
 def test_servers_that_leave_before_they_have_heard_the_client_are_not_tried_for_ever(orders):
     """Each closes at the settings that go first: as many tries as `retry` has, and then the client hears why."""
     quack = Quack()
