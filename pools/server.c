@@ -395,6 +395,8 @@ void server_release_hold(struct server *sv)
         loop_defer(sv->ledger->workers[sv->home].loop, &sv->after);
     else if (sv->state == SERVER_CHECKING && sv->check_step == OUTCOME_KEEP)
         pool_settle_server(sv->pool, sv, sv->ops->settle(sv));
+    else if (sv->exclusive && sv->holder_ops && sv->holder_ops->on_unheld)
+        sv->holder_ops->on_unheld(sv);
     pool_maybe_quiet(p);
 }
 

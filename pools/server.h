@@ -46,6 +46,7 @@ struct server;
 struct holder_ops {
     void (*on_readable)(struct server *sv); /* server_read() */
     void (*on_drained)(struct server *sv);  /* may be NULL */
+    void (*on_unheld)(struct server *sv);   /* the last hold has ended; may be NULL */
     /* The pool takes the server away (the daemon stops): end the lease with pool_drop(). */
     void (*on_lost)(struct server *sv, const struct err *err);
 };

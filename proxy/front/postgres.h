@@ -80,6 +80,7 @@ struct pg_session {
     struct pg_swallow swallow; /* SWALLOWING, FAILED */
     enum pg_errand errand;     /* SETTING */
     bool encoded;              /* SETTING: its encoding; what it says in that follows */
+    bool put_off;              /* SETTING: nothing was sent yet, a cancel is on its way */
     bool held;                 /* a message of the client's waits for answers of the server */
     bool resetting;      /* RESET or DISCARD ALL was done: reported values are the server's own */
     bool admitted;       /* counted as an exchange */
@@ -281,8 +282,11 @@ const char *pg_pinned_by(const struct pg_session *s); /* NULL: nothing pins it *
 void pg_sql_text(struct pg_out *o, const char *text);
 /* A string constant that means the same whatever standard_conforming_strings is. */
 void pg_sql_literal(struct pg_out *o, struct span v);
-/* SETTING now, with this query of our own under way. False: it cannot be sent. */
+/* SETTING now, with this query of our own under way; or put off: a cancel of the client's may still
+ * arrive, and it is not to hit what the client did not ask for. False: it cannot be sent. */
 bool pg_settings_send(struct pg_session *s, const struct pg_out *text);
+/* No cancel is on its way any more: what was put off is sent. */
+void pg_settings_unheld(struct pg_session *s);
 /* A linked server is no longer set to what the client wants: between two of its messages it is set
  * again. False: nothing to do. */
 bool pg_settings_again(struct pg_session *s);

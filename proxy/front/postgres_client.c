@@ -332,12 +332,20 @@ void pg_relay_input(struct pg_session *s)
     take_input(s, span_of(scratch, n));
 }
 
+/* All that it asked for is answered; its Terminate waits behind a question of ours. */
+static bool has_said_goodbye(const struct pg_session *s)
+{
+    uint8_t word[PG_HEADER];
+    return s->state == PG_SETTING && s->errand == PG_ERRAND_ASK && s->carry.len == sizeof word &&
+           bufq_peek(&s->carry, word, sizeof word) == sizeof word && word[0] == 'X';
+}
+
 static void client_left(struct pg_session *s, ssize_t n)
 {
     struct err err;
     err_set(&err, CAUSE_CLIENT_GONE, STAGE_CLIENT, n < 0 ? (int)-n : 0,
             "the client left without a word (state %s)", pg_state_name(s->state));
-    session_close(&s->base, s->state == PG_IDLE ? NULL : &err);
+    session_close(&s->base, s->state == PG_IDLE || has_said_goodbye(s) ? NULL : &err);
 }
 
 void pg_begin(struct deferred *d)

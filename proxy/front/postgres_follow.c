@@ -464,6 +464,6 @@ void pg_follow_asked(struct pg_session *s)
     bool well = f->n == 0;
     f->n = 0;
     f->salt = 0;
-    if (!well) /* not answered (a cancel that came late), or too much to be carried about */
+    if (!well) /* not answered (its own statement_timeout), or too much to be carried about */
         pin(s, PG_LEAVES_SETTING);
 }

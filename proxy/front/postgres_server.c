@@ -305,6 +305,18 @@ static void on_server_drained(struct server *sv)
         pg_relay_input(s);
 }
 
+static void on_unheld(struct server *sv)
+{
+    struct pg_session *s = sv->holder;
+    if (s->state != PG_SETTING || !s->put_off)
+        return;
+    pg_settings_unheld(s);
+    if (s->state == PG_LINKED)
+        after_ready(s);
+    if (s->state == PG_LINKED)
+        pg_relay_input(s);
+}
+
 static void on_holder_lost(struct server *sv, const struct err *err)
 {
     pg_lose_server(sv->holder, err, OUTCOME_DROP_DRAINING);
@@ -313,5 +325,6 @@ static void on_holder_lost(struct server *sv, const struct err *err)
 const struct holder_ops pg_holder_ops = {
     .on_readable = on_server_readable,
     .on_drained = on_server_drained,
+    .on_unheld = on_unheld,
     .on_lost = on_holder_lost,
 };

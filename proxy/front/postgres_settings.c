@@ -96,6 +96,11 @@ bool pg_settings_send(struct pg_session *s, const struct pg_out *text)
 {
     struct pg_server *ps = s->server;
     uint8_t head[PG_HEADER];
+    s->put_off = !text->overflow && ps->base.holds > 0;
+    if (s->put_off) {
+        pg_become(s, PG_SETTING);
+        return true;
+    }
     pg_store_head(head, 'Q', text->n + 1);
     if (text->overflow || pg_flow_client(&ps->flow, 'Q', pg_out_span(text)) != PG_FLOW_OK)
         return false;
@@ -235,6 +240,14 @@ bool pg_settings_again(struct pg_session *s)
     s->errand = PG_ERRAND_AGAIN;
     s->encoded = false;
     return set_server(s) && s->state == PG_SETTING;
+}
+
+void pg_settings_unheld(struct pg_session *s)
+{
+    s->put_off = s->encoded = false;
+    bool sent = s->errand == PG_ERRAND_ASK ? pg_follow_ask(s) : set_server(s);
+    if (!sent || !pg_flow_is_busy(&s->server->flow))
+        pg_become(s, PG_LINKED);
 }
 
 /*

@@ -220,6 +220,34 @@ def test_cancel_is_encrypted_as_its_server_is(orders, local_pg, gate, sslmode):
         assert sent > 200 if sslmode == "require" else sent == 16, "a handshake, or a bare CancelRequest"
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+def test_cancel_behind_its_statement(orders, frail_pg, gate, leaves):
+    """It comes when its statement is done, and would hit what carpool asks the server then: it does not."""
+    relay = gate(frail_pg.host, frail_pg.port)
+    daemon = orders(upstream=frail_pg.url(host=relay.host, port=relay.port),
+                    size={"max": 1, "acquire_timeout": "5s"}, check={"timeout": "20s"})
+    with daemon.wire() as wire, daemon.wire() as other, \
+            psycopg.connect(frail_pg.dsn(*frail_pg.admin, db="orders"), autocommit=True) as root:
+        wire.run("select 1")
+        relay.pause(TO_SERVER)
+        relay.park()
+        wire.send(query("set my.tenant = 'a'"))
+        assert wire.cancel()
+        wait_for(lambda: relay.open > 1, what="the cancel to be on its way")
+        root.execute("begin")  # and no other server finds a function
+        root.execute("lock table pg_proc in access exclusive mode")
+        relay.resume()
+        assert wire.results()[1:] == (["SET"], None, "I")
+        if leaves:
+            wire.close()
+        relay.park(False)
+        wait_for(lambda: relay.open == 1, what="the cancel to be over")
+        root.execute("rollback")
+        assert other.run("select current_setting('my.tenant', true)")[0][0][0] in (None, "")
+        assert leaves or wire.run("select current_setting('my.tenant', true)")[0] == [["a"]]
+        assert daemon.all_errors() == {}
+
+
 def test_cancel_while_a_server_is_being_set(one_behind_a_gate, pg):
     """The client's own settings are on their way to its server, its statement is not: that one ends, and
     the server serves on."""

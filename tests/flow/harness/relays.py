@@ -40,6 +40,7 @@ class Gate:
         resume()                and go on
         cut(reset=False)        all connections end now (FIN, or RST)
         hang(on=True)           new connections are accepted, and nothing more happens
+        park(on=True)           new connections are accepted and wait; they go on when it is off
         refuse(on=True)         nobody listens: connection refused
         trickle(on=True)        one byte a write, each in a segment of its own
         accepted, open          connections ever, and those whose end is not yet out at both sides
@@ -58,7 +59,8 @@ class Gate:
 
     async def _setup(self):
         self._may_pass = {TO_SERVER: asyncio.Event(), TO_CLIENT: asyncio.Event()}
-        for event in self._may_pass.values():
+        self._may_begin = asyncio.Event()
+        for event in [self._may_begin, *self._may_pass.values()]:
             event.set()
         await self._listen()
 
@@ -76,6 +78,7 @@ class Gate:
             if self._hang:
                 await reader.read()  # until the client leaves
                 return
+            await self._may_begin.wait()
             host, port, path = self.upstream
             up_reader, up_writer = await (asyncio.open_unix_connection(path) if path
                                           else asyncio.open_connection(host, port))
@@ -136,6 +139,9 @@ class Gate:
 
     def hang(self, on=True):
         self._hang = on
+
+    def park(self, on=True):
+        self._do(self._may_begin.clear if on else self._may_begin.set)
 
     def cut(self, reset=False):
         def act():
