@@ -10,9 +10,6 @@
 #include "proxy/front/postgres.h"
 #include "proxy/wire/postgres_read.h"
 
-/* Longer words are not copied for the sake of their order. */
-#define BEGIN_MAX 4096
-
 /* ---- from the client ---- */
 
 enum step { STEP_ON, STEP_STOP, STEP_CLOSED };
@@ -357,12 +354,12 @@ void pg_begin(struct deferred *d)
  * What clients begin in a turn, they begin together at its end, in the order in which they spoke.
  * To send wakes a server's process, a long way through the kernel, which is shorter when it has
  * just been gone. And that process may take the processor from us: by then the answers of the turn
- * are on their way to those who waited for them. False: not these words.
+ * are on their way to those who waited for them. False: no memory.
  */
 static bool begin_later(struct pg_session *s, struct span in)
 {
     struct loop *loop = session_loop(&s->base);
-    if (in.n > BEGIN_MAX || !bufq_append(&loop->chunks, &s->carry, in))
+    if (!bufq_append(&loop->chunks, &s->carry, in))
         return false;
     loop_defer(loop, &s->begin);
     return true;
@@ -377,8 +374,9 @@ void pg_client_readable(struct session *base)
     }
     if (s->carry.len > LOOP_CARRY_MAX / 2) {
         io_pause(&base->io);
-        if (!base->io.broken)
-            return;
+        if (base->io.broken) /* the end would never be read, behind more than can be carried */
+            client_left(s, -base->io.broken);
+        return;
     }
     struct span in;
     ssize_t n = pg_fill(&base->io, &s->carry, &in);

@@ -7,12 +7,13 @@ served in any order (clients of two workers are told apart from 5 ms on, and the
 """
 
 import selectors
+import signal
 import threading
 import time
 
 import pytest
 from harness.base import SLOW, wait_for
-from harness.pgwire import query
+from harness.pgwire import SYNC, bind, execute, parse, query, row
 
 CLIENTS, RIDES = 20, 6
 MARGIN = 0.2 * SLOW
@@ -145,3 +146,30 @@ def test_a_pool_of_one_moves_between_workers(orders, sequence):
         thread.join(60)
     assert min(served) >= 0.3 * max(served), served
     assert daemon.all_errors() == {}
+
+
+@pytest.mark.parametrize("kind", ["simple", "extended", "one is long"])
+def test_what_is_read_at_once_is_served_in_the_order_in_which_it_came(orders, sequence, kind):
+    """Twenty clients speak while carpool stands still. It finds all of them at once, and one worker needs no
+    margin."""
+    daemon = orders(size={"max": 1, "acquire_timeout": "60s"})
+    sql = f"select nextval('{sequence}')"
+    texts = [query(sql)] * CLIENTS
+    if kind == "extended":
+        texts = [parse(sql) + bind() + execute() + SYNC] * CLIENTS
+    elif kind != "simple":
+        texts[7] = query(sql + " -- " + "x" * 100_000)
+    wires = [daemon.wire(timeout=30) for _ in texts]
+    assert wires[0].run("select 1")[2] is None
+    daemon.signal(signal.SIGSTOP)
+    try:
+        for wire, text in zip(wires, texts):
+            wire.send(text)
+    finally:
+        daemon.signal(signal.SIGCONT)
+    numbers = []
+    for wire in wires:
+        rows = [row(body) for kind, body in wire.until("Z") if kind == "D"]
+        numbers.append(int(rows[0][0]))
+        wire.close()
+    assert numbers == list(range(numbers[0], numbers[0] + CLIENTS))
