@@ -205,6 +205,13 @@ bool breaker_force(struct breaker *b, uint64_t now, enum breaker_force force)
     return to == b->state ? false : move(b, now, to, BREAKER_OPERATOR);
 }
 
+enum breaker_force breaker_forced(const struct breaker *b)
+{
+    return b->state == BREAKER_FORCED_OPEN     ? BREAKER_FORCE_OPEN
+           : b->state == BREAKER_FORCED_CLOSED ? BREAKER_FORCE_CLOSED
+                                               : BREAKER_FORCE_AUTO;
+}
+
 uint64_t breaker_next(const struct breaker *b)
 {
     switch (b->state) {

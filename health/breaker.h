@@ -128,6 +128,8 @@ bool breaker_trial(struct breaker *b, uint64_t now, uint32_t permit, enum breake
 
 /* The operator's word; true if the state changed. */
 bool breaker_force(struct breaker *b, uint64_t now, enum breaker_force force);
+/* AUTO: the operator has said nothing. */
+enum breaker_force breaker_forced(const struct breaker *b);
 
 /*
  * The earliest time at which breaker_ask() may answer other than BREAKER_REFUSE: 0 if it already

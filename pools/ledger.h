@@ -150,6 +150,8 @@ struct ledger *ledger_new(const struct driver_ops *ops, const struct pool_conf *
 /* Control's thread, before anybody knows of it: one of several pools behind a listener. What an
  * operator has ordered for the whole holds for it too. */
 void ledger_behind(struct ledger *l, struct ledger *head);
+/* Control's thread: an operator has ordered for it what does not hold for the whole. */
+bool ledger_has_orders(struct ledger *l);
 /* Control's thread. True: nobody is here and nobody can come any more. */
 bool ledger_retire(struct ledger *l);
 /* Any thread, with a head: one more client, or one less. False: it is going. */

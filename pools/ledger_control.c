@@ -86,17 +86,28 @@ void ledger_reconf(struct ledger *l, const struct pool_conf *conf, struct snapsh
     snapshot_drop(&old);
 }
 
+/* All endpoints were told the same. */
+static enum breaker_force forced(struct ledger *l)
+{
+    ledger_lock(l, 0);
+    enum breaker_force force = breaker_forced(&l->endpoints[0].door);
+    ledger_unlock(l);
+    return force;
+}
+
 void ledger_behind(struct ledger *l, struct ledger *head)
 {
     l->head = head;
     atomic_store(&l->paused, atomic_load(&head->paused));
     atomic_store(&l->drained, atomic_load(&head->drained));
-    ledger_lock(head, 0);
-    enum breaker_state state = head->endpoints[0].door.state;
-    ledger_unlock(head);
-    if (state == BREAKER_FORCED_OPEN || state == BREAKER_FORCED_CLOSED)
-        ledger_force_breaker(
-            l, state == BREAKER_FORCED_OPEN ? BREAKER_FORCE_OPEN : BREAKER_FORCE_CLOSED, l->now_ms);
+    ledger_force_breaker(l, forced(head), l->now_ms);
+}
+
+bool ledger_has_orders(struct ledger *l)
+{
+    struct ledger *head = l->head;
+    return atomic_load(&l->paused) != atomic_load(&head->paused) ||
+           atomic_load(&l->drained) != atomic_load(&head->drained) || forced(l) != forced(head);
 }
 
 bool ledger_retire(struct ledger *l)

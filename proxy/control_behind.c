@@ -213,12 +213,14 @@ static bool is_listed(const struct conf_pool *cp, const struct pool_identity *id
     return !id->replication && front_is_listed(&cp->front, id->database);
 }
 
-/* Twice in a row: whom it was made for may be on the way to it. */
+/* Twice in a row: whom it was made for may be on the way to it. With it an operator's orders would
+ * be forgotten. */
 static bool is_unused(struct entry *e)
 {
     struct ledger_view view;
     ledger_view(e->ledger, &view);
-    bool used = view.open > 0 || atomic_load(&e->ledger->clients) > 0;
+    bool used =
+        view.open > 0 || atomic_load(&e->ledger->clients) > 0 || ledger_has_orders(e->ledger);
     e->unused = used ? 0 : e->unused + 1;
     return e->unused > 1 && ledger_retire(e->ledger);
 }

@@ -212,6 +212,23 @@ def test_verbs_for_the_whole_and_for_one(several):
         assert len(daemon.get("/clients?pool=orders").json["clients"]) == 1
 
 
+@pytest.mark.parametrize("order, over", [("pause", "resume"), ("drain", "resume"), ("breaker", "auto")])
+def test_orders_for_one_outlive_its_last_server(several, order, over):
+    daemon = several({"*": None}, timeouts={"outage_wait": "500ms"},
+                     size={"max": 2, "acquire_timeout": "500ms", "idle_timeout": "200ms"})
+    for db in ("stock", "shop"):  # they go in the order in which they came
+        assert where(daemon, db) == (db, "app")
+    daemon.cli(order, "orders:stock", *(["open"] if order == "breaker" else []))
+    wait_for(lambda: "orders:shop" not in pools(daemon), 20, "the other one to go")
+    wait_for(lambda: daemon.servers("orders:stock") == 0, 20, "its servers to go")
+    assert where(daemon, "shop") == ("shop", "app")
+    wait_for(lambda: "orders:shop" not in pools(daemon), 20, "the other one to go once more")
+    assert refused(daemon, database="stock")[0] in ("53300", "57P01", "08001")
+    daemon.cli(*(["breaker", "orders:stock", "auto"] if over == "auto" else [over, "orders:stock"]))
+    assert where(daemon, "stock") == ("stock", "app")
+    wait_for(lambda: pools(daemon) == {"orders"}, 20, "it to go as well")
+
+
 def test_databases_come_and_go_with_reloads(several):
     daemon = several({"shop": {}, "stock": {}})
     with daemon.connect(db="shop") as shop, daemon.connect(db="stock") as stock:
