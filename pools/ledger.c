@@ -16,10 +16,17 @@ bool ledger_make_endpoints(struct ledger *l, const struct pool_conf *conf)
     struct ledger_endpoint *e = calloc(conf->n_endpoints, sizeof *e);
     if (!e)
         return false;
+    /* An operator's word is for the pool, wherever it leads. */
+    enum breaker_force force =
+        l->endpoints ? breaker_forced(&l->endpoints[0].door) : BREAKER_FORCE_AUTO;
     for (size_t i = 0; i < conf->n_endpoints; i++) {
         uint32_t seed = (uint32_t)(uv_hrtime() >> 4) + (uint32_t)i;
         breaker_init(&e[i].door, BREAKER_DOOR, &conf->breaker, l->now_ms, seed);
         breaker_init(&e[i].service, BREAKER_SERVICE, &conf->breaker, l->now_ms, ~seed);
+        breaker_force(&e[i].door, l->now_ms, force);
+        breaker_force(&e[i].service, l->now_ms, force);
+        e[i].door_said = e[i].door.state; /* it was said then */
+        e[i].service_said = e[i].service.state;
         e[i].door_said_ms = e[i].service_said_ms = l->now_ms;
     }
     free(l->endpoints);

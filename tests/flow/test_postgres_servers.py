@@ -186,6 +186,21 @@ def test_breaker_forced_open_and_back(orders, pg):
         assert wire.run("select 2")[0] == [["2"]]
 
 
+@pytest.mark.parametrize("to", ["open", "closed"])
+def test_forced_breaker_outlives_another_upstream(orders, pg, to):
+    daemon = orders()
+    with daemon.wire() as wire:
+        wire.run("select 1")
+        daemon.cli("breaker", "orders", to)
+        daemon.change(upstream=pg.url() + "?application_name=another")
+        daemon.reload()
+        assert daemon.stats()["pools"][0]["breaker"] == {"door": f"forced_{to}", "service": f"forced_{to}"}
+        error = wire.run("select 1")[2]
+        assert (error and error.code) == ("08001" if to == "open" else None)
+        daemon.cli("breaker", "orders", "auto")
+        assert wire.run("select 2")[0] == [["2"]]
+
+
 def test_breaker_forced_open_spares_transactions(orders, pg, table):
     daemon = orders()
     with daemon.wire() as wire:
