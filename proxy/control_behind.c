@@ -135,6 +135,15 @@ void behind_load(struct control *c, struct entry *head)
         make_listed(c, head, cp);
 }
 
+/* What a load has listed again while it was going comes anew. (Out of memory, it would go at once.)
+ */
+void behind_gone(struct control *c, struct entry *head, bool failed)
+{
+    const struct conf_pool *cp = conf_of(c, head);
+    if (cp && !failed)
+        make_listed(c, head, cp);
+}
+
 void behind_done(struct control *c, struct entry *e)
 {
     if (e->stale)

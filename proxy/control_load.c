@@ -317,9 +317,12 @@ static void release(struct control *c, struct entry *e)
 static void forget_entry(struct control *c, size_t at)
 {
     struct entry *e = c->entries[at], *head = e->head;
+    bool failed = e->failed;
     c->n_entries--;
     memmove(&c->entries[at], &c->entries[at + 1], (c->n_entries - at) * sizeof(struct entry *));
     entry_free(c, e);
+    if (head)
+        behind_gone(c, head, failed);
     if (head && head->waits && !behind_is_any(c, head))
         release(c, head);
 }

@@ -127,6 +127,8 @@ void behind_fini(struct control *c);
 void behind_load(struct control *c, struct entry *head);
 /* An order of one of them is done, or one of them is gone. */
 void behind_done(struct control *c, struct entry *e);
+/* One of those behind `head` is gone. */
+void behind_gone(struct control *c, struct entry *head, bool failed);
 bool behind_is_any(const struct control *c, const struct entry *head);
 /* Answers those wishes that can be answered now; all of them once carpool stops. */
 void behind_answer(struct control *c);

@@ -251,6 +251,25 @@ def test_databases_come_and_go_with_reloads(several):
         assert refused(daemon, database="stock")[0] == "3D000"
 
 
+def test_a_database_listed_again_while_it_goes(several, workers):
+    """Its pool comes when the old one is gone, without a client, and has its servers."""
+    daemon = several(["shop", "stock"], workers, size={"min": 1, "max": 2})
+
+    def load(*names):
+        daemon.change(databases=None)
+        daemon.change(databases=list(names))
+        daemon.reload()
+    with daemon.wire(database="stock") as wire:
+        assert wire.run("begin")[3] == "T"
+        load("shop")
+        load("shop", "stock")
+        wire.send(pgwire.query("commit"))
+        assert wire.farewell().code == "57P01"
+    wait_for(lambda: daemon.logged("pool_removed", "orders:stock"), 20, "the old one to go")
+    wait_for(lambda: daemon.servers("orders:stock", "idle") == 1, 20, "the new one to be warm")
+    assert where(daemon, "stock") == ("stock", "app")
+
+
 def test_the_whole_is_removed_by_a_reload(several, pg):
     daemon = several({"shop": None, "*": None}, workers=2)
     other = {**daemon.pool_config(), "name": "other", "databases": None}
