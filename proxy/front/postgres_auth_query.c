@@ -149,11 +149,13 @@ static void on_done(struct pg_talk *talk, const struct err *err)
                   pool_ledger(ls->pool)->name, cause_word(err->cause), err->note);
         tell(l, err);
         forget(ls, l);
+    } else if (slot->edition != ls->edition) {
+        l->found = talk->found; /* for those who came before the query changed */
+        tell(l, NULL);
+        forget(ls, l);
     } else {
         double left_ms = talk->seconds * 1000, ttl_ms = (double)ls->ttl_ms;
         uint64_t ms = talk->found.exists && left_ms < ttl_ms ? (uint64_t)left_ms : ls->ttl_ms;
-        if (slot->edition != ls->edition)
-            ms = 0;
         l->found = talk->found;
         tell(l, NULL);
         l->state = LOOKUP_KNOWN;
@@ -205,7 +207,8 @@ static void forget_all(struct pg_lookups *ls, struct list *line)
         forget(ls, OWNER(list_first(line), struct lookup, line));
 }
 
-/* What another query said counts no more, nor what one under way is going to say. */
+/* What another query said counts no more; nor, for those who come now, what one under way is going
+ * to say: they do not find it. */
 static bool follow(struct pg_lookups *ls, const char *query)
 {
     if (ls->query && strcmp(ls->query, query) == 0)
@@ -217,6 +220,9 @@ static bool follow(struct pg_lookups *ls, const char *query)
     ls->query = copy;
     ls->edition++;
     forget_all(ls, &ls->known);
+    for (size_t i = 0; i < PG_TALKS; i++)
+        if (ls->slots[i].of)
+            list_remove(&ls->slots[i].of->hash);
     return true;
 }
 

@@ -180,6 +180,20 @@ def test_a_reload_with_another_query_forgets(door, roles):
     wait_for(lambda: refused_or_none(daemon, "rita", "of rita") == "28P01", 10, "the new query")
 
 
+def test_a_reload_with_another_query_counts_at_once(door, roles):
+    """Also while the old one is being answered, for all who come after it."""
+    daemon = door("select n, s from (select $1::name n, 'secret'::text s, pg_sleep(2)) x",
+                  auth={"failures": 0, "method": "md5"})
+    with daemon.wire(login=False) as early:
+        early.send(pgwire.startup(user="rita"))
+        wait_for(lambda: daemon.leases() == 1, 5, "the question")
+        daemon.change(auth={"query": "select $1::name, null::text"})
+        daemon.reload()
+        assert refused(daemon, "rita", "secret") == refused(daemon, "ever", "secret") == "28P01"
+        assert early.until("R"), "who came before is told what was asked for it"
+    assert refused(daemon, "rita", "secret") == "28P01"
+
+
 def test_a_stampede_asks_once(door, asked):
     daemon, results = door(), []
 
