@@ -76,11 +76,16 @@ static void after_step(struct pg_session *s, enum pg_auth_step step, const struc
     }
 }
 
+static void hear_carried(struct pg_session *s);
+
 /* An answer from elsewhere; what the client has sent meanwhile waits in s->carry. */
 static void on_answer(struct pg_auth *a, enum pg_auth_step step, const struct pg_out *out,
                       const struct err *err)
 {
-    after_step(OWNER(a, struct pg_login, auth)->session, step, out, err);
+    struct pg_session *s = OWNER(a, struct pg_login, auth)->session;
+    after_step(s, step, out, err);
+    if (step == PG_AUTH_GO_ON)
+        hear_carried(s);
 }
 
 /* Too many failures from there: not even asked. */
@@ -291,6 +296,18 @@ static void on_login_bytes(struct pg_session *s, struct span in)
             on_proof(s, m.body);
         return;
     }
+}
+
+/* A client may say its password before it is asked: nothing more may come then. */
+static void hear_carried(struct pg_session *s)
+{
+    struct loop *loop = session_loop(&s->base);
+    size_t n = s->carry.len;
+    if (s->base.closed || n == 0)
+        return;
+    bufq_peek(&s->carry, loop->scratch, n);
+    bufq_clear(&loop->chunks, &s->carry);
+    on_login_bytes(s, span_of(loop->scratch, n));
 }
 
 /* A ClientHello without SSLRequest: seen before it is read, for OpenSSL is to read it. */

@@ -107,6 +107,15 @@ def test_with_other_methods(door, roles, method):
         roles.query("alter role ever password 'of ever'")
 
 
+def test_a_password_that_comes_before_it_is_asked_for(door):
+    daemon = door(auth={"method": "password"})
+    for _ in range(2):  # looked up, known
+        with daemon.wire(login=False, timeout=10) as wire:
+            wire.send(pgwire.startup(user="rita"), pgwire.message("p", pgwire.cstr("of rita")),
+                      pgwire.query("select 1"))
+            assert wire.until("Z") and wire.results()[0] == [["1"]]
+
+
 def test_the_servers_own_users(door, roles):
     """`query: roles` needs the right to read them."""
     daemon = door("roles")
