@@ -132,7 +132,7 @@ static void tell_workers(const struct admin_pool *pool)
 static void drain_pool(const struct admin_pool *pool, bool drain)
 {
     ledger_drain(pool->ledger, drain);
-    for (unsigned i = 0; drain && i < pool->n_workers; i++)
+    for (unsigned i = 0; i < pool->n_workers; i++)
         if (pool->routes[i])
             route_mind(pool->routes[i]);
 }

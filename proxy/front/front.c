@@ -342,8 +342,14 @@ static void drain_sessions(struct route *r)
 static void on_mind(struct post_msg *msg)
 {
     struct route *r = OWNER(msg, struct route, mind);
-    if (atomic_load(&pool_ledger(r->pool)->drained))
+    if (atomic_load(&pool_ledger(r->pool)->drained)) {
         drain_sessions(r);
+        return;
+    }
+    if (r->closing || r->front->draining)
+        return;
+    LIST_EACH(n, &r->sessions) /* who is still here stays */
+        OWNER(n, struct session, node)->draining = false;
 }
 
 void route_mind(struct route *r)

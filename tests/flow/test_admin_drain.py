@@ -47,6 +47,23 @@ def test_postgres(carpool, pg, workers):
     assert daemon.saw("draining")
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_is_in_a_transaction_stays_after_resume(carpool, pg, workers):
+    daemon = carpool(postgres_pool(pg.url()), workers=workers)
+    wires, idle = [daemon.wire() for _ in range(3)], [daemon.wire() for _ in range(4)]
+    for wire in wires:
+        assert wire.run("begin")[3] == "T"
+    daemon.cli("drain", "orders")
+    for wire in idle:
+        assert wire.farewell().code == "57P01"
+    daemon.cli("resume", "orders")
+    for wire in wires:
+        assert wire.run("commit")[3] == "I"
+        assert wire.run("select 1")[0] == [["1"]]
+        wire.close()
+    assert daemon.all_errors() == {"draining": len(idle)}
+
+
 def test_redis(carpool, rd, key):
     daemon = carpool(redis_pool(rd.url()))
     with Resp(daemon.port("cache")) as idle, Resp(daemon.port("cache")) as busy:
