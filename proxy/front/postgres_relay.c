@@ -296,6 +296,8 @@ static void on_drain(struct session *base)
     if ((s->state == PG_IDLE || s->state == PG_SWALLOWING) && !s->carry.len &&
         pg_at_boundary(&s->framer))
         pg_refuse(s, &err, NULL);
+    else if (s->state == PG_LOGIN || s->state == PG_PLACING)
+        pg_refuse(s, &err, NULL);
     else if (s->state < PG_WELCOME || s->replication) /* that would never end by itself */
         session_close(base, &err);
     else if (s->state == PG_LINKED && pg_may_release(s) && !s->carry.len)

@@ -7,6 +7,7 @@ from harness.base import wait_for
 from harness.carpool import postgres_pool
 from harness.http_fixtures import _origin, origin  # noqa: F401
 from harness.httpwire import http_pool
+from harness.pgwire import startup
 from harness.redis_fixtures import fake, key, rd  # noqa: F401
 from harness.rediswire import Resp, redis_pool
 
@@ -62,6 +63,14 @@ def test_who_is_in_a_transaction_stays_after_resume(carpool, pg, workers):
         assert wire.run("select 1")[0] == [["1"]]
         wire.close()
     assert daemon.all_errors() == {"draining": len(idle)}
+
+
+def test_postgres_clients_that_log_in(carpool, pg):
+    daemon = carpool(postgres_pool(pg.url(), auth={"method": "scram"}))
+    with daemon.wire(login=False) as wire:
+        wire.send(startup()).until("R")
+        daemon.cli("drain", "orders")
+        assert wire.farewell().code == "57P01"
 
 
 def test_redis(carpool, rd, key):
