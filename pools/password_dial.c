@@ -293,9 +293,10 @@ static struct password *add(struct dialer *d, struct snapshot *snap, const struc
     return p;
 }
 
-const char *password_get(struct dialer *d, struct snapshot *snap, const struct endpoint_conf *e,
+const char *password_get(struct dialer *d, struct snapshot *part, const struct endpoint_conf *e,
                          struct password_wait *w)
 {
+    struct snapshot *snap = snapshot_whole(part); /* pools behind one listener have parts of it */
     struct password *p = find(d, snap, e->password_command);
     list_init(&w->node);
     if (p && p->value && loop_now(d->loop) < p->until_ms)

@@ -28,9 +28,9 @@ struct password_wait {
 
 /*
  * The password for an endpoint with a command: at once (good until the next call here), or NULL,
- * and w hears of it. snap keeps e's memory.
+ * and w hears of it. part: of the configuration, or all of it; keeps e's memory.
  */
-const char *password_get(struct dialer *d, struct snapshot *snap, const struct endpoint_conf *e,
+const char *password_get(struct dialer *d, struct snapshot *part, const struct endpoint_conf *e,
                          struct password_wait *w);
 /* It need not be told any more. */
 void password_cancel(struct password_wait *w);

@@ -266,7 +266,7 @@ struct conf_member *conf_member_new(const struct conf_pool *whole, struct snapsh
     atomic_store(&m->snap.refs, 1);
     m->snap.free = member_free;
     m->size = size;
-    m->config = snapshot_take(config);
+    m->config = m->snap.whole = snapshot_take(config);
     m->pool = db ? *db->pool : whole->pool;
     m->pool.name = put_pool_name(&t, whole->name, id);
     m->id = put_identity(&t, id);

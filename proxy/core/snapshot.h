@@ -11,12 +11,18 @@
 struct snapshot {
     _Atomic unsigned refs;
     void (*free)(struct snapshot *snap);
+    struct snapshot *whole; /* NULL, or what this is a part of, and keeps */
 };
 
 static inline struct snapshot *snapshot_take(struct snapshot *snap)
 {
     atomic_fetch_add(&snap->refs, 1);
     return snap;
+}
+
+static inline struct snapshot *snapshot_whole(struct snapshot *snap)
+{
+    return snap->whole ? snap->whole : snap;
 }
 
 /* Nulls the caller's pointer. */

@@ -77,6 +77,21 @@ def test_one_run_for_many_dials(orders, pg, role, command):
     assert PASSWORD not in daemon.log_text() and command.line not in daemon.log_text()
 
 
+def test_one_run_for_many_databases(orders, pg, role, command):
+    names = ["orders", "postgres"]
+    command.do('sleep 0.3; cat "$SAID"')
+    daemon = orders(upstream=upstream(pg, command), databases=names, size={"min": 1, "max": 1})
+
+    def open_in_all():
+        return all(daemon.servers(f"orders:{db}", state="idle") == 1 for db in names)
+    wait_for(open_in_all, what="a server in each")
+    dials = daemon.metric("carpool_dials_total")
+    pg.terminate(ROLE)
+    wait_for(lambda: daemon.metric("carpool_dials_total") >= dials + len(names) and open_in_all(),
+             what="them to be opened again")
+    assert command.runs == 1
+
+
 def test_the_lifetime_ends(orders, pg, role, command):
     daemon = orders(upstream=upstream(pg, command, ttl="1s"), size={"max": 1})
     with daemon.wire() as wire:
