@@ -53,6 +53,8 @@ MUST_USE enum lease_result pool_lease(struct pool *p, struct waiter *w);
 
 /* Withdraws a LEASE_WAITING: on_lease will not be called. A server it was just given goes back. */
 void pool_cancel(struct waiter *w);
+/* What it would be told now if it gave up; false: it does not wait. */
+MUST_USE bool pool_why_waiting(const struct waiter *w, struct err *err);
 
 /* The lease is over; the driver says what becomes of the server. Nulls the caller's pointer. */
 void pool_give_back(struct server **sv);

@@ -372,6 +372,45 @@ static bool is_outage(const struct pool *p, const struct ledger_outlook *look, b
            (paused || (look->down && !look->refused && !look->busy));
 }
 
+static void say_why(const struct waiter *w, uint64_t now, const struct ledger_outlook *look,
+                    bool paused, bool outage, struct err *err)
+{
+    const struct pool *p = w->pool;
+    const char *name = p->ledger->name;
+    if (paused) {
+        err_set(err, CAUSE_PAUSED, STAGE_WAIT, 0, "pool %s is paused, for longer than %llu ms",
+                name, (unsigned long long)(now - w->since_ms));
+    } else if (outage) {
+        pool_outage_err(w, now, look, err);
+    } else if (look->down || look->unanswered.cause != CAUSE_NONE) {
+        const struct err *dial = look->down ? &look->last_dial : &look->unanswered;
+        err_set(err, dial->cause, STAGE_WAIT, 0, "pool %s: %.120s", name, dial->note);
+    } else if (look->group_max) {
+        err_set(err, CAUSE_ACQUIRE_TIMEOUT, STAGE_WAIT, 0,
+                "pool %s: no server within %llu ms: %u here, %u waiting, and all %u of the group "
+                "are taken (size.total)",
+                name, (unsigned long long)(now - w->since_ms), look->live, p->n_waiters,
+                look->group_max);
+    } else {
+        err_set(err, CAUSE_ACQUIRE_TIMEOUT, STAGE_WAIT, 0,
+                "pool %s: no server free within %llu ms (%u of %u in use, %u waiting)", name,
+                (unsigned long long)(now - w->since_ms), look->live, p->conf->size.max,
+                p->n_waiters);
+    }
+}
+
+bool pool_why_waiting(const struct waiter *w, struct err *err)
+{
+    struct ledger_outlook look;
+    if (w->state != WAITER_QUEUED)
+        return false;
+    const struct pool *p = w->pool;
+    uint64_t now = loop_now(p->loop);
+    ledger_look(p->ledger, p->worker, now, &look);
+    say_why(w, now, &look, atomic_load(&p->ledger->paused), is_outage(p, &look, false), err);
+    return true;
+}
+
 static void on_waiter_timeout(struct timer *t)
 {
     struct waiter *w = OWNER(t, struct waiter, timer);
@@ -379,34 +418,14 @@ static void on_waiter_timeout(struct timer *t)
     struct ledger_outlook look;
     uint64_t now = loop_now(p->loop);
     ledger_look(p->ledger, p->worker, now, &look);
-    const struct size_conf *size = &p->conf->size;
-    const char *name = p->ledger->name;
-    bool paused = atomic_load(&p->ledger->paused);
     struct err err;
+    bool paused = atomic_load(&p->ledger->paused);
     bool outage = !deadline_passed(w->due_ms, now) && is_outage(p, &look, paused);
     uint64_t patience_ms = p->conf->timeouts.outage_wait_ms;
     if (outage && now - w->since_ms < patience_ms) {
         set_deadline(p, w, patience_ms);
         return;
     }
-    if (paused) {
-        err_set(&err, CAUSE_PAUSED, STAGE_WAIT, 0, "pool %s is paused, for longer than %llu ms",
-                name, (unsigned long long)(now - w->since_ms));
-    } else if (outage) {
-        pool_outage_err(w, now, &look, &err);
-    } else if (look.down || look.unanswered.cause != CAUSE_NONE) {
-        const struct err *dial = look.down ? &look.last_dial : &look.unanswered;
-        err_set(&err, dial->cause, STAGE_WAIT, 0, "pool %s: %.120s", name, dial->note);
-    } else if (look.group_max) {
-        err_set(&err, CAUSE_ACQUIRE_TIMEOUT, STAGE_WAIT, 0,
-                "pool %s: no server within %llu ms: %u here, %u waiting, and all %u of the group "
-                "are taken (size.total)",
-                name, (unsigned long long)(now - w->since_ms), look.live, p->n_waiters,
-                look.group_max);
-    } else {
-        err_set(&err, CAUSE_ACQUIRE_TIMEOUT, STAGE_WAIT, 0,
-                "pool %s: no server free within %llu ms (%u of %u in use, %u waiting)", name,
-                (unsigned long long)(now - w->since_ms), look.live, size->max, p->n_waiters);
-    }
+    say_why(w, now, &look, paused, outage, &err);
     pool_settle_waiter(w, NULL, &err);
 }

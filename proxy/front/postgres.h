@@ -156,6 +156,8 @@ bool pg_login_new(struct pg_session *s);
 void pg_login_readable(struct pg_session *s);
 void pg_login_lease(struct pg_session *s); /* the waiter of WELCOME has settled */
 void pg_login_free(struct pg_session *s);
+/* Its time is over, and the client is not to blame: *err says what is. */
+MUST_USE bool pg_login_is_asking(const struct pg_session *s, struct err *err);
 
 /* clock: deadlines */
 /* In so many milliseconds; it takes the place of the one before. 0: none. */

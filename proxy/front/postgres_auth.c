@@ -45,6 +45,12 @@ static enum pg_auth_step start_stranger(struct pg_auth *a, const struct pg_found
     return start(a, out, err);
 }
 
+static void cannot_ask(const struct err *why, struct err *err)
+{
+    err_set(err, why->cause, STAGE_CLIENT, 0, "who may log in could not be asked: %.120s",
+            why->cause == CAUSE_INTERNAL ? "auth.query failed, see carpool's log" : why->note);
+}
+
 static void on_found(struct pg_asker *asker, const struct pg_found *found, const struct err *why)
 {
     struct pg_auth *a = OWNER(asker, struct pg_auth, asker);
@@ -56,8 +62,7 @@ static void on_found(struct pg_asker *asker, const struct pg_found *found, const
     if (found)
         step = start_stranger(a, found, &out, &err);
     else
-        err_set(&err, why->cause, STAGE_CLIENT, 0, "who may log in could not be asked: %.120s",
-                why->cause == CAUSE_INTERNAL ? "auth.query failed, see carpool's log" : why->note);
+        cannot_ask(why, &err);
     a->on_answer(a, step, &out, &err);
 }
 
@@ -98,6 +103,16 @@ enum pg_auth_step pg_auth_hear(struct pg_auth *a, struct span body, struct pg_ou
 {
     CHECK(a->method && a->method->hear && !a->waiting);
     return a->method->hear(a, body, out, err);
+}
+
+bool pg_auth_is_asking(const struct pg_auth *a, struct err *err)
+{
+    struct err why;
+    if (!a->waiting || a->job)
+        return false;
+    pg_lookups_why(a->lookups, &why);
+    cannot_ask(&why, err);
+    return true;
 }
 
 enum pg_auth_step pg_auth_denied(const struct pg_auth *a, const char *what, struct err *err)

@@ -125,6 +125,8 @@ MUST_USE enum pg_auth_step pg_auth_begin(struct pg_auth *a, enum auth_method ask
                                          struct pg_out *out, struct err *err);
 MUST_USE enum pg_auth_step pg_auth_hear(struct pg_auth *a, struct span body, struct pg_out *out,
                                         struct err *err);
+/* Its time is over, and it is the database that has not said who may log in: *err says why. */
+MUST_USE bool pg_auth_is_asking(const struct pg_auth *a, struct err *err);
 /* At any time; nothing is called back afterwards. Wipes it. */
 void pg_auth_fini(struct pg_auth *a);
 

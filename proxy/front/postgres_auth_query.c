@@ -239,6 +239,14 @@ struct pg_lookups *pg_lookups_get(struct pg_lookups **ls, struct pool *p, struct
     return *ls;
 }
 
+void pg_lookups_why(const struct pg_lookups *ls, struct err *err)
+{
+    for (size_t i = 0; i < PG_TALKS; i++)
+        if (ls->slots[i].of && pool_why_waiting(&ls->slots[i].talk.waiter, err))
+            return;
+    err_set(err, CAUSE_OVERLOADED, STAGE_WAIT, 0, "auth.query has not answered yet");
+}
+
 void pg_lookups_free(struct pg_lookups *ls)
 {
     if (!ls)

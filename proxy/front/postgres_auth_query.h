@@ -37,6 +37,8 @@ struct pg_asker {
 struct pg_lookups *pg_lookups_get(struct pg_lookups **ls, struct pool *p, struct loop *loop,
                                   const char *query, uint64_t ttl_ms);
 void pg_lookups_free(struct pg_lookups *ls);
+/* Why those who were told to WAIT still do. */
+void pg_lookups_why(const struct pg_lookups *ls, struct err *err);
 
 enum pg_look { PG_LOOK_KNOWN, PG_LOOK_WAIT, PG_LOOK_REFUSED };
 /* KNOWN: *found. WAIT: on_found() is called, or pg_asker_drop(). REFUSED: *err says why. */

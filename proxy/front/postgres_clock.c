@@ -124,8 +124,9 @@ static void judge(struct pg_session *s, enum pg_deadline kind)
     case PG_DEADLINE_NONE:
         return;
     case PG_DEADLINE_LOGIN:
-        err_set(&err, CAUSE_CLIENT_TIMEOUT, STAGE_CLIENT, 0, "not logged in within %llu ms",
-                (unsigned long long)t->client_login_ms);
+        if (!pg_login_is_asking(s, &err))
+            err_set(&err, CAUSE_CLIENT_TIMEOUT, STAGE_CLIENT, 0, "not logged in within %llu ms",
+                    (unsigned long long)t->client_login_ms);
         pg_refuse(s, &err, NULL);
         return;
     case PG_DEADLINE_REQUEST:

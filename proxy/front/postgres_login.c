@@ -88,6 +88,11 @@ static void on_answer(struct pg_auth *a, enum pg_auth_step step, const struct pg
         hear_carried(s);
 }
 
+bool pg_login_is_asking(const struct pg_session *s, struct err *err)
+{
+    return s->state == PG_LOGIN && pg_auth_is_asking(&s->login->auth, err);
+}
+
 /* Too many failures from there: not even asked. */
 static bool is_tried_out(struct pg_session *s)
 {

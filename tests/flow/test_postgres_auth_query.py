@@ -364,6 +364,23 @@ def test_database_down(door, orders, gate, asked, pg):
     assert daemon.errors("auth_failed") == 0
 
 
+@pytest.mark.parametrize("held_by,code", [("outage", "08001"), ("pause", "53300"), ("query", "53300")])
+def test_a_login_that_the_database_holds_up(door, gate, pg, held_by, code):
+    """client_login is over first: not the client is to blame."""
+    path = gate(pg.host, pg.port)
+    slow = "select $1::name, null::text from (select pg_sleep(4)) s"
+    daemon = door(QUERY if held_by != "query" else slow, upstream=pg.url(host=path.host, port=path.port),
+                  timeouts={"client_login": "1s"})
+    if held_by == "pause":
+        daemon.cli("pause", "orders")
+    elif held_by == "outage":
+        path.refuse()
+    with pytest.raises(PgError, match="could not be asked") as e:
+        daemon.wire(user="rita", password="of rita")
+    assert e.value.code == code
+    assert daemon.errors("client_timeout") == 0
+
+
 def test_stop_while_a_lookup_is_under_way(door, roles):
     """The end is clean whatever a lookup is doing."""
     daemon = door("select $1::name, pg_sleep(3)::text")
