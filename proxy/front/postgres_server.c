@@ -60,13 +60,21 @@ static ASIDE void refuse_block(struct pg_session *s)
     pg_refuse(s, &err, NULL);
 }
 
+/* A query of ours is no part of a batch of the client's, nor of a message that is half sent: it
+ * would commit what the batch has done, or be discarded with it. */
+static bool is_between(const struct pg_session *s)
+{
+    const struct pg_flow *flow = &s->server->flow;
+    return !pg_flow_is_busy(flow) && !pg_flow_in_batch(flow) && pg_at_boundary(&s->framer);
+}
+
 static void after_ready(struct pg_session *s)
 {
     const struct timeouts_conf *t = &pool_conf(session_pool(&s->base))->timeouts;
     struct pg_flow *flow = &s->server->flow;
     if (pg_may_release(s))
         pg_transaction_end(s);
-    else if (!pg_flow_is_busy(flow) && pg_settings_again(s))
+    else if (is_between(s) && pg_settings_again(s))
         return;
     else if (!pg_flow_is_busy(flow) && flow->tx != PG_TX_IDLE && t->idle_transaction_ms)
         pg_set_deadline(s, PG_DEADLINE_IDLE_TX, t->idle_transaction_ms);
@@ -120,10 +128,21 @@ static void skip(struct walk *w, size_t n, bool drop)
         w->from = w->in;
 }
 
+/* What comes while its server is set again is the client's, if it LISTENs. */
+static bool is_news(const struct pg_session *s, uint8_t type)
+{
+    return type == 'A' && s->errand == PG_ERRAND_AGAIN;
+}
+
 /* The settings' answer. False: the session has ended over it. */
 static ASIDE bool walk_setting(struct pg_session *s, struct walk *w, const struct pg_msg *m,
                                enum pg_flow_step step)
 {
+    if (is_news(s, m->type)) {
+        skip(w, m->raw.n, false);
+        collect(w);
+        return true;
+    }
     bool done = pg_setting_one(s, m, step);
     skip(w, m->raw.n, true);
     if (!done)
@@ -226,7 +245,10 @@ static bool walk_message(struct pg_session *s, struct walk *w, const struct pg_m
 
 static void walk_body(struct pg_session *s, struct walk *w, const struct pg_msg *m)
 {
-    skip(w, m->raw.n, s->dropping_body || s->state == PG_SETTING);
+    bool setting = s->state == PG_SETTING;
+    skip(w, m->raw.n, s->dropping_body || (setting && !is_news(s, m->type)));
+    if (setting)
+        collect(w);
     if (m->whole)
         s->dropping_body = false;
 }

@@ -5,11 +5,12 @@ import contextlib
 
 import pytest
 from harness.base import wait_for
-from harness.pgwire import SYNC, PgError, bind, cstr, execute, message, parse, query
+from harness.pgwire import FLUSH, SYNC, PgError, bind, cstr, execute, message, parse, query
 from harness.quack import READY, SIMPLE, Quack
 
 REFUSAL = message("E", b"".join(map(cstr, ["SERROR", "VERROR", "C22023", "Mnot today"])) + b"\0") + READY
 DIRTY = 4
+NEWS = message("A", b"\0\0\0\1" + cstr("news") + cstr("n" * 3000))
 
 
 @pytest.mark.parametrize("options,word", [("-c nosuchthing=1", "nosuchthing"),
@@ -91,3 +92,43 @@ def test_what_others_left_may_be_the_reason(orders, sullen, attempts, refusals, 
         assert kinds == ("TDCZ" if served else "E")
         assert sum("Tokyo" in text for text in sullen.texts) == refusals + served
     assert daemon.all_errors() == ({} if served else {"client_protocol": 1})
+
+
+class Orderly(Sullen):
+    """Notes what it is sent, and answers a RESET and the batch behind it in one breath."""
+
+    def __init__(self):
+        super().__init__()
+        self.order = []
+
+    def reply(self, kind, sql):
+        self.order.append("set" if "set_config" in sql else sql or "sync")
+        if kind == b"S":
+            return READY
+        if "set_config" in sql and len(self.order) > 1:
+            return NEWS + super().reply(kind, sql) + NEWS
+        if sql == "reset timezone":
+            return (self.zone("UTC") + message("C", b"RESET\0") + READY
+                    + message("1") + message("2") + message("C", b"INSERT 0 1\0"))
+        return super().reply(kind, sql)
+
+
+def test_a_batch_is_not_interrupted(orders):
+    """What the client came with is set again behind a RESET, but not in the middle of the batch behind it:
+    a query there would commit what the batch has done, or be discarded with it."""
+    server = Orderly()
+    try:
+        daemon = orders(mode="session", upstream=server.url(), size={"max": 1})
+        with daemon.wire(TimeZone="Asia/Tokyo") as wire:
+            wire.run("select 1")
+            wire.send(query("reset timezone"), parse("insert"), bind(), execute(), FLUSH)
+            wire.until("2")
+            assert wire.receive()[0] == "C"
+            wire.send(SYNC)
+            assert wire.receive() == ("Z", b"I")
+            assert wire.receive() == wire.receive() == ("A", NEWS[5:]), "nor is news kept from it"
+            wire.run("select 2")
+            assert server.order == ["set", "select 1", "reset timezone", "sync", "set", "select 2"]
+        assert daemon.all_errors() == {}
+    finally:
+        server.close()
