@@ -87,7 +87,8 @@ struct pg_session {
     bool unheard;        /* LINKED: no byte of the client's has gone to this server yet */
     bool renames;        /* prepared statements are shared, under names of ours */
     bool loss_untold;    /* FAILED: nothing was asked when the server was lost */
-    bool local_rollback; /* FAILED: an extended ROLLBACK is being answered */
+    bool local_rollback; /* FAILED: an extended ROLLBACK is being answered ... */
+    bool rolled_back;    /* ... and was executed: its Sync ends the transaction */
     bool cancelled;      /* its deadline passed: the server's 57014 is ours to explain */
     bool dropping_body;  /* the rest of a replaced message from the server */
     uint16_t pins;       /* PG_LEFT() of why it keeps its server, where state of its own lives */

@@ -102,6 +102,7 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
     pg_follow_lost(s, loss.in_tx);
     s->server = NULL;
     s->loss_untold = true;
+    s->local_rollback = s->rolled_back = false;
     s->swallow = (struct pg_swallow){0};
     if (!own)
         answer_due(s, &ps->flow, &loss);
@@ -228,8 +229,10 @@ static bool note_prepared(struct pg_session *s, const struct pg_msg *m)
 {
     struct pg_route *route = s->base.route->state;
     struct pg_parse parse;
-    if (!pg_read_parse(m->body, &parse) || !parse.name.n || !s->renames)
+    if (!pg_read_parse(m->body, &parse) || !s->renames)
         return true;
+    if (!parse.name.n)
+        return pg_unnamed_local(s, span_skip(m->body, 1));
     struct pg_client_statements *c = pg_rename_statements(s);
     const struct limits_conf *limits = &s->base.gate->conf->limits;
     struct span body = span_skip(m->body, parse.name.n + 1);
@@ -272,11 +275,12 @@ static void failed_extended(struct pg_session *s, const struct pg_msg *m)
     } else if (ending == ENDING_ROLLBACK && m->type == 'D') {
         say_described(s, m->body.n && m->body.p[0] == 'S');
     } else if (ending == ENDING_ROLLBACK && m->type == 'E') {
+        s->rolled_back = true;
         say_rolled_back(s);
     } else if (m->type == 'C') {
         say_bare(s, '3');
     } else {
-        s->local_rollback = false;
+        s->local_rollback = s->rolled_back = false;
         s->swallow.till_sync = true;
         say_aborted(s);
     }
@@ -289,13 +293,13 @@ void pg_failed_one(struct pg_session *s, const struct pg_msg *m)
         session_close(&s->base, NULL);
     } else if (m->type == 'S') {
         s->swallow.till_sync = false;
-        bool over = s->local_rollback;
-        s->local_rollback = false;
+        bool over = s->rolled_back; /* it may have been prepared only */
+        s->local_rollback = s->rolled_back = false;
         pg_say_ready(s, over ? PG_TX_IDLE : PG_TX_FAILED);
         if (over)
             pg_become(s, PG_IDLE);
     } else if (s->swallow.till_sync || m->type == 'd' || m->type == 'c' || m->type == 'f') {
-        return;
+        s->rolled_back |= s->local_rollback && m->type == 'E';
     } else if (m->type == 'Q') {
         enum ending ending = ENDING_NONE;
         if (m->whole && pg_read_query(m->body, &text))

@@ -85,6 +85,8 @@ enum pg_named pg_unnamed_ensure(struct pg_session *s, struct pg_outbox *o);
 enum pg_named pg_unnamed_change(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o);
 /* That end: answered, failed, or (neither) discarded. */
 void pg_unnamed_settle(struct pg_session *s, const struct pg_pending *p, bool well, bool failed);
+/* A Parse of it that no server has heard: the next one is given it. False: no memory. */
+bool pg_unnamed_local(struct pg_session *s, struct span body);
 /* The server at hand has it, and no other. */
 void pg_unnamed_note(struct pg_session *s, bool kept, uint32_t nth);
 /* A simple query ends it, unless it is discarded. */

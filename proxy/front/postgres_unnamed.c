@@ -45,6 +45,17 @@ static bool unnamed_keep(struct pg_unnamed *u, struct span body)
     return true;
 }
 
+bool pg_unnamed_local(struct pg_session *s, struct span body)
+{
+    struct pg_client_statements *c = pg_rename_statements(s);
+    if (!c || !unnamed_keep(&c->now, body))
+        return false;
+    c->now.there = c->now.kept = true;
+    c->now.nth = ++c->nth;
+    c->now.id = ++c->unnamed_ids;
+    return true;
+}
+
 /* Behind other messages of its batch it may be discarded: then the one there is stays. */
 enum pg_named pg_unnamed_change(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o)
 {

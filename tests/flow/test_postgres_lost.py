@@ -164,6 +164,53 @@ def test_end_prepared_when_the_transaction_is_lost(through_gate, pg):
             assert [k for k, _ in said][-3:] == ["2", "C", "Z"] and said[-1][1] == b"I"
 
 
+@pytest.mark.parametrize("name", ["", "end"])
+@pytest.mark.parametrize("ending", ["ROLLBACK", "COMMIT"])
+def test_end_that_is_only_prepared_ends_nothing(through_gate, pg, table, ending, name):
+    """What comes between is still of the lost transaction."""
+    daemon, relay = through_gate(size={"max": 1})
+    with daemon.wire() as wire:
+        for told in (True, False):
+            wire.run("begin")
+            wire.send(pgwire.parse(f"insert into {table} (n) values (1)"), pgwire.bind(),
+                      pgwire.execute(), pgwire.SYNC)
+            assert wire.results()[2:] == (None, "T")
+            lost = daemon.errors("upstream_closed")
+            relay.cut()
+            wait_for(lambda: daemon.errors("upstream_closed") > lost, what="the loss to be noticed")
+            assert not told or wire.run("select 1")[2].code == "08006"
+            wire.send(pgwire.parse(ending, name), pgwire.describe("S", name), pgwire.SYNC)
+            said = wire.until("Z")
+            first_word = not told and ending == "COMMIT"
+            again = not told and name  # it is there already, as on a server
+            kinds = [k for k, _ in said]
+            assert kinds == (["E", "Z"] if first_word or again else ["1", "t", "n", "Z"])
+            assert said[-1][1] == b"E"
+            if name or not told:  # a query ends the unnamed one
+                assert wire.run(f"insert into {table} (n) values (2)")[3] == "E"
+            if told:
+                wire.send(pgwire.bind(name), pgwire.execute(), pgwire.SYNC)
+                assert wire.results() == ([], ["ROLLBACK"], None, "I")
+                wire.send(pgwire.bind(name), pgwire.execute(), pgwire.SYNC)
+                assert wire.results() == ([], [ending], None, "I"), "and not what was prepared before"
+            else:
+                assert wire.run("rollback") == ([], ["ROLLBACK"], None, "I")
+    assert count(pg, table) == 0
+
+
+def test_end_that_was_only_begun_does_not_end_the_next_one(through_gate):
+    daemon, relay = through_gate(size={"max": 1})
+    with daemon.wire() as wire:
+        for messages in ([pgwire.parse("ROLLBACK"), query("rollback")], [pgwire.SYNC]):
+            wire.run("begin")
+            relay.cut()
+            wait_for(lambda: relay.open == 0, what="the connection to be gone")
+            assert wire.run("select 1")[3] == "E"
+            wire.send(*messages)
+            status = wire.until("Z")[-1][1]
+        assert status == b"E"
+
+
 def test_prepared_commit_is_the_first_to_hear_of_the_loss(through_gate, pg, table):
     daemon, relay = through_gate(size={"max": 1})
     with daemon.wire() as wire:
