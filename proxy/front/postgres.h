@@ -167,6 +167,9 @@ void pg_set_deadline(struct pg_session *s, enum pg_deadline kind, uint64_t ms);
 void pg_watch_stall(struct pg_session *s);
 void pg_watch_if_held_up(struct pg_session *s); /* the same if the client is far behind */
 void pg_stall_over(struct pg_session *s);       /* the client has taken all */
+/* What the client said has ended its deadline; if it asks for nothing (half a message, Flush), it
+ * is as idle as before. */
+void pg_watch_idle(struct pg_session *s);
 /* Something was sent, or a transaction has ended (`anew`): is one under way, and since when? */
 void pg_watch_transaction(struct pg_session *s, bool anew);
 void pg_on_deadline(struct session *base);

@@ -312,6 +312,8 @@ static void take_input(struct pg_session *s, struct span in)
         pg_transaction_end(s);
     else if (s->state == PG_IDLE && s->base.draining)
         s->base.gate->ops->drain(&s->base); /* what was asked was refused, or needed no server */
+    else
+        pg_watch_idle(s);
 }
 
 void pg_relay_input(struct pg_session *s)

@@ -45,6 +45,19 @@ void pg_watch_transaction(struct pg_session *s, bool anew)
         arm(s);
 }
 
+void pg_watch_idle(struct pg_session *s)
+{
+    const struct timeouts_conf *t = &pool_conf(session_pool(&s->base))->timeouts;
+    if (s->deadline != PG_DEADLINE_NONE && s->deadline != PG_DEADLINE_REQUEST)
+        return;
+    bool quiet = s->state == PG_LINKED && !s->held && !pg_flow_is_busy(&s->server->flow) &&
+                 !pg_flow_in_batch(&s->server->flow);
+    if (quiet && s->server->flow.tx != PG_TX_IDLE)
+        pg_set_deadline(s, PG_DEADLINE_IDLE_TX, t->idle_transaction_ms);
+    else if (quiet || s->state == PG_IDLE || s->state == PG_SWALLOWING)
+        pg_set_deadline(s, PG_DEADLINE_IDLE, t->client_idle_ms);
+}
+
 /* Towards a peer that leaves anything unsent: what it has not taken. */
 static size_t untaken(const struct io *io)
 {

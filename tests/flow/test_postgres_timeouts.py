@@ -158,6 +158,28 @@ def test_client_idle(orders, mode):
     wait_for(lambda: daemon.leases() == 0, what="its server to be free")
 
 
+@pytest.mark.parametrize("words", [pgwire.SYNC, pgwire.FLUSH, query("select 1")[:3]],
+                         ids=["sync", "flush", "half"])
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_words_that_ask_for_nothing_are_idle(orders, mode, words):
+    """Also half a message: whoever stops there is as silent as before."""
+    daemon = orders(mode=mode, size={"max": 1}, timeouts={"client_idle": "500ms"})
+    wire = daemon.wire()
+    wire.run("select 1")
+    wire.send(words)
+    assert farewell(wire).code == "57P05"
+
+
+@pytest.mark.parametrize("words", [pgwire.FLUSH, query("select 1")[:3]], ids=["flush", "half"])
+@pytest.mark.parametrize("limit", ["0", "200ms"])
+def test_words_that_ask_for_nothing_are_idle_in_a_transaction(orders, words, limit):
+    daemon = orders(size={"max": 1}, timeouts={"idle_transaction": "500ms", "request": limit})
+    wire = daemon.wire()
+    wire.run("begin")
+    wire.send(words)
+    assert farewell(wire).code == "25P03"
+
+
 def test_request_timeout_keeps_server_and_transaction(orders, pg, table):
     """The statement alone is cancelled: the same server goes on, once it has said that it is ready."""
     daemon = orders(size={"max": 1}, timeouts={"request": "1s"})
