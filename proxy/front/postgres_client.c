@@ -178,6 +178,13 @@ static bool must_wait_its_turn(const struct pg_session *s, uint8_t type)
            pg_flow_is_busy(flow) && !pg_flow_in_batch(flow);
 }
 
+/* What was not done in time is over, and our cancel of it is still on its way: what comes next is
+ * not to feel it. */
+static bool must_wait_for_cancel(const struct pg_session *s)
+{
+    return s->cancelled && s->server->base.holds > 0 && !pg_flow_is_busy(&s->server->flow);
+}
+
 /* One message or piece while LINKED. */
 static enum step linked_one(struct pg_session *s, struct walk *w, enum pg_step what,
                             const struct pg_msg *m)
@@ -188,7 +195,7 @@ static enum step linked_one(struct pg_session *s, struct walk *w, enum pg_step w
     }
     if (m->type == 'X')
         return STEP_CLOSED;
-    if (must_wait_its_turn(s, m->type))
+    if (must_wait_its_turn(s, m->type) || must_wait_for_cancel(s))
         return STEP_STOP;
     if (speaks_of_statements(m->type) && pg_flow_copy_ends(&s->server->flow))
         return await_copy(s, w);

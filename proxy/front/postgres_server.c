@@ -280,6 +280,17 @@ static bool walk_server(struct pg_session *s, struct walk *w)
     }
 }
 
+/* A query is over: what the client has sent behind it has a clock of its own. */
+static void next_in_line(struct pg_session *s)
+{
+    bool timed = s->deadline == PG_DEADLINE_REQUEST || s->deadline == PG_DEADLINE_CANCEL;
+    if (s->server->base.holds == 0)
+        s->cancelled = false;
+    if (timed && (s->held || pg_flow_is_busy(&s->server->flow)))
+        pg_set_deadline(s, PG_DEADLINE_REQUEST,
+                        pool_conf(session_pool(&s->base))->timeouts.request_ms);
+}
+
 static void on_server_readable(struct server *sv)
 {
     struct pg_session *s = sv->holder;
@@ -307,6 +318,8 @@ static void on_server_readable(struct server *sv)
         pg_lose_server(s, &err, OUTCOME_DROP_PROTOCOL);
         return;
     }
+    if (w.ready)
+        next_in_line(s);
     /* The scratch memory is free again for the client's bytes. */
     if (w.ready && is_forbidden_block(s))
         refuse_block(s);
@@ -330,6 +343,14 @@ static void on_server_drained(struct server *sv)
 static void on_unheld(struct server *sv)
 {
     struct pg_session *s = sv->holder;
+    bool busy = pg_flow_is_busy(&pg_server_of(sv)->flow);
+    s->cancelled &= busy; /* else nothing can feel it any more */
+    if (s->state == PG_LINKED && s->held && !busy) {
+        pg_set_deadline(s, PG_DEADLINE_REQUEST,
+                        pool_conf(session_pool(&s->base))->timeouts.request_ms);
+        pg_relay_input(s);
+        return;
+    }
     if (s->state != PG_SETTING || !s->put_off)
         return;
     pg_settings_unheld(s);

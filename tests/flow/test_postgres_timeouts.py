@@ -196,6 +196,40 @@ def test_request_timeout_keeps_server_and_transaction(orders, pg, table):
         assert other.run(f"select count(*) from {table}")[0] == [["1"]]
 
 
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
+def test_request_timeout_of_each_in_a_pipeline(orders, pg, mode):
+    """The clock of one is not that of the next, and an answered cancel not awaited again."""
+    daemon = orders(mode=mode, size={"max": 1}, timeouts={"request": "1s"}, check={"timeout": "1ms"})
+    with daemon.wire() as wire:
+        pid = wire.run("select pg_backend_pid()")[0]
+        wire.send(*[query(f"select pg_sleep({n})") for n in (0.6, 0.6, 60, 0.6, 60, 60)])
+        codes = [error and error.code for _, _, error, _ in (wire.results() for _ in range(6))]
+        assert codes == [None, None, "57014", None, "57014", "57014"]
+        assert wire.run("select pg_backend_pid()")[0] == pid
+    assert daemon.all_errors() == {"request_timeout": 3}
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_request_timeout_that_comes_late(orders, pg, gate, mode):
+    """The statement was done before its cancel arrived: the next one is not hit, nor blamed later on."""
+    relay = gate(pg.host, pg.port)
+    daemon = orders(mode=mode, upstream=pg.url(host=relay.host, port=relay.port), size={"max": 1},
+                    timeouts={"request": "1s", "idle_transaction": "1s"}, check={"timeout": "20s"})
+    with daemon.wire() as wire:
+        wire.run("begin")
+        relay.park()
+        assert wire.run("select pg_sleep(1.5)")[2:] == (None, "T")
+        wire.send(query("select pg_sleep(0.3)"))
+        assert wire.quiet(1.2), "it waits, and is not idle"
+        relay.park(False)
+        assert wire.results()[2:] == (None, "T")
+        wire.run("set statement_timeout = '50ms'")
+        error = wire.run("select pg_sleep(60)")[2]
+        assert error.code == "57014" and "request_timeout" not in error.fields["M"]
+        wire.run("rollback")
+    assert daemon.all_errors() == {}
+
+
 def test_cancelled_server_is_not_lent_before_it_is_ready(orders, pg):
     """The server answers a cancel late: nobody else gets it meanwhile."""
     # PostgreSQL signals the process and then its group: one cancel may be felt twice
