@@ -75,7 +75,6 @@ struct pg_session {
     struct pg_follow *follow;    /* NULL until it leaves anything on a server */
     uint64_t deadline_ms;        /* when `deadline` is; without meaning if that is NONE */
     uint64_t transaction_due_ms; /* timeouts.transaction; 0: no limit, or none under way */
-    const char *refused;         /* what a statement would have left behind; it was made to fail */
     struct pg_login *login;
     struct pg_swallow swallow; /* SWALLOWING, FAILED */
     enum pg_errand errand;     /* SETTING */
@@ -245,11 +244,13 @@ void pg_relay_input(struct pg_session *s);
 extern const struct holder_ops pg_holder_ops;
 
 /* follow */
-#define PG_REFUSED "carpool_refused" /* what is sent instead of a statement: a syntax error */
-/* A query, or a statement to be prepared, is sent. Not NULL: it is to be refused, since it would
+/* What is sent instead of a statement: a syntax error, with a letter ('a' + enum pg_leaves) that
+ * says why. */
+#define PG_REFUSED "carpool_refused_"
+/* A query, or a statement to be prepared, is sent. Not NOTHING: it is to be refused, since it would
  * leave this behind. */
-const char *pg_follow_query(struct pg_session *s, struct span text);
-const char *pg_follow_parse(struct pg_session *s, struct span text, bool unnamed);
+enum pg_leaves pg_follow_query(struct pg_session *s, struct span text);
+enum pg_leaves pg_follow_parse(struct pg_session *s, struct span text, bool unnamed);
 /* A statement is bound, to be run; t NULL: the unnamed one. */
 void pg_follow_bind(struct pg_session *s, const struct pg_trace *t);
 /* A Close is sent while a cursor WITH HOLD keeps the server: of its portal, perhaps. */

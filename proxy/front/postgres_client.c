@@ -106,16 +106,18 @@ static enum step rename_one(struct pg_session *s, struct walk *w, const struct p
 /* The statement is not to be done: the server is sent one that fails, so that the transaction is
  * what it would be. */
 static ASIDE enum step refuse_statement(struct pg_session *s, struct walk *w,
-                                        const struct pg_msg *m, const char *why)
+                                        const struct pg_msg *m, enum pg_leaves why)
 {
-    static const uint8_t query[] = "Q\0\0\0\x14" PG_REFUSED;
-    static const uint8_t parse[] = "P\0\0\0\x17\0" PG_REFUSED "\0\0";
-    static const uint8_t named[] = "P\0\0\0\x18_\0" PG_REFUSED "\0\0";
+    static const char query[] = "Q\0\0\0\x16" PG_REFUSED "?";
+    static const char parse[] = "P\0\0\0\x19\0" PG_REFUSED "?\0\0";
+    static const char named[] = "P\0\0\0\x1a_\0" PG_REFUSED "?\0\0";
     bool is_parse = m->type == 'P', is_named = is_parse && m->body.p[0] != 0;
+    const char *words = is_named ? named : is_parse ? parse : query;
+    size_t n = is_named ? sizeof named : is_parse ? sizeof parse : sizeof query;
     if (!m->whole) {
         struct err err;
         err_set(&err, CAUSE_UNSUPPORTED, STAGE_CLIENT, 0,
-                "%s would stay in the session (session_state: refuse)", why);
+                "%s would stay in the session (session_state: refuse)", pg_pin_word(why));
         pg_refuse(s, &err, NULL);
         return STEP_CLOSED;
     }
@@ -123,28 +125,27 @@ static ASIDE enum step refuse_statement(struct pg_session *s, struct walk *w,
     w->from = w->in;
     if (pg_flow_client(&s->server->flow, m->type, m->body) != PG_FLOW_OK)
         return STEP_STOP;
-    pg_outbox_add(&w->out, is_named   ? span_of(named, sizeof named)
-                           : is_parse ? span_of(parse, sizeof parse)
-                                      : span_of(query, sizeof query));
+    uint8_t *own = pg_outbox_own(&w->out, n);
+    memcpy(own, words, n);
+    *(uint8_t *)memchr(own, '?', n) = (uint8_t)('a' + why);
     w->from = w->in = span_skip(w->in, m->raw.n);
-    s->refused = why;
     return STEP_ON;
 }
 
-/* What a query or a statement leaves behind. NULL: nothing to refuse. */
-static const char *trace(struct pg_session *s, const struct pg_msg *m)
+/* What a query or a statement leaves behind. NOTHING: nothing to refuse. */
+static enum pg_leaves trace(struct pg_session *s, const struct pg_msg *m)
 {
     /* What nobody has read may leave anything: the end of a text too long to be looked at; what
        follows a COPY that may have failed already, and so be done after all. */
     if (!m->whole || s->server->flow.copy == PG_COPY_IN)
         s->server->reset_needed = true;
     if (pg_flow_discards(&s->server->flow))
-        return NULL;
+        return PG_LEAVES_NOTHING;
     if (m->type == 'Q')
         return pg_follow_query(s, m->body);
     const uint8_t *nul = m->body.n ? memchr(m->body.p, 0, m->body.n) : NULL;
     if (!nul)
-        return NULL;
+        return PG_LEAVES_NOTHING;
     size_t n = (size_t)(nul - m->body.p);
     return pg_follow_parse(s, span_skip(m->body, n + 1), n == 0);
 }
@@ -202,8 +203,8 @@ static enum step linked_one(struct pg_session *s, struct walk *w, enum pg_step w
     if (speaks_of_statements(m->type) && !pg_rename_room(s))
         return STEP_STOP; /* before anything is noted of it: it comes again */
     if (m->type == 'Q' || m->type == 'P') {
-        const char *why = trace(s, m);
-        if (why)
+        enum pg_leaves why = trace(s, m);
+        if (why != PG_LEAVES_NOTHING)
             return refuse_statement(s, w, m, why);
     }
     if (m->type == 'C' && s->pins & PG_LEFT(CURSOR))

@@ -148,21 +148,19 @@ static bool matters(const struct pg_trace *t)
     return t->leaves != PG_LEAVES_NOTHING || t->set || t->parses;
 }
 
-static const char *follow(struct pg_session *s, const struct pg_trace *t, bool runs)
+static enum pg_leaves follow(struct pg_session *s, const struct pg_trace *t, bool runs)
 {
     enum pg_leaves what = matters(t) ? note_trace(s, t, runs) : PG_LEAVES_NOTHING;
-    if (what == PG_LEAVES_NOTHING)
-        return NULL;
-    if (s->base.gate->conf->session_state == FRONT_STATE_REFUSE)
-        return pg_pin_word(what);
+    if (what == PG_LEAVES_NOTHING || s->base.gate->conf->session_state == FRONT_STATE_REFUSE)
+        return what;
     if (pg_have_follow(s))
         s->follow->leaves |= 1u << what;
-    return NULL;
+    return PG_LEAVES_NOTHING;
 }
 
-const char *pg_follow_query(struct pg_session *s, struct span text)
+enum pg_leaves pg_follow_query(struct pg_session *s, struct span text)
 {
-    const char *why = NULL;
+    enum pg_leaves why;
     do {
         struct pg_trace t = pg_text_trace(text);
         if (s->pins)
@@ -183,13 +181,13 @@ static void keep_unnamed(struct pg_follow *f, const struct pg_trace *t)
     f->unnamed.name = span_of_name(&f->unnamed_name);
 }
 
-const char *pg_follow_parse(struct pg_session *s, struct span text, bool unnamed)
+enum pg_leaves pg_follow_parse(struct pg_session *s, struct span text, bool unnamed)
 {
     struct pg_trace t = pg_text_trace(text);
     if (unnamed && (matters(&t) || t.ends || s->follow) && pg_have_follow(s))
         keep_unnamed(s->follow, &t);
     bool may_refuse = s->base.gate->conf->session_state == FRONT_STATE_REFUSE;
-    return matters(&t) && may_refuse ? follow(s, &t, false) : NULL;
+    return matters(&t) && may_refuse ? follow(s, &t, false) : PG_LEAVES_NOTHING;
 }
 
 void pg_follow_bind(struct pg_session *s, const struct pg_trace *t)

@@ -157,17 +157,25 @@ static ASIDE bool walk_setting(struct pg_session *s, struct walk *w, const struc
     return true;
 }
 
+static bool may_refuse(const struct pg_session *s)
+{
+    return s->base.gate->conf->session_state == FRONT_STATE_REFUSE;
+}
+
 /* The statement that was made to fail did. */
 static ASIDE bool explain_refusal(struct pg_session *s, const struct pg_msg *m)
 {
+    const size_t n = sizeof PG_REFUSED - 1;
     struct pg_fields f;
     struct err err;
-    if (!s->refused || !m->whole || !pg_read_error(m->body, &f) || f.message.n < 1 ||
-        !memmem(f.message.p, f.message.n, PG_REFUSED, sizeof PG_REFUSED - 1))
+    if (!may_refuse(s) || !m->whole || !pg_read_error(m->body, &f) || f.message.n < n + 1)
+        return false;
+    const uint8_t *at = memmem(f.message.p, f.message.n - 1, PG_REFUSED, n);
+    if (!at)
         return false;
     err_set(&err, CAUSE_UNSUPPORTED, STAGE_CLIENT, 0,
-            "%s would stay in the session (session_state: refuse)", s->refused);
-    s->refused = NULL;
+            "%s would stay in the session (session_state: refuse)",
+            pg_pin_word((enum pg_leaves)(at[n] - 'a')));
     s->told = CAUSE_UNSUPPORTED;
     session_error(&s->base, &err);
     pg_say_error(s, &err, "ERROR", NULL);
@@ -179,7 +187,7 @@ static ASIDE bool replace_error(struct pg_session *s, struct walk *w, const stru
 {
     if (s->renames && pg_rename_error(s, m, &w->out))
         return true;
-    if (!s->cancelled && !s->refused)
+    if (!s->cancelled && !may_refuse(s))
         return false;
     flush_to_client(s, w);
     return explain_refusal(s, m) || replace_cancel_error(s, m);

@@ -308,6 +308,12 @@ def test_refused_statements_leave_the_session_usable(shared):
     assert a.results()[2].code == "0A000"
     assert a.run("select 1")[0] == [["1"]]
     assert a.run("carpool_refused")[2].code == "42601"
+    for words in [(query("create temp table t (a int)"), query("load 'plpgsql'")),
+                  (parse("create temp table t (a int)"), SYNC, parse("load 'plpgsql'", "t"), SYNC)]:
+        a.send(*words)
+        for why in ("a temporary table", "a loaded library"):
+            error = a.results()[2]
+            assert error.code == "0A000" and why in error.fields["M"], error
     daemon.stop()
 
 
