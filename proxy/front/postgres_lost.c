@@ -15,7 +15,8 @@ struct loss {
     struct err err;
     bool commit; /* one was under way: nobody knows */
     bool in_tx;
-    bool torn; /* what was begun towards the client cannot be finished: it cannot be kept */
+    bool torn; /* what was begun towards the client cannot be finished: it cannot be kept ... */
+    bool half; /* ... nor told: it has half a message, and would take our words for the rest */
 };
 
 static struct loss loss_of(const struct pg_session *s, const struct err *why)
@@ -26,6 +27,8 @@ static struct loss loss_of(const struct pg_session *s, const struct err *why)
                         .in_tx = ps->flow.tx != PG_TX_IDLE,
                         .torn = !pg_at_boundary(&ps->framer) || ps->flow.copy == PG_COPY_BOTH ||
                                 s->dropping_body};
+    bool hidden = s->dropping_body || (s->state == PG_SETTING && ps->framer.type != 'A');
+    loss.half = !hidden && !pg_at_boundary(&ps->framer);
     if (!loss.commit)
         return loss;
     err_set(&loss.err, CAUSE_OUTCOME_UNKNOWN, STAGE_EXCHANGE, why->sys,
@@ -111,7 +114,8 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
     bool asked = own && s->errand == PG_ERRAND_ASK;
     if (loss.torn || asked || s->base.draining || pg_keeps_server(s)) {
         /* What the session had on that server is gone for good. */
-        pg_say_error(s, &loss.err, "FATAL", pg_sqlstate(loss.err.cause, loss.commit));
+        if (!loss.half)
+            pg_say_error(s, &loss.err, "FATAL", pg_sqlstate(loss.err.cause, loss.commit));
         session_close(&s->base, NULL); /* counted and logged above */
         return;
     }

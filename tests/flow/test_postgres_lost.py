@@ -19,6 +19,7 @@ from harness import pgwire
 from harness.base import LOOPBACK, clean_env, wait_for
 from harness.pgwire import query
 from harness.postgres import psql
+from harness.quack import SIMPLE, Quack
 from harness.relays import TO_CLIENT, TO_SERVER
 
 
@@ -320,6 +321,26 @@ def test_asyncpg_goes_on_after_a_loss_between_prepare_and_run(through_gate):
         assert await conn.fetchval("select 42") == 42
         await conn.close()
     asyncio.run(asyncio.wait_for(ride(), 60))
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_nothing_is_said_behind_half_a_row(orders, mode):
+    """The client has half of it, and must not take what is said next for the other half."""
+    row = pgwire.message("D", b"\0\1\0\0\x0b\xb8" + b"x" * 3000)
+    server = Quack()
+    try:
+        daemon = orders(mode=mode, upstream=server.url(), size={"max": 1})
+        with daemon.wire() as wire:
+            wire.run("select 1")
+            server.answer = SIMPLE[:27] + row[:-100]
+            wire.send(query("select"))
+            wire.read(27 + len(row) - 100)
+            server.answer = None
+            wire.send(query("leave"))
+            assert wire.farewell() is None
+        assert daemon.all_errors() == {"upstream_closed": 1}
+    finally:
+        server.close()
 
 
 def test_lost_in_a_pipeline(through_gate, pg, table):
