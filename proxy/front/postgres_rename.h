@@ -53,6 +53,8 @@ struct pg_client_statements {
     uint32_t before_of;   /* what the server at hand had before a Query that may be discarded */
     bool before;          /* so did the client */
     uint32_t query_end;   /* when that will be known, by pg_flow's ends_sent */
+    uint32_t query_nth;   /* the latest Query, in the order of what was sent */
+    bool query_doubtful;  /* it may be discarded */
     uint32_t unnamed_ids; /* given out */
     uint32_t nth;
 };

@@ -188,6 +188,7 @@ void pg_rename_unlink(struct pg_session *s)
         pg_rename_pending_free(s, p);
     for (struct pg_pending *p; (p = pg_rename_pending_first(&c->deallocs)) != NULL;)
         pg_rename_pending_free(s, p);
+    c->before = false; /* the next server counts its batches otherwise */
 }
 
 void pg_rename_free(struct pg_session *s)

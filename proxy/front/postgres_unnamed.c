@@ -87,6 +87,15 @@ enum pg_named pg_unnamed_parse(struct pg_session *s, const struct pg_msg *m, str
     return PG_NAMED_PASS;
 }
 
+/* A Query was sent behind what is settled now: that ends it, unless it is discarded. */
+static void end_by_query(struct pg_session *s)
+{
+    struct pg_client_statements *c = s->statements;
+    c->before = c->now.there && c->query_doubtful;
+    c->before_of = s->server->unnamed_of;
+    pg_unnamed_forget(s);
+}
+
 void pg_unnamed_settle(struct pg_session *s, const struct pg_pending *p, bool well, bool failed)
 {
     struct pg_client_statements *c = s->statements;
@@ -98,17 +107,21 @@ void pg_unnamed_settle(struct pg_session *s, const struct pg_pending *p, bool we
         pg_unnamed_note(s, true, p->nth);
     else
         pg_unnamed_forget(s);
+    if ((int32_t)(c->query_nth - p->nth) > 0)
+        end_by_query(s);
 }
 
 void pg_unnamed_query(struct pg_session *s)
 {
     struct pg_client_statements *c = s->statements;
     if (c && !pg_flow_is_mixed(&s->server->flow)) { /* else noted at the first of them */
-        bool doubtful = pg_flow_in_batch(&s->server->flow);
-        c->before = doubtful && c->now.there;
-        c->before_of = doubtful ? s->server->unnamed_of : 0;
+        c->query_doubtful = pg_flow_in_batch(&s->server->flow);
+        c->before = c->query_doubtful && c->now.there;
+        c->before_of = c->query_doubtful ? s->server->unnamed_of : 0;
         c->query_end = s->server->flow.ends_sent + 1;
     }
+    if (c)
+        c->query_nth = ++c->nth;
     pg_unnamed_forget(s);
 }
 

@@ -4,6 +4,7 @@ a COPY in the middle, Flush.
 """
 
 import pytest
+from harness.carpool import postgres_pool
 from harness.pgwire import (FLUSH, SYNC, Wire, bind, close, describe, execute, message, parse, query)
 from harness.postgres import PASSWORD
 from harness.prepared import answers, rows
@@ -51,6 +52,46 @@ def test_queries_that_are_discarded(shared, between, behind, there):
             assert answers(a) == "E26000 Z"
         b.send(parse("select 'of another'"), SYNC)
         assert answers(b) == "1 Z"
+    daemon.stop()
+
+
+@pytest.mark.parametrize("behind", [[SYNC], []], ids=["sync", "no sync"])
+def test_a_query_ends_what_is_parsed_before_it(shared, behind):
+    """Its Parse is behind another one, and answered only when the query was sent."""
+    daemon = shared()
+    a, b = daemon.wire(), daemon.wire()
+    a.send(parse("select 1", "x"), parse("select 2"), *behind, query("select 3"))
+    assert [answers(a) for _ in range(1 + len(behind))][-1].endswith("T D C Z")
+    for _ in range(2):
+        a.send(bind(), execute(), SYNC)
+        assert answers(a) == "E26000 Z"
+        b.send(parse("select 'of another'"), SYNC)
+        assert answers(b) == "1 Z"
+    # If the query is discarded, it is still there.
+    a.send(parse("select 4", "y"), parse("select 5"), describe("P", "nosuch"), query("select 6"), SYNC)
+    assert answers(a) == "1 1 E34000 Z"
+    b.send(parse("select 'of another'"), SYNC)
+    assert answers(b) == "1 Z"
+    a.send(bind(), execute(), SYNC)
+    assert rows(a) == [["5"]]
+    # Nor does one that is discarded with a later batch end it.
+    a.send(parse("select 7", "z"), parse("select 8"), SYNC, describe("P", "nosuch"), query("select 9"), SYNC,
+           bind(), execute(), SYNC)
+    assert [answers(a) for _ in range(3)] == ["1 1 Z", "E34000 Z", "2 D C Z"]
+    daemon.stop()
+
+
+def test_an_old_query_between_messages_and_a_new_server(carpool, pg):
+    """Servers count their batches each for itself: a doubt on one is nothing to wait for on another."""
+    daemon = carpool(postgres_pool(pg.url(), size={"max": 2}))
+    a, b = daemon.wire(), daemon.wire()
+    for _ in range(5):
+        a.run("select 1")
+    a.send(parse("select 'first'"), SYNC, parse("select 1", "x"), query("select 2"))
+    assert [answers(a) for _ in range(2)] == ["1 Z", "1 T D C Z"]
+    assert b.run("begin")[3] == "T"  # a's next server is another one
+    a.send(bind(), execute(), SYNC)
+    assert answers(a) == "E26000 Z"
     daemon.stop()
 
 
