@@ -81,6 +81,7 @@ struct pg_session {
     bool encoded;              /* SETTING: its encoding; what it says in that follows */
     bool put_off;              /* SETTING: nothing was sent yet, a cancel is on its way */
     bool held;                 /* a message of the client's waits for answers of the server */
+    bool asked_copy;           /* held: the server was asked to say what became of a COPY */
     bool resetting;      /* RESET or DISCARD ALL was done: reported values are the server's own */
     bool admitted;       /* counted as an exchange */
     bool unheard;        /* LINKED: no byte of the client's has gone to this server yet */

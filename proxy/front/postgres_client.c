@@ -12,7 +12,7 @@
 
 /* ---- from the client ---- */
 
-enum step { STEP_ON, STEP_STOP, STEP_CLOSED };
+enum step { STEP_ON, STEP_STOP, STEP_ASKED, STEP_CLOSED };
 
 /* One pass over a client's bytes: `from`..`in` was looked at and goes out as it is. */
 struct walk {
@@ -163,9 +163,9 @@ static ASIDE enum step await_copy(struct pg_session *s, struct walk *w)
     static const uint8_t flush[] = {'H', 0, 0, 0, 4};
     pg_outbox_add(&w->out, span_of(w->from.p, w->from.n - w->in.n));
     w->from = w->in;
-    if (!s->held)
+    if (!s->asked_copy)
         pg_outbox_add(&w->out, span_of(flush, sizeof flush));
-    return STEP_STOP;
+    return STEP_ASKED;
 }
 
 /* In statement mode: what begins a statement waits until the one before is over, which may turn out
@@ -270,7 +270,8 @@ static void walk_client(struct pg_session *s, struct walk *w)
         }
         step = s->state == PG_LINKED ? linked_one(s, w, what, &m) : unlinked_one(s, w, what, &m);
     }
-    s->held = step == STEP_STOP && !s->base.closed;
+    s->asked_copy = step == STEP_ASKED && !s->base.closed;
+    s->held = s->asked_copy || (step == STEP_STOP && !s->base.closed);
     if (s->held) {
         pg_framer_init(&s->framer, PG_SIDE_CLIENT);
         io_pause(&s->base.io);

@@ -4,10 +4,12 @@ a COPY in the middle, Flush.
 """
 
 import pytest
+from harness.base import wait_for
 from harness.carpool import postgres_pool
 from harness.pgwire import (FLUSH, SYNC, Wire, bind, close, describe, execute, message, parse, query)
 from harness.postgres import PASSWORD
 from harness.prepared import answers, rows
+from harness.relays import TO_CLIENT
 
 
 def test_pipelines_and_errors_in_them(shared):
@@ -135,6 +137,25 @@ def test_a_batch_goes_on_behind_a_copy(shared, pg, end):
                   parse("select 5", "x"), bind("x"), execute(), SYNC)
         seen.append(answers(wire))
     assert seen[0] == seen[1] == ("C 1 2 D C Z" if end == "c" else "E57014 Z")
+    daemon.stop()
+
+
+@pytest.mark.parametrize("end", ["c", "f"], ids=["done", "fail"])
+def test_a_message_waits_and_then_for_a_copy(carpool, pg, gate, end):
+    """First for the batch before, whose last answer and the COPY's first one come together."""
+    relay = gate(pg.host, pg.port)
+    daemon = carpool(postgres_pool(pg.url(host=relay.host, port=relay.port), size={"max": 1}))
+    wire = daemon.wire()
+    wire.run("create table if not exists behind_copy (a int)")
+    relay.pause(TO_CLIENT)
+    wire.send(query("select 1"), query("select pg_sleep(0.2)"), parse("select 5", "x"), SYNC,
+              parse("copy behind_copy from stdin"), bind(), execute(), message("d", b"1\n"),
+              message(end, b"" if end == "c" else b"no\0"), bind("x"), execute(), SYNC)
+    wait_for(lambda: pg.value("select count(*) from pg_stat_activity where query like 'copy behind%'"
+                              " and state = 'active' and wait_event = 'ClientRead'"), what="the COPY")
+    relay.resume()
+    assert [answers(wire) for _ in range(3)] == ["T D C Z", "T D C Z", "1 Z"]
+    assert answers(wire) == ("1 2 G C 2 D C Z" if end == "c" else "1 2 G E57014 Z")
     daemon.stop()
 
 
