@@ -86,12 +86,15 @@ static bool remember_characteristics(struct pg_follow *f)
            remember(f, SPAN_LIT("default_transaction_deferrable"));
 }
 
-/* What was to be asked for is known, if this is done and not rolled back. */
+/* What was to be asked for is known, if this is done and not rolled back. (RESET ALL leaves the
+ * role.) */
 static void forget_reset(struct pg_follow *f, struct span name)
 {
-    for (unsigned i = 0; i < f->n; i++)
-        if (!name.n || span_ieq(span_of_name(&f->names[i]), name))
+    for (unsigned i = 0; i < f->n; i++) {
+        struct span it = span_of_name(&f->names[i]);
+        if (name.n ? span_ieq(it, name) : !span_ieq(it, SPAN_LIT("role")))
             f->names[i].reset = true;
+    }
 }
 
 /* What came of it is asked for, too, but not of what the client came with: the server knows nothing
@@ -295,6 +298,7 @@ static void note_end(struct pg_follow *f, struct span tag)
 static void note_discarded(struct pg_session *s, struct pg_outbox *o)
 {
     pg_settings_reset(s, span_of(NULL, 0), o);
+    pg_settings_reset(s, SPAN_LIT("role"), o);
     if (pg_flow_due(&s->server->flow) > 1)
         return;
     if (s->follow)

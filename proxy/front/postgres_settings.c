@@ -359,7 +359,8 @@ static void reset_all(struct pg_session *s, struct pg_params *names, struct pg_o
     for (size_t i = 0; i < pg_params_count(of); i++) {
         struct span name, value;
         pg_params_at(of, i, &name, &value);
-        reset_one(s, name, o);
+        if (!is_role(name)) /* RESET ALL leaves that */
+            reset_one(s, name, o);
     }
     pg_params_drop(&of);
 }

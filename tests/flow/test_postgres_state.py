@@ -118,6 +118,25 @@ def test_reset_returns_to_what_the_client_came_with(shared, sql):
     daemon.stop()
 
 
+@pytest.mark.parametrize("sqls", [
+    ["set role bounded", "reset all"], ["begin; set role bounded; reset all; commit"],
+    ["set role bounded", "begin; reset all; rollback"],
+    ["begin; set role bounded", "reset all", "select 1", "commit"]])
+def test_reset_all_leaves_the_role(one, pg, sqls):
+    pg.query("grant bounded to app")
+    daemon = one()
+    a, b = daemon.wire(search_path="pg_catalog"), daemon.wire()
+    for direct in (Wire(pg.host, pg.port, password=PASSWORD), a):
+        for sql in sqls:
+            assert direct.run(sql)[2] is None
+        for _ in range(2):
+            assert direct.run("select current_user")[0] == [["bounded"]]
+            assert b.run("select current_user")[0] == [["app"]]
+    assert a.run("discard all")[2] is None
+    assert a.run("select current_user")[0] == [["app"]]
+    daemon.stop()
+
+
 def test_reset_inside_a_transaction(one):
     daemon = one()
     a = daemon.wire(TimeZone="Asia/Tokyo", search_path="pg_catalog")
