@@ -10,6 +10,38 @@
 #include "proxy/front/postgres_login.h"
 #include "proxy/front/postgres_users.h"
 
+enum { NAME_KEPT = 63 }; /* what the server keeps of an application_name */
+
+/*
+ * An application_name as the server spells it: what is not printable ASCII becomes "?", since
+ * version 16 "\xf6". In a startup packet it may be in any encoding; a query that sets it where it
+ * is wrong in the client's, or cut inside a letter, would be refused.
+ */
+static struct span clean_name(struct span v, bool hex, char buf[NAME_KEPT + 1])
+{
+    size_t n = 0, odd = 0;
+    for (size_t i = 0; i < v.n; i++)
+        odd += v.p[i] < ' ' || v.p[i] > '~';
+    if (!odd)
+        return v;
+    for (size_t i = 0; i < v.n && n + (hex ? 4 : 1) <= NAME_KEPT; i++) {
+        if (v.p[i] >= ' ' && v.p[i] <= '~')
+            buf[n++] = (char)v.p[i];
+        else if (hex)
+            n += (size_t)snprintf(buf + n, 5, "\\x%02x", v.p[i]);
+        else
+            buf[n++] = '?';
+    }
+    return span_of(buf, n);
+}
+
+static bool is_since_16(const struct pg_params *welcome)
+{
+    struct span v;
+    return pg_params_get(welcome, SPAN_LIT("server_version"), &v) && v.n >= 2 && v.p[1] >= '0' &&
+           v.p[1] <= '9' && (v.p[0] > '1' || v.p[1] >= '6');
+}
+
 /* The server's parameters with the client's wishes on top. */
 static bool make_params(struct pg_session *s, struct pg_params *welcome, struct err *err)
 {
@@ -17,11 +49,13 @@ static bool make_params(struct pg_session *s, struct pg_params *welcome, struct 
     s->params = pg_params_take(welcome);
     for (size_t i = 0; i < pg_params_count(wants); i++) {
         struct span name, value, known;
-        char buf[PG_PARAM_SPELLED];
+        char buf[PG_PARAM_SPELLED], clean[NAME_KEPT + 1];
         pg_params_at(wants, i, &name, &value);
         if (pg_param_reported_only(name))
             continue;
-        if (pg_params_get(welcome, name, &known))
+        if (span_ieq(name, SPAN_LIT("application_name")))
+            value = clean_name(value, is_since_16(welcome), clean);
+        else if (pg_params_get(welcome, name, &known))
             value = pg_param_spelled(name, value, known, buf);
         if (!pg_login_set(&s->params, name, value, err))
             return false;
@@ -33,11 +67,10 @@ static bool make_params(struct pg_session *s, struct pg_params *welcome, struct 
  * name is cut. */
 static bool add_host(struct pg_session *s, struct err *err)
 {
-    enum { KEPT = 63 };
-    char peer[64], text[2 * KEPT + 8];
+    char peer[64], text[2 * NAME_KEPT + 8];
     struct span name;
     session_peer(&s->base, peer, sizeof peer);
-    size_t room = KEPT - (sizeof " - " - 1), n = strlen(peer);
+    size_t room = NAME_KEPT - (sizeof " - " - 1), n = strlen(peer);
     room = n < room ? room - n : 0;
     if (!pg_params_get(s->params, SPAN_LIT("application_name"), &name))
         name = span_of(NULL, 0);

@@ -355,3 +355,21 @@ def test_silence_at_a_tls_door_is_bounded(tls_orders):
         while sock.recv(1 << 16):
             pass
     assert daemon.saw("client_timeout")
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+@pytest.mark.parametrize("name", [b"Gr\xf6\xdfe", "Gr\u00f6\u00dfe".encode(), b"\xff" * 200, b"a\tb"],
+                         ids=["latin1", "utf8", "long", "tab"])
+def test_names_of_applications_in_any_encoding(orders, pg, mode, name):
+    """A server takes any bytes in a startup packet, and cleans them; so it is here, and the same is told."""
+    body = b"user\0app\0database\0orders\0application_name\0" + name + b"\0\0"
+    packet = pgwire.untyped(pgwire.VERSION_3_0, body)
+    daemon, heard = orders(mode=mode, size={"max": 1}), []
+    for wire in (pgwire.Wire(pg.host, pg.port, login=False), daemon.wire(login=False)):
+        with wire:
+            wire.hear_welcome(packet, password=PASSWORD)
+            told = wire.parameters["application_name"]
+            shown = wire.run("show application_name")
+            assert shown[2] is None, shown[2]
+            heard.append((told[:40], shown[0][0][0][:40], told == shown[0][0][0]))
+    assert heard[0] == heard[1]

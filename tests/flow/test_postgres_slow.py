@@ -119,6 +119,16 @@ def test_add_host_keeps_the_address_of_a_long_name(orders, pg):
         assert each <= len(pgwire.query("select 1")), "nothing but what the client says"
 
 
+@pytest.mark.parametrize("shift", ["", "x"])
+def test_add_host_does_not_cut_letters(orders, pg, shift):
+    """A long name of letters that take two bytes: wherever it is cut, the client is served."""
+    daemon = orders(add_host=True, size={"max": 1})
+    with daemon.wire(application_name=shift + "\u00e4" * 60) as wire:
+        assert wire.run("select 1")[0] == [["1"]]
+        (name,) = names(pg)
+        assert name.isascii() and name.endswith(" - " + local(wire))
+
+
 def test_add_host_and_a_name_set_later(orders, pg):
     """As with PgBouncer: a SET is the client's own affair; RESET goes back to the name with the host."""
     daemon = orders(add_host=True, size={"max": 1})

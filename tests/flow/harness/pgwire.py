@@ -234,7 +234,11 @@ class Wire:
         return self
 
     def login(self, user="app", password=None, database="orders", **parameters):
-        self.send(startup(user, database, **parameters))
+        return self.hear_welcome(startup(user, database, **parameters), user, password)
+
+    def hear_welcome(self, packet, user="app", password=None):
+        """Log in by a startup packet of one's own."""
+        self.send(packet)
         while True:
             kind, body = self.receive()
             if kind == "E":
