@@ -27,7 +27,7 @@ void pool_rearm(struct pool *p, uint64_t in_ms)
 bool pool_is_refused(const struct err *dial)
 {
     return dial->cause == CAUSE_UPSTREAM_AUTH || dial->cause == CAUSE_NO_ROUTE ||
-           dial->cause == CAUSE_TLS_FAILED;
+           dial->cause == CAUSE_TLS_FAILED || dial->cause == CAUSE_DENIED;
 }
 
 void pool_outage_err(const struct waiter *w, uint64_t now, const struct ledger_outlook *look,

@@ -109,6 +109,8 @@ static void fail_by_message(struct dial *d)
         cause = CAUSE_NO_ROUTE;
     else if (strncmp(state, "28", 2) == 0)
         cause = CAUSE_UPSTREAM_AUTH;
+    else if (strcmp(state, "42501") == 0)
+        cause = CAUSE_DENIED; /* no right to connect to the database, or to replicate */
     else if (strstr(words, "SSL SYSCALL error") || strstr(words, "unexpected eof") ||
              strstr(words, "closed unexpectedly"))
         cause = CAUSE_DIAL_FAILED; /* cut off: heals, as a wrong certificate does not */

@@ -10,6 +10,7 @@ import time
 
 import psycopg
 import pytest
+from harness import pgwire
 from harness.base import LOOPBACK, SLOW, at_deadline, can_connect, free_port, wait_for
 from harness.carpool import postgres_pool
 from harness.load import AsyncpgLoad, Load, stayed
@@ -197,6 +198,24 @@ def test_what_does_not_heal_is_not_waited_for(orders, down, what, cause):
         assert error.code == "08001" and f"carpool: {cause}" in error.fields["M"], error
         assert words in error.fields["M"], error
         assert time.monotonic() - begun < 20 * SLOW
+
+
+def test_no_right_to_connect(orders, local_pg):
+    """Nor is a right that is missing; once it is granted, who asks again is served."""
+    local_pg.query("create database closed")
+    local_pg.query("revoke connect on database closed from public")
+    try:
+        daemon = orders(upstream=local_pg.url(db="closed"), timeouts={"outage_wait": "60s"},
+                        size={"min": 0, "acquire_timeout": "60s"})
+        begun = time.monotonic()
+        error = daemon.first_error(database="closed")
+        assert error.code == "42501" and "permission denied for database" in error.fields["M"], error
+        assert time.monotonic() - begun < 20 * SLOW
+        local_pg.query("grant connect on database closed to public")
+        wait_for(lambda: daemon.wire(database="closed").close() is None, 20, "a login", ignore=pgwire.PgError)
+        daemon.stop()
+    finally:
+        local_pg.query("drop database closed with (force)")
 
 
 def test_upstream_that_never_answers(orders, black_hole, workers):
