@@ -252,6 +252,8 @@ extern const struct holder_ops pg_holder_ops;
  * leave this behind. */
 enum pg_leaves pg_follow_query(struct pg_session *s, struct span text);
 enum pg_leaves pg_follow_parse(struct pg_session *s, struct span text, bool unnamed);
+/* The unnamed statement is this one after all. */
+void pg_follow_unnamed(struct pg_session *s, struct span text);
 /* A statement is bound, to be run; t NULL: the unnamed one. */
 void pg_follow_bind(struct pg_session *s, const struct pg_trace *t);
 /* A Close is sent while a cursor WITH HOLD keeps the server: of its portal, perhaps. */

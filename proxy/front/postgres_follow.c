@@ -184,11 +184,23 @@ static void keep_unnamed(struct pg_follow *f, const struct pg_trace *t)
     f->unnamed.name = span_of_name(&f->unnamed_name);
 }
 
+static void note_unnamed(struct pg_session *s, const struct pg_trace *t)
+{
+    if ((matters(t) || t->ends || s->follow) && pg_have_follow(s))
+        keep_unnamed(s->follow, t);
+}
+
+void pg_follow_unnamed(struct pg_session *s, struct span text)
+{
+    struct pg_trace t = pg_text_trace(text);
+    note_unnamed(s, &t);
+}
+
 enum pg_leaves pg_follow_parse(struct pg_session *s, struct span text, bool unnamed)
 {
     struct pg_trace t = pg_text_trace(text);
-    if (unnamed && (matters(&t) || t.ends || s->follow) && pg_have_follow(s))
-        keep_unnamed(s->follow, &t);
+    if (unnamed)
+        note_unnamed(s, &t);
     bool may_refuse = s->base.gate->conf->session_state == FRONT_STATE_REFUSE;
     return matters(&t) && may_refuse ? follow(s, &t, false) : PG_LEAVES_NOTHING;
 }

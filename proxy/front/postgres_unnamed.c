@@ -96,11 +96,24 @@ static void end_by_query(struct pg_session *s)
     pg_unnamed_forget(s);
 }
 
+/* What it leaves behind was noted of one that is discarded. */
+static void trace_again(struct pg_session *s)
+{
+    const struct pg_unnamed *u = &s->statements->now;
+    if (u->kept)
+        pg_follow_unnamed(s, span_of(u->body, u->n));
+}
+
 void pg_unnamed_settle(struct pg_session *s, const struct pg_pending *p, bool well, bool failed)
 {
     struct pg_client_statements *c = s->statements;
-    if ((int32_t)(p->nth - c->now.nth) < 0 || !(well || failed))
-        return; /* there is a later one; or nothing has changed */
+    if ((int32_t)(p->nth - c->now.nth) < 0)
+        return;              /* there is a later one */
+    if (!(well || failed)) { /* nothing has changed */
+        if (p == pg_rename_speaks_of(&c->pending, span_of(NULL, 0)))
+            trace_again(s);
+        return;
+    }
     if (well && p->unread)
         pg_unnamed_note(s, false, p->nth);
     else if (well && p->st && unnamed_keep(&c->now, span_of(p->st->body, p->st->n)))

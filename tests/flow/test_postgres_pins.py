@@ -8,7 +8,8 @@ A pool of one server: whether it is free, another client finds out.
 import pytest
 from harness.base import wait_for
 from harness.carpool import postgres_pool
-from harness.pgwire import SYNC, bind, close, execute, parse, query
+from harness.pgwire import SYNC, bind, close, describe, execute, parse, query
+from harness.prepared import answers
 
 
 @pytest.fixture
@@ -284,3 +285,23 @@ def test_what_is_read_under_a_local_setting_is_not_shared(one, sql):
     prepare(b, "again")
     assert ask(b, "again") == ask(b, "plain") == [], "nor the other way round"
     daemon.stop()
+
+
+@pytest.mark.parametrize("apart", [True, False], ids=["apart", "pipelined"])
+@pytest.mark.parametrize("behind", [[parse("select 1")], [parse("select 1"), close("S", "")],
+                                    [parse("set work_mem = '7MB'"), parse("select 1")]],
+                         ids=["parse", "parse and close", "two"])
+def test_a_parse_that_is_discarded_hides_nothing(shared, behind, apart):
+    """The unnamed statement that was there before is run: what it leaves counts."""
+    daemon = shared()
+    a = daemon.wire()
+    a.send(parse("create temp table left_here (v int)"), SYNC)
+    assert answers(a) == "1 Z"
+    a.send(describe("P", "nosuch"), *behind, SYNC)
+    if apart:
+        assert answers(a) == "E34000 Z"
+    a.send(bind(), execute(), SYNC)
+    if not apart:
+        assert answers(a) == "E34000 Z"
+    assert answers(a) == "2 C Z"
+    assert is_kept(daemon, "temporary table")
