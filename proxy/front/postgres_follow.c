@@ -53,7 +53,7 @@ static bool set_name(struct pg_name *to, struct span name)
 {
     if (name.n > PG_NAME_BYTES)
         return false;
-    to->reset = to->asked = false;
+    to->reset = to->asked = to->set = false;
     to->n = (uint8_t)name.n;
     if (name.n)
         memcpy(to->text, name.p, name.n);
@@ -99,14 +99,16 @@ static void forget_reset(struct pg_follow *f, struct span name)
 
 /* What came of it is asked for, too, but not of what the client came with: the server knows nothing
  * of that. */
-static enum pg_leaves note_reset_sent(struct pg_session *s, struct span name)
+static enum pg_leaves note_reset_sent(struct pg_session *s, const struct pg_trace *t)
 {
+    struct span name = t->name;
     struct pg_follow *f = s->follow;
     struct span value;
     bool session = s->base.gate->conf->mode == FRONT_SESSION;
     if (f->n_resets == PG_RESETS_MAX || !set_name(&f->resets[f->n_resets], name))
         return PG_LEAVES_SETTING;
     struct pg_name *reset = &f->resets[f->n_resets++];
+    reset->set = t->set;
     reset->asked = name.n && !session && !is_reported(s, name) &&
                    !(s->startup && pg_params_get(s->startup, name, &value));
     if (reset->asked)
@@ -132,11 +134,11 @@ static enum pg_leaves note_trace(struct pg_session *s, const struct pg_trace *t,
         return PG_LEAVES_SETTINGS;
     f->seen += t->set && runs;
     if (s->base.gate->conf->mode == FRONT_SESSION)
-        return t->leaves == PG_LEAVES_RESET ? note_reset_sent(s, t->name) : PG_LEAVES_NOTHING;
+        return t->leaves == PG_LEAVES_RESET ? note_reset_sent(s, t) : PG_LEAVES_NOTHING;
     if (t->parses && runs)
         note_parses(s);
     if (t->leaves == PG_LEAVES_RESET)
-        return note_reset_sent(s, t->name);
+        return note_reset_sent(s, t);
     if (t->leaves == PG_LEAVES_CURSOR && runs)
         pg_pins_declare(s, t->name);
     if (t->leaves == PG_LEAVES_NOTHING || reported ||
@@ -249,12 +251,22 @@ static void drop_resets(struct pg_follow *f)
     f->undone = false;
 }
 
-/* RESET, SET TO DEFAULT: of a name, of all, or (behind other statements) of nobody knows what. */
-static void note_reset(struct pg_follow *f)
+/* The tag of a RESET, or of a SET, which may be one TO DEFAULT: the first of its kind is done.
+ * False: there is none. */
+static bool note_reset(struct pg_follow *f, bool set)
 {
     if (f->undone)
         drop_resets(f);
-    f->n_reset += f->n_reset < f->n_resets;
+    unsigned i = f->n_reset;
+    while (i < f->n_resets && f->resets[i].set != set)
+        i++;
+    if (i == f->n_resets)
+        return false;
+    struct pg_name done = f->resets[i];
+    memmove(f->resets + f->n_reset + 1, f->resets + f->n_reset,
+            (i - f->n_reset) * sizeof f->resets[0]);
+    f->resets[f->n_reset++] = done;
+    return true;
 }
 
 void pg_follow_reset(struct pg_session *s, struct pg_outbox *to_client)
@@ -332,10 +344,13 @@ void pg_follow_tag(struct pg_session *s, struct span body, struct pg_outbox *o)
     }
     if (s->base.gate->conf->mode != FRONT_SESSION)
         note_state(s, tag);
-    if (s->follow && (span_eq(tag, SPAN_LIT("RESET")) || span_eq(tag, SPAN_LIT("SET"))))
-        note_reset(s->follow);
+    bool set = span_eq(tag, SPAN_LIT("SET")), known = true;
+    if (s->follow && (set || span_eq(tag, SPAN_LIT("RESET"))))
+        known = note_reset(s->follow, set);
     else if (span_eq(tag, SPAN_LIT("DISCARD ALL")))
         note_discarded(s, o);
+    if (!known && !set && s->base.gate->conf->mode != FRONT_SESSION)
+        pin(s, PG_LEAVES_SETTINGS);
 }
 
 void pg_follow_failed(struct pg_follow *f)
@@ -395,6 +410,8 @@ void pg_follow_ready(struct pg_session *s)
         return;
     f->seen = 0;
     pg_pins_ready(s, idle);
+    if (s->server->flow.tx == PG_TX_FAILED)
+        f->n_resets = f->n_reset = 0; /* what failed, too, has no tag */
     if (!idle)
         return; /* a portal may still be run */
     f->end = (struct pg_end){0};

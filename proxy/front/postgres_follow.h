@@ -13,6 +13,7 @@ enum { PG_NAMES_MAX = 16, PG_NAME_BYTES = 63, PG_RESETS_MAX = 4, PG_CURSORS_MAX 
 struct pg_name {
     bool reset; /* of a setting to be asked for: it need not be, if a RESET is committed */
     bool asked; /* of a RESET: what came of it will be asked for */
+    bool set;   /* of a RESET: it is a SET ... TO DEFAULT, and its tag says SET */
     uint8_t n;
     uint8_t text[PG_NAME_BYTES];
 };

@@ -305,3 +305,31 @@ def test_a_parse_that_is_discarded_hides_nothing(shared, behind, apart):
         assert answers(a) == "E34000 Z"
     assert answers(a) == "2 C Z"
     assert is_kept(daemon, "temporary table")
+
+
+@pytest.mark.parametrize("name, first, value", [("DateStyle", "ISO", "German, DMY"),
+                                                ("search_path", "public", "pg_catalog"),
+                                                ("work_mem", "6MB", "'7MB'")])
+@pytest.mark.parametrize("reset", ["reset all", "reset {}"])
+def test_the_tag_of_a_set_is_not_that_of_a_reset(one, name, first, value, reset):
+    """A RESET that waits behind a SET, and then is never done."""
+    daemon = one()
+    a, b = daemon.wire(options=f"-c {name}={first}"), daemon.wire()
+    well(a, f"set {name} = {value}")
+    a.send(query("set lock_timeout = 5000"), query("begin"), query("select 1/0"), query(reset.format(name)),
+           query("rollback"))
+    for _ in range(5):
+        a.until("Z")
+    well(b, "select 1")
+    assert a.run(f"show {name}")[0] == [[value.strip("'")]]
+
+
+def test_a_reset_that_is_bound_and_never_run(one):
+    daemon = one()
+    a = daemon.wire()
+    well(a, "set DateStyle = German")
+    a.send(parse("reset all", "r"), SYNC, parse("set local search_path = alt"), bind(), execute(), bind("r"),
+           SYNC)
+    assert answers(a) == "1 Z"
+    assert "DateStyle" not in str([body for kind, body in a.until("Z") if kind == "S"])
+    assert a.run("show DateStyle")[0] == [["German, DMY"]]
