@@ -69,12 +69,20 @@ static struct span dotted_name(struct pg_scan *s)
     return name;
 }
 
+/* RESET of the session's user ends the role, too; another session user keeps its server. */
+static struct span reset_name(struct span name)
+{
+    return span_ieq(name, SPAN_LIT("session_authorization")) ? SPAN_LIT("role") : name;
+}
+
 /* Behind a name. SET ... TO DEFAULT is a RESET, and so is SET TIME ZONE LOCAL. */
 static struct pg_trace setting_or_default(struct pg_scan *s, struct span name, bool is_default)
 {
     struct pg_trace t = setting(name);
-    if (is_default || pg_scan_accept(s, "DEFAULT"))
+    if (is_default || pg_scan_accept(s, "DEFAULT")) {
         t.leaves = PG_LEAVES_RESET;
+        t.name = reset_name(name);
+    }
     return t;
 }
 
@@ -100,11 +108,16 @@ static struct pg_trace trace_set(struct pg_scan *s)
         if (pg_scan_accept(s, "CHARACTERISTICS"))
             return (struct pg_trace){.leaves = PG_LEAVES_CHARACTERISTICS};
         if (pg_scan_accept(s, "AUTHORIZATION"))
-            return something;
+            return pg_scan_accept(s, "DEFAULT")
+                       ? (struct pg_trace){.leaves = PG_LEAVES_RESET, .name = SPAN_LIT("role")}
+                       : something;
     }
     struct span special = special_name(s);
-    if (special.n)
+    if (special.n) {
+        (void)pg_scan_accept(s, "TO"); /* SET ROLE TO DEFAULT */
+        (void)pg_scan_char(s, '=');
         return setting_or_default(s, special, pg_scan_accept(s, "LOCAL"));
+    }
     struct span name = dotted_name(s);
     if (!name.n || !(pg_scan_char(s, '=') || pg_scan_accept(s, "TO")))
         return something;
@@ -117,11 +130,11 @@ static struct pg_trace trace_reset(struct pg_scan *s)
     if (pg_scan_accept(s, "ALL"))
         return t;
     if (keyword(s, "SESSION") && pg_scan_accept(s, "AUTHORIZATION"))
-        t.name = SPAN_LIT("role"); /* ends that, too; another session user keeps its server */
+        t.name = SPAN_LIT("role");
     else
         t.name = special_name(s);
     if (!t.name.n)
-        t.name = dotted_name(s);
+        t.name = reset_name(dotted_name(s));
     pg_scan_blanks(s);
     if (!t.name.n || (s->p < s->end && *s->p != ';'))
         return (struct pg_trace){.leaves = PG_LEAVES_SETTINGS}; /* a quoted name, say */

@@ -333,3 +333,24 @@ def test_a_reset_that_is_bound_and_never_run(one):
     assert answers(a) == "1 Z"
     assert "DateStyle" not in str([body for kind, body in a.until("Z") if kind == "S"])
     assert a.run("show DateStyle")[0] == [["German, DMY"]]
+
+
+@pytest.mark.parametrize("reset", ["set role to default", "set role = default", "reset session_authorization",
+                                   "set session_authorization to default",
+                                   "set session authorization default", "reset session authorization"])
+@pytest.mark.parametrize("failed", [False, True], ids=["first", "behind a failed one"])
+def test_every_way_back_to_the_role_of_the_login(one, pg, reset, failed):
+    """What is noted of the server's role is what it has: the next client is not to run as somebody else."""
+    pg.query("grant bounded to app")
+    daemon = one()
+    a, b = [daemon.wire(options="-c role=bounded") for _ in range(2)]
+    look = "select current_user::text"
+    if failed:
+        well(a, "begin")
+        for sql in ("select 1/0", "reset all", "commit and chain"):
+            a.run(sql)
+    well(a, reset)
+    assert a.run(look)[0] == [["bounded"]]
+    a.run("commit")
+    assert b.run(look)[0] == [["bounded"]]
+    assert a.run(look)[0] == [["bounded"]]
