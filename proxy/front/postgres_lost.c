@@ -250,6 +250,19 @@ static bool note_prepared(struct pg_session *s, const struct pg_msg *m)
     return well;
 }
 
+/* Closing a statement does not hang on the transaction. */
+static void note_closed(struct pg_session *s, const struct pg_msg *m)
+{
+    struct span name;
+    uint8_t kind;
+    if (!s->statements || !pg_read_target(m->body, &kind, &name) || kind != 'S')
+        return;
+    if (name.n)
+        pg_names_remove(s->statements->names, name);
+    else
+        s->statements->now.there = false;
+}
+
 static void say_described(struct pg_session *s, bool statement)
 {
     uint8_t buf[16];
@@ -282,6 +295,7 @@ static void failed_extended(struct pg_session *s, const struct pg_msg *m)
         s->rolled_back = true;
         say_rolled_back(s);
     } else if (m->type == 'C') {
+        note_closed(s, m);
         say_bare(s, '3');
     } else {
         s->local_rollback = s->rolled_back = false;

@@ -456,3 +456,18 @@ def test_asyncpg_with_its_statement_cache(shared):
 
     asyncio.run(main())
     daemon.stop()
+
+
+def test_closed_while_its_transaction_is_lost(one):
+    """What was closed may be prepared again under its name."""
+    daemon = one()
+    a, b = daemon.wire(), daemon.wire()
+    a.send(parse("select 1", "x"), SYNC)
+    assert answers(a) == "1 Z"
+    pid = a.run("begin; select pg_backend_pid()")[0][0][0]
+    a.run(f"select pg_terminate_backend({pid})")
+    a.send(close("S", "x"), SYNC)
+    assert answers(a) == "3 Z"
+    assert a.run("rollback")[1] == ["ROLLBACK"]
+    a.send(parse("select 2", "x"), bind("x"), execute(), SYNC)
+    assert answers(a) == "1 2 D C Z"
