@@ -92,7 +92,7 @@ static void note_tag(struct pg_server *ps, struct span body)
         return;
     bool discarded = span_eq(tag, SPAN_LIT("DISCARD ALL"));
     if (discarded || span_eq(tag, SPAN_LIT("DEALLOCATE ALL")))
-        pg_prepared_forget(ps->prepared);
+        pg_prepared_forget(ps->prepared, UINT32_MAX);
     if (!discarded)
         return;
     /* That brought back what it had at login, also what it does not report. */

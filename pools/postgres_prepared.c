@@ -67,27 +67,29 @@ static void take_out(struct pg_prepared_cache *c, struct pg_prepared *p)
     free(p);
 }
 
-static void take_all(struct pg_prepared_cache *c, bool parsing_too)
+void pg_prepared_forget(struct pg_prepared_cache *c, uint32_t upto)
 {
     if (!c)
         return;
     LIST_EACH(node, &c->used) {
         struct pg_prepared *p = OWNER(node, struct pg_prepared, node);
-        if (parsing_too || p->state != PG_PREPARED_PARSING)
+        if (p->state != PG_PREPARED_PARSING && p->number <= upto)
             take_out(c, p);
     }
 }
 
-void pg_prepared_forget(struct pg_prepared_cache *c)
-{
-    take_all(c, false);
-}
-
 void pg_prepared_free(struct pg_prepared_cache **c)
 {
-    take_all(*c, true);
+    if (*c)
+        LIST_EACH(node, &(*c)->used)
+            take_out(*c, OWNER(node, struct pg_prepared, node));
     free(*c);
     *c = NULL;
+}
+
+uint32_t pg_prepared_last(const struct pg_prepared_cache *c)
+{
+    return c ? c->last : 0;
 }
 
 size_t pg_prepared_count(const struct pg_prepared_cache *c)
@@ -112,7 +114,8 @@ static void note_use(struct pg_prepared_cache *c, struct pg_prepared *p, uint32_
 }
 
 struct pg_prepared *pg_prepared_find(struct pg_prepared_cache *c,
-                                     const struct pg_statement_key *key, uint32_t batch)
+                                     const struct pg_statement_key *key, uint32_t batch,
+                                     uint32_t after)
 {
     if (!c)
         return NULL;
@@ -120,7 +123,7 @@ struct pg_prepared *pg_prepared_find(struct pg_prepared_cache *c,
         struct pg_prepared *p = OWNER(node, struct pg_prepared, hash);
         bool usable =
             p->state == PG_PREPARED_READY || (p->state == PG_PREPARED_PARSING && p->batch == batch);
-        if (!usable || p->stale || !same(&p->key, key))
+        if (!usable || p->stale || p->number <= after || !same(&p->key, key))
             continue;
         note_use(c, p, batch);
         return p;

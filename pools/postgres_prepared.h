@@ -48,13 +48,18 @@ enum { PG_PREPARED_NAME = 16 };
 size_t pg_prepared_name(uint32_t number, char to[PG_PREPARED_NAME]);
 
 void pg_prepared_free(struct pg_prepared_cache **c);
-/* The server forgot them all (DISCARD ALL, DEALLOCATE ALL); a Parse not answered yet came later. */
-void pg_prepared_forget(struct pg_prepared_cache *c);
+/* The latest number given out. */
+uint32_t pg_prepared_last(const struct pg_prepared_cache *c);
+/* The server forgot them all (DISCARD ALL, DEALLOCATE ALL) up to this number; a Parse not answered
+ * yet came later. */
+void pg_prepared_forget(struct pg_prepared_cache *c, uint32_t upto);
 size_t pg_prepared_count(const struct pg_prepared_cache *c);
 
-/* A statement that can be used in batch `batch`; it counts as used. NULL: not there. */
+/* A statement that can be used in batch `batch`, of a number above `after`; it counts as used.
+ * NULL: not there. */
 struct pg_prepared *pg_prepared_find(struct pg_prepared_cache *c,
-                                     const struct pg_statement_key *key, uint32_t batch);
+                                     const struct pg_statement_key *key, uint32_t batch,
+                                     uint32_t after);
 struct pg_prepared *pg_prepared_by_number(struct pg_prepared_cache *c, uint32_t number);
 /* A Parse for it, of so many bytes, is sent in this batch. NULL: no memory. */
 struct pg_prepared *pg_prepared_add(struct pg_prepared_cache **c,

@@ -10,7 +10,7 @@
  *     postgres_client.c  the client's bytes
  *     postgres_server.c  the server's bytes
  *     postgres_rename.c  prepared statements that follow the client from server to server
- *         postgres_unnamed.c, postgres_rename_answers.c  two parts of that
+ *         postgres_unnamed.c, postgres_rename_answers.c, postgres_dealloc.c  parts of that
  *     postgres_statements.c  what they say, and what each client calls them
  *     postgres_follow.c  what a session leaves on its server: it follows, or the client stays
  *     postgres_pins.c    why a client keeps its server, and until when
@@ -91,6 +91,7 @@ struct pg_session {
     bool rolled_back;    /* ... and was executed: its Sync ends the transaction */
     bool cancelled;      /* its deadline passed: the server's 57014 is ours to explain */
     bool dropping_body;  /* the rest of a replaced message from the server */
+    bool drops;          /* the Query at hand may end prepared statements */
     uint16_t pins;       /* PG_LEFT() of why it keeps its server, where state of its own lives */
     uint8_t key_n;
     uint8_t replication; /* enum pg_replication: such a client has a server dialed for it alone */

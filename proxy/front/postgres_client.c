@@ -141,6 +141,7 @@ static enum pg_leaves trace(struct pg_session *s, const struct pg_msg *m)
         s->server->reset_needed = true;
     if (pg_flow_discards(&s->server->flow))
         return PG_LEAVES_NOTHING;
+    s->drops = false;
     if (m->type == 'Q')
         return pg_follow_query(s, m->body);
     const uint8_t *nul = m->body.n ? memchr(m->body.p, 0, m->body.n) : NULL;

@@ -86,8 +86,7 @@ static bool remember_characteristics(struct pg_follow *f)
            remember(f, SPAN_LIT("default_transaction_deferrable"));
 }
 
-/* What was to be asked for is known, if this is done and not rolled back. (RESET ALL leaves the
- * role.) */
+/* No need to ask, if this is done and not rolled back. (RESET ALL leaves the role.) */
 static void forget_reset(struct pg_follow *f, struct span name)
 {
     for (unsigned i = 0; i < f->n; i++) {
@@ -168,6 +167,7 @@ enum pg_leaves pg_follow_query(struct pg_session *s, struct span text)
     enum pg_leaves why;
     do {
         struct pg_trace t = pg_text_trace(text);
+        s->drops |= t.drops;
         if (s->pins)
             pg_pins_sent(s, &t);
         why = follow(s, &t, true);
@@ -188,7 +188,7 @@ static void keep_unnamed(struct pg_follow *f, const struct pg_trace *t)
 
 static void note_unnamed(struct pg_session *s, const struct pg_trace *t)
 {
-    if ((matters(t) || t->ends || s->follow) && pg_have_follow(s))
+    if ((matters(t) || t->ends || t->drops || s->follow) && pg_have_follow(s))
         keep_unnamed(s->follow, t);
 }
 
@@ -337,7 +337,7 @@ void pg_follow_tag(struct pg_session *s, struct span body, struct pg_outbox *o)
         return;
     if (!s->renames &&
         (span_eq(tag, SPAN_LIT("DISCARD ALL")) || span_eq(tag, SPAN_LIT("DEALLOCATE ALL"))))
-        pg_prepared_forget(s->server->prepared); /* of sessions from before a reload */
+        pg_prepared_forget(s->server->prepared, UINT32_MAX); /* of sessions from before a reload */
     if (s->follow) {
         s->follow->n_done++;
         note_end(s->follow, tag);

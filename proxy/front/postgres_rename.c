@@ -19,6 +19,7 @@
  */
 #include <stdlib.h>
 
+#include "proxy/front/postgres_follow.h"
 #include "proxy/front/postgres_rename.h"
 #include "proxy/wire/postgres_read.h"
 #include "proxy/wire/postgres_text.h"
@@ -51,8 +52,8 @@ struct pg_pending *pg_rename_pending_first(const struct list *l)
     return node ? OWNER(node, struct pg_pending, node) : NULL;
 }
 
-static struct pg_pending *enlist(struct pg_session *s, struct list *l, enum pg_token token,
-                                 uint32_t number, struct span name, struct pg_statement *st)
+struct pg_pending *pg_rename_enlist(struct pg_session *s, struct list *l, enum pg_token token,
+                                    uint32_t number, struct span name, struct pg_statement *st)
 {
     struct pg_pending *p = calloc(1, sizeof *p + name.n);
     if (!p)
@@ -76,7 +77,7 @@ static struct pg_pending *enlist(struct pg_session *s, struct list *l, enum pg_t
 struct pg_pending *pg_rename_pending_add(struct pg_session *s, enum pg_token token, uint32_t number,
                                          struct span name, struct pg_statement *st)
 {
-    return enlist(s, &s->statements->pending, token, number, name, st);
+    return pg_rename_enlist(s, &s->statements->pending, token, number, name, st);
 }
 
 const struct pg_pending *pg_rename_speaks_of(const struct list *l, struct span name)
@@ -84,17 +85,13 @@ const struct pg_pending *pg_rename_speaks_of(const struct list *l, struct span n
     for (const struct list *at = l->prev; at != l; at = at->prev) {
         const struct pg_pending *p = OWNER(at, const struct pg_pending, node);
         bool own = p->token == PG_TOKEN_PARSE_OWN || p->token == PG_TOKEN_CLOSE_OWN;
-        if (!own && span_eq(span_of(p->name, p->n), name))
+        if (p->all || (!own && span_eq(span_of(p->name, p->n), name)))
             return p;
     }
     return NULL;
 }
 
-/*
- * What a name means when the server comes to what is sent now; *st NULL: nothing. False: it depends
- * on what a batch before this one will turn out to be: wait for that.
- */
-static bool meaning(const struct pg_session *s, struct span name, struct pg_statement **st)
+bool pg_rename_meaning(const struct pg_session *s, struct span name, struct pg_statement **st)
 {
     const struct pg_client_statements *c = s->statements;
     *st = NULL;
@@ -136,12 +133,8 @@ static void put_close(struct pg_outbox *o, const char *name, size_t name_n)
     memcpy(p + 1, name, name_n + 1);
 }
 
-/*
- * The client's message m goes out with the name at `at` (and its NUL) replaced; what was looked at
- * before it goes first.
- */
-static void put_renamed(struct pg_outbox *o, const struct pg_msg *m, struct span at,
-                        const char *name, size_t name_n)
+void pg_rename_put_renamed(struct pg_outbox *o, const struct pg_msg *m, struct span at,
+                           const char *name, size_t name_n)
 {
     size_t head = (size_t)(at.p - m->body.p);
     (void)pg_rename_put_head(o, m->type, m->len - at.n + name_n, 0);
@@ -150,7 +143,7 @@ static void put_renamed(struct pg_outbox *o, const struct pg_msg *m, struct span
     pg_outbox_add(o, span_skip(m->body, head + at.n + 1));
 }
 
-static enum pg_named told(struct pg_session *s, const struct pg_msg *m)
+enum pg_named pg_rename_sent(struct pg_session *s, const struct pg_msg *m)
 {
     return pg_flow_client(&s->server->flow, m->type, m->body) == PG_FLOW_OK ? PG_NAMED_SENT
                                                                             : PG_NAMED_FULL;
@@ -209,16 +202,22 @@ static struct pg_prepared *place(struct pg_session *s, struct pg_outbox *o, enum
     return p;
 }
 
+static struct pg_prepared *find(const struct pg_session *s, const struct pg_statement_key *key)
+{
+    const struct pg_server *ps = s->server;
+    return pg_prepared_find(ps->prepared, key, ps->flow.ends_sent, pg_dealloc_after(s));
+}
+
 /* The server has st, or is given it now. NULL: no memory. */
 static struct pg_prepared *ensure(struct pg_session *s, struct pg_outbox *o,
                                   struct pg_statement *st)
 {
     struct pg_server *ps = s->server;
     struct pg_statement_key key = key_of(s, st);
-    struct pg_prepared *p = pg_prepared_find(ps->prepared, &key, ps->flow.ends_sent);
+    struct pg_prepared *p = find(s, &key);
     if (!p && pg_follow_salt(s)) { /* it was read before the settings changed */
         key.settings ^= pg_follow_salt(s);
-        p = pg_prepared_find(ps->prepared, &key, ps->flow.ends_sent);
+        p = find(s, &key);
     }
     if (p)
         return p;
@@ -230,70 +229,6 @@ static struct pg_prepared *ensure(struct pg_session *s, struct pg_outbox *o,
     pg_outbox_flush(o); /* the text may go before the walk ends */
     pg_flow_renamed(&ps->flow, PG_TOKEN_PARSE_OWN);
     return p;
-}
-
-/* ---- DEALLOCATE in SQL ---- */
-
-/*
- * DEALLOCATE of a statement that was prepared by protocol: the server may not have it, and others
- * need it. It is given an empty one, and deallocates that.
- */
-static enum pg_named deallocate(struct pg_session *s, const struct pg_msg *m, struct span text,
-                                struct pg_outbox *o)
-{
-    static const char verb[] = "DEALLOCATE ";
-    static const uint8_t nothing[] = {0, 0, 0}; /* no text, no types */
-    uint8_t buf[64];
-    struct pg_server *ps = s->server;
-    if (!s->statements || !m->whole)
-        return PG_NAMED_PASS;
-    struct span name = span_of(buf, pg_text_deallocate(text, buf, sizeof buf));
-    struct pg_statement *st;
-    if (!name.n)
-        return PG_NAMED_PASS;
-    if (!meaning(s, name, &st))
-        return PG_NAMED_FULL;
-    if (!st)
-        return PG_NAMED_PASS;
-    struct pg_statement_key nobodys = {.edition = UINT32_MAX};
-    struct pg_prepared *p = pg_prepared_add(&ps->prepared, &nobodys, 0, ps->flow.ends_sent);
-    if (!p)
-        return PG_NAMED_NO_MEMORY;
-    pg_prepared_stale(ps->prepared, p->number);
-    struct pg_pending *d = enlist(s, &s->statements->deallocs, PG_TOKEN_NONE, 0, name, NULL);
-    if (!d || !pg_rename_pending_add(s, PG_TOKEN_PARSE_OWN, p->number, span_of(NULL, 0), NULL))
-        return PG_NAMED_NO_MEMORY;
-    char to[PG_PREPARED_NAME];
-    size_t n = pg_prepared_name(p->number, to), verb_n = sizeof verb - 1;
-    pg_rename_put_parse(o, to, n, span_of(nothing, sizeof nothing));
-    pg_flow_renamed(&ps->flow, PG_TOKEN_PARSE_OWN);
-    bool parse = m->type == 'P'; /* with an empty name in front and no types behind */
-    uint8_t *b =
-        pg_rename_put_head(o, m->type, verb_n + n + 1 + 3 * parse, verb_n + n + 1 + 3 * parse);
-    if (parse)
-        *b++ = 0;
-    memcpy(b, verb, verb_n);
-    memcpy(b + verb_n, to, n + 1);
-    if (!parse)
-        return told(s, m);
-    memset(b + verb_n + n + 1, 0, 2);
-    struct pg_pending *unnamed =
-        pg_rename_pending_add(s, PG_TOKEN_NAMED, 0, span_of(NULL, 0), NULL);
-    if (!unnamed)
-        return PG_NAMED_NO_MEMORY;
-    unnamed->unread = true;
-    pg_flow_renamed(&ps->flow, PG_TOKEN_NAMED);
-    return PG_NAMED_SENT;
-}
-
-bool pg_rename_deallocated(struct pg_session *s)
-{
-    struct pg_pending *d = s->statements ? pg_rename_pending_first(&s->statements->deallocs) : NULL;
-    if (!d)
-        return false;
-    pg_names_remove(s->statements->names, span_of(d->name, d->n));
-    pg_rename_pending_free(s, d);
-    return true;
 }
 
 /* ---- the client's messages ---- */
@@ -308,7 +243,7 @@ static enum pg_named parse_named(struct pg_session *s, const struct pg_msg *m, s
     char to[PG_PREPARED_NAME];
     if (!c)
         return PG_NAMED_NO_MEMORY;
-    if (!meaning(s, name, &st))
+    if (!pg_rename_meaning(s, name, &st))
         return PG_NAMED_FULL;
     if (st) { /* the server says that there is one of that name already */
         struct pg_prepared *p = ensure(s, o, st);
@@ -317,7 +252,7 @@ static enum pg_named parse_named(struct pg_session *s, const struct pg_msg *m, s
         if (!wait)
             return PG_NAMED_NO_MEMORY;
         wait->again = true;
-        put_renamed(o, m, name, to, pg_prepared_name(p->number, to));
+        pg_rename_put_renamed(o, m, name, to, pg_prepared_name(p->number, to));
         pg_flow_renamed(&ps->flow, PG_TOKEN_NAMED);
         return PG_NAMED_SENT;
     }
@@ -331,7 +266,7 @@ static enum pg_named parse_named(struct pg_session *s, const struct pg_msg *m, s
     enum pg_named done = PG_NAMED_NO_MEMORY;
     struct pg_statement_key key = key_of(s, st);
     bool works = ps->flow.tx != PG_TX_FAILED && pg_flow_is_settled(&ps->flow);
-    if (works && pg_prepared_find(ps->prepared, &key, ps->flow.ends_sent)) {
+    if (works && find(s, &key)) {
         if (pg_rename_pending_add(s, PG_TOKEN_PARSE_LOCAL, 0, name, st)) {
             pg_flow_renamed(&ps->flow, PG_TOKEN_PARSE_LOCAL);
             done = PG_NAMED_SENT;
@@ -339,7 +274,7 @@ static enum pg_named parse_named(struct pg_session *s, const struct pg_msg *m, s
     } else {
         struct pg_prepared *p = place(s, o, PG_TOKEN_NAMED, name, st);
         if (p) {
-            put_renamed(o, m, name, to, pg_prepared_name(p->number, to));
+            pg_rename_put_renamed(o, m, name, to, pg_prepared_name(p->number, to));
             pg_flow_renamed(&ps->flow, PG_TOKEN_NAMED);
             done = PG_NAMED_SENT;
         }
@@ -351,10 +286,8 @@ static enum pg_named parse_named(struct pg_session *s, const struct pg_msg *m, s
 static enum pg_named on_parse(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o)
 {
     struct pg_parse parse;
-    if (m->body.n && m->body.p[0] == 0) {
-        enum pg_named done = deallocate(s, m, span_skip(m->body, 1), o);
-        return done == PG_NAMED_PASS ? pg_unnamed_parse(s, m, o) : done;
-    }
+    if (m->body.n && m->body.p[0] == 0)
+        return pg_unnamed_parse(s, m, o);
     if (!m->whole) { /* too long to be kept: it lives on this server, under the client's name */
         pg_pin(s, PG_LEAVES_STATEMENT);
         return PG_NAMED_PASS;
@@ -371,32 +304,40 @@ static enum pg_named on_use(struct pg_session *s, const struct pg_msg *m, struct
     char to[PG_PREPARED_NAME];
     if (name.n == 0) {
         enum pg_named done = pg_unnamed_ensure(s, o);
-        if (done == PG_NAMED_PASS && m->type == 'B')
+        if (done == PG_NAMED_PASS && m->type == 'B') {
             pg_follow_bind(s, NULL);
+            if (s->follow && s->follow->unnamed.drops)
+                return pg_dealloc_bind(s, m, name, pg_unnamed_text(s), o);
+        }
         if (done != PG_NAMED_OTHER)
             return done;
-        put_renamed(o, m, name, PG_NOWHERE, sizeof PG_NOWHERE - 1);
-        return told(s, m);
+        pg_rename_put_renamed(o, m, name, PG_NOWHERE, sizeof PG_NOWHERE - 1);
+        return pg_rename_sent(s, m);
     }
     struct pg_statement *st;
-    if (!meaning(s, name, &st))
+    if (!pg_rename_meaning(s, name, &st))
         return PG_NAMED_FULL;
     if (!st) {
         if (!span_starts(name, SPAN_LIT("cp_")))
             return PG_NAMED_PASS; /* perhaps prepared in SQL */
-        put_renamed(o, m, name, PG_NOWHERE, sizeof PG_NOWHERE - 1);
-        return told(s, m);
+        pg_rename_put_renamed(o, m, name, PG_NOWHERE, sizeof PG_NOWHERE - 1);
+        return pg_rename_sent(s, m);
     }
     struct pg_prepared *p = ensure(s, o, st);
     if (!p)
         return PG_NAMED_NO_MEMORY;
-    put_renamed(o, m, name, to, pg_prepared_name(p->number, to));
+    if (m->type == 'B' && st->trace.drops) {
+        enum pg_named done = pg_dealloc_bind(s, m, name, span_of(st->body, st->n), o);
+        if (done != PG_NAMED_PASS)
+            return done;
+    }
+    pg_rename_put_renamed(o, m, name, to, pg_prepared_name(p->number, to));
     if (m->type == 'B') {
         pg_follow_bind(s, &st->trace);
         if (st->commits)
             pg_flow_note_commit(&s->server->flow);
     }
-    return told(s, m);
+    return pg_rename_sent(s, m);
 }
 
 static enum pg_named on_close(struct pg_session *s, const struct pg_msg *m, struct span name,
@@ -410,7 +351,7 @@ static enum pg_named on_close(struct pg_session *s, const struct pg_msg *m, stru
         return PG_NAMED_PASS;
     }
     struct pg_statement *st;
-    if (!meaning(s, name, &st))
+    if (!pg_rename_meaning(s, name, &st))
         return PG_NAMED_FULL;
     if (st) {
         if (!pg_rename_pending_add(s, PG_TOKEN_CLOSE_LOCAL, 0, name, NULL))
@@ -420,8 +361,8 @@ static enum pg_named on_close(struct pg_session *s, const struct pg_msg *m, stru
     }
     if (!span_starts(name, SPAN_LIT("cp_")))
         return PG_NAMED_PASS;
-    put_renamed(o, m, name, PG_NOWHERE, sizeof PG_NOWHERE - 1);
-    return told(s, m);
+    pg_rename_put_renamed(o, m, name, PG_NOWHERE, sizeof PG_NOWHERE - 1);
+    return pg_rename_sent(s, m);
 }
 
 bool pg_rename_room(struct pg_session *s)
@@ -452,7 +393,7 @@ enum pg_named pg_rename(struct pg_session *s, const struct pg_msg *m, struct pg_
             return on_close(s, m, name, o);
         return PG_NAMED_PASS;
     case 'Q': {
-        enum pg_named done = deallocate(s, m, m->body, o);
+        enum pg_named done = s->drops ? pg_dealloc_query(s, m, o) : PG_NAMED_PASS;
         if (done != PG_NAMED_FULL)
             pg_unnamed_query(s);
         return done;

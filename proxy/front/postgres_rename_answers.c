@@ -52,12 +52,10 @@ static void note_tag(struct pg_session *s, struct span body)
     if (body.n < 9 || (body.p[0] != 'D' && body.p[0] != 'd') || !pg_read_complete(body, &tag))
         return;
     if (span_eq(tag, SPAN_LIT("DEALLOCATE"))) {
-        if (!pg_rename_deallocated(s)) /* of what it prepared in SQL, or of "cp_7" */
+        if (!pg_dealloc_done(s)) /* of what it prepared in SQL, or of "cp_7" */
             pg_prepared_stale_all(s->server->prepared);
     } else if (span_eq(tag, SPAN_LIT("DEALLOCATE ALL")) || span_eq(tag, SPAN_LIT("DISCARD ALL"))) {
-        pg_prepared_forget(s->server->prepared);
-        if (s->statements)
-            pg_names_free(&s->statements->names);
+        pg_dealloc_all_done(s);
     }
 }
 
@@ -84,10 +82,7 @@ bool pg_rename_told(struct pg_session *s, const struct pg_msg *m)
     if (flow->renamed_done)
         settle(s, true, false);
     if (m->type == 'Z')
-        for (struct pg_pending *d;
-             (d = pg_rename_pending_first(&s->statements->deallocs)) != NULL &&
-             (int32_t)(flow->ends_seen - d->batch) > 0;)
-            pg_rename_pending_free(s, d);
+        pg_dealloc_ready(s);
     return own;
 }
 

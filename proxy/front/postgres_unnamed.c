@@ -144,6 +144,15 @@ static bool may_come_back(const struct pg_client_statements *c, const struct pg_
     return c->before && !pg_flow_is_mixed(flow) && (int32_t)(c->query_end - flow->ends_seen) > 0;
 }
 
+struct span pg_unnamed_text(const struct pg_session *s)
+{
+    const struct pg_client_statements *c = s->statements;
+    const struct pg_pending *change = pg_rename_speaks_of(&c->pending, span_of(NULL, 0));
+    if (change)
+        return change->st ? span_of(change->st->body, change->st->n) : span_of(NULL, 0);
+    return c->now.kept ? span_of(c->now.body, c->now.n) : span_of(NULL, 0);
+}
+
 /* The unnamed statement is used: this server has it, is given it, or (PG_NAMED_OTHER) it must be
  * told that there is none, whatever another client left there. */
 enum pg_named pg_unnamed_ensure(struct pg_session *s, struct pg_outbox *o)

@@ -85,17 +85,32 @@ struct pg_text pg_text_look(struct span text)
     }
 }
 
-size_t pg_text_deallocate(struct span text, uint8_t *name, size_t cap)
+enum { NAME_MAX_BYTES = 63 }; /* NAMEDATALEN: of longer ones the server reads only these */
+
+/* Does the statement end here? */
+static bool ends_here(struct pg_scan *s)
 {
+    pg_scan_blanks(s);
+    return s->p == s->end || *s->p == ';';
+}
+
+enum pg_drops pg_text_drops(struct span text, struct span *name)
+{
+    uint8_t folded[NAME_MAX_BYTES];
     struct pg_scan s = pg_scan_of(text);
-    if (!pg_scan_accept(&s, "DEALLOCATE"))
-        return 0;
-    (void)pg_scan_accept(&s, "PREPARE");
+    bool discard = pg_scan_accept(&s, "DISCARD");
+    if (!discard && !pg_scan_accept(&s, "DEALLOCATE"))
+        return PG_DROPS_NONE;
+    if (!discard)
+        (void)pg_scan_accept(&s, "PREPARE");
     if (pg_scan_accept(&s, "ALL"))
-        return 0;
-    size_t n = pg_scan_name(&s, name, cap);
-    pg_scan_semicolons(&s);
-    return s.p == s.end ? n : 0;
+        return ends_here(&s) ? PG_DROPS_ALL : PG_DROPS_NONE;
+    pg_scan_blanks(&s);
+    const uint8_t *from = s.p;
+    if (discard || !pg_scan_name(&s, folded, sizeof folded))
+        return PG_DROPS_NONE;
+    *name = span_of(from, (size_t)(s.p - from));
+    return ends_here(&s) ? PG_DROPS_ONE : PG_DROPS_NONE;
 }
 
 size_t pg_text_name(struct span name, uint8_t *to, size_t cap)

@@ -27,9 +27,15 @@ struct pg_text {
  * query (cut off), use `verb` and not `single`. */
 struct pg_text pg_text_look(struct span text);
 
-/* DEALLOCATE [PREPARE] name, and nothing else: the name as the server reads it (folded to lower
- * case unless quoted) into `name`, its length. 0: it is something else, or does not fit. */
-size_t pg_text_deallocate(struct span text, uint8_t *name, size_t cap);
+/* Which prepared statements a statement ends. */
+enum pg_drops {
+    PG_DROPS_NONE,
+    PG_DROPS_ONE, /* DEALLOCATE [PREPARE] name */
+    PG_DROPS_ALL  /* DEALLOCATE [PREPARE] ALL, DISCARD ALL */
+};
+/* The first statement of a text. ONE: *name is the name as it stands there (see pg_text_name()); one
+ * longer than names of the server's is NONE. */
+enum pg_drops pg_text_drops(struct span text, struct span *name);
 
 /* What a statement leaves behind in the server's session, as far as its words or its tag show. */
 enum pg_leaves {
@@ -56,12 +62,14 @@ struct pg_trace {
     bool empty;  /* no statement: it has no tag */
     bool set;    /* the command is SET: its tag is accounted for */
     bool parses; /* it sets, LOCAL or not, what the server does not report and reads texts by */
+    bool drops;  /* it may end prepared statements: see pg_text_drops() */
     struct span name; /* in the text; as the server has it (TimeZone for SET TIME ZONE) */
 };
 /* Of the first statement of a text (its beginning will do; but without its NUL it `ends` nothing);
  * set_config() and advisory locks are found anywhere in it. */
 struct pg_trace pg_text_trace(struct span text);
-/* A name in a text as the server reads it; its length, 0 if it does not fit. */
+/* A name in a text as the server reads it: folded to lower case unless quoted. Its length, 0 if it
+ * does not fit. */
 size_t pg_text_name(struct span name, uint8_t *to, size_t cap);
 
 /* Goes on to the statement behind the first `;` that is no part of a string, name or comment.

@@ -325,7 +325,9 @@ static struct pg_trace trace_deallocate(struct pg_scan *s)
 {
     (void)pg_scan_accept(s, "PREPARE");
     bool all = pg_scan_accept(s, "ALL");
-    return ends(s, all ? PG_LEFT(PREPARED) | PG_LEFT(STATEMENT) : 0);
+    struct pg_trace t = ends(s, all ? PG_LEFT(PREPARED) | PG_LEFT(STATEMENT) : 0);
+    t.drops = true;
+    return t;
 }
 
 static struct pg_trace trace_discard(struct pg_scan *s)
@@ -333,7 +335,9 @@ static struct pg_trace trace_discard(struct pg_scan *s)
     if (pg_scan_accept(s, "TEMP") || pg_scan_accept(s, "TEMPORARY"))
         return ends(s, PG_LEFT(TEMPORARY));
     bool harmless = pg_scan_accept(s, "PLANS") || pg_scan_accept(s, "SEQUENCES");
-    return ends(s, harmless ? PG_LEFT(NOTHING) : 0); /* DISCARD ALL is told by its tag */
+    struct pg_trace t = ends(s, harmless ? PG_LEFT(NOTHING) : 0); /* DISCARD ALL: by its tag */
+    t.drops = !harmless;
+    return t;
 }
 
 static struct pg_trace trace_unlisten(struct pg_scan *s)

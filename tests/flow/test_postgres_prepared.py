@@ -171,57 +171,6 @@ def test_one_text_and_two_tables(shared, namesakes, sql):
     daemon.stop()
 
 
-@pytest.mark.parametrize("extended", [False, True], ids=["query", "extended"])
-@pytest.mark.parametrize("name, spelled", [("s", "s"), ("s", "S"), ("S x", '"S x"')])
-def test_deallocate_in_sql(shared, name, spelled, extended):
-    daemon = shared()
-    a, b = daemon.wire(), daemon.wire()
-    for wire in (a, b):
-        wire.send(parse("select 7", name), SYNC)
-        assert answers(wire) == "1 Z"
-    sql = f"deallocate {spelled}"
-    a.send(*([parse(sql), bind(), execute(), SYNC] if extended else [query(sql)]))
-    assert answers(a) == ("1 2 C Z" if extended else "C Z")
-    a.send(bind(name), execute(), SYNC)
-    assert answers(a) == "E26000 Z"
-    b.send(bind(name), execute(), SYNC)
-    assert rows(b) == [["7"]]
-    daemon.stop()
-
-
-def test_deallocate_that_fails_leaves_the_statement(one):
-    daemon = one()
-    wire = daemon.wire()
-    wire.send(parse("select 7", "s"), SYNC)
-    assert answers(wire) == "1 Z"
-    wire.send(query("begin"), query("selec"), query("deallocate s"), query("rollback"))
-    assert [answers(wire) for _ in range(4)] == ["C Z", "E42601 Z", "E25P02 Z", "C Z"]
-    wire.send(bind("s"), execute(), SYNC)
-    assert rows(wire) == [["7"]]
-    daemon.stop()
-
-
-@pytest.mark.parametrize("sql", ["deallocate all", "discard all"])
-def test_forgetting_all(shared, sql):
-    daemon = shared()
-    a, b = daemon.wire(), daemon.wire()
-    for wire in (a, b):
-        wire.send(parse("select 7", "s"), SYNC)
-        assert answers(wire) == "1 Z"
-    a.send(query(sql))
-    assert answers(a) == "C Z"
-    a.send(bind("s"), execute(), SYNC)
-    assert answers(a) == "E26000 Z"
-    b.send(bind("s"), execute(), SYNC)
-    assert rows(b) == [["7"]]
-    # What comes behind it in the same breath is not forgotten.
-    a.send(query(sql), parse("select 9", "s"), SYNC, bind("s"), execute(), SYNC)
-    assert answers(a) == "C Z"
-    assert answers(a) == "1 Z"
-    assert rows(a) == [["9"]]
-    daemon.stop()
-
-
 def test_unnamed_statement_is_found_on_another_server(shared):
     """Parse and Sync first, Bind later: in between another client had the server."""
     daemon = shared()

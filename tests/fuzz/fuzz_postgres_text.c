@@ -23,14 +23,19 @@ static void check_look(struct span text)
     }
 }
 
-static void check_deallocate(struct span text)
+static void check_drops(struct span text)
 {
     uint8_t name[64], small[8];
-    size_t n = pg_text_deallocate(text, name, sizeof name);
-    CHECK(n <= sizeof name);
+    struct span at;
+    if (pg_text_drops(text, &at) != PG_DROPS_ONE)
+        return;
+    CHECK(at.n > 0 && at.p >= text.p && at.p + at.n <= text.p + text.n);
+    CHECK(pg_text_trace(text).drops);
+    size_t n = pg_text_name(at, name, sizeof name);
+    CHECK(n > 0 && n < sizeof name);
     for (size_t i = 0; i < n; i++)
         CHECK(name[i] != 0);
-    size_t m = pg_text_deallocate(text, small, sizeof small);
+    size_t m = pg_text_name(at, small, sizeof small);
     CHECK(m <= sizeof small && (m == 0 || (m == n && memcmp(name, small, n) == 0)));
 }
 
@@ -56,7 +61,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             memcpy(copy, data, cuts[i]);
         struct span text = span_of(copy, cuts[i]);
         check_look(text);
-        check_deallocate(text);
+        check_drops(text);
         check_trace(text);
         free(copy);
     }

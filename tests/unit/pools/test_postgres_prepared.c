@@ -24,7 +24,7 @@ static struct pg_prepared *add_ready(struct pg_prepared_cache **c, uint8_t n, ui
 static struct pg_prepared *find(struct pg_prepared_cache *c, uint8_t n, uint32_t batch)
 {
     struct pg_statement_key k = key(n);
-    return pg_prepared_find(c, &k, batch);
+    return pg_prepared_find(c, &k, batch, 0);
 }
 
 static void test_counts_for_its_batch_until_confirmed(void **state)
@@ -32,7 +32,7 @@ static void test_counts_for_its_batch_until_confirmed(void **state)
     (void)state;
     struct pg_prepared_cache *c = NULL;
     struct pg_statement_key k = key(1);
-    assert_null(pg_prepared_find(c, &k, 0));
+    assert_null(pg_prepared_find(c, &k, 0, 0));
     struct pg_prepared *p = pg_prepared_add(&c, &k, 10, 7);
     uint32_t first = p->number;
     assert_ptr_equal(find(c, 1, 7), p);
@@ -56,8 +56,8 @@ static void test_other_settings_and_editions_are_others(void **state)
     zone.settings = 5;
     edition.edition = 1;
     assert_non_null(find(c, 1, 1));
-    assert_null(pg_prepared_find(c, &zone, 1));
-    assert_null(pg_prepared_find(c, &edition, 1));
+    assert_null(pg_prepared_find(c, &zone, 1, 0));
+    assert_null(pg_prepared_find(c, &edition, 1, 0));
     pg_prepared_free(&c);
 }
 
@@ -126,12 +126,17 @@ static void test_forgetting_spares_what_comes_later(void **state)
 {
     (void)state;
     struct pg_prepared_cache *c = NULL;
-    pg_prepared_forget(c);
+    pg_prepared_forget(c, UINT32_MAX);
     add_ready(&c, 1, 1);
     struct pg_statement_key k = key(2);
     struct pg_prepared *later = pg_prepared_add(&c, &k, 10, 1);
-    pg_prepared_forget(c); /* DISCARD ALL was answered; the Parse behind it is still to come */
+    uint32_t last = pg_prepared_last(c);
+    add_ready(&c, 3, 1); /* sent behind DISCARD ALL, and looked for before that is answered */
+    assert_null(pg_prepared_find(c, &k, 1, last));
+    assert_non_null(find(c, 3, 1));
+    pg_prepared_forget(c, last); /* it is; one of the Parses behind it is still to come */
     assert_null(find(c, 1, 1));
+    assert_non_null(find(c, 3, 1));
     pg_prepared_settle(c, later->number, true);
     assert_ptr_equal(find(c, 2, 2), later);
     pg_prepared_free(&c);

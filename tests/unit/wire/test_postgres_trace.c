@@ -168,30 +168,39 @@ static void test_next_statement(void **state)
     }
 }
 
-static void test_deallocate(void **state)
+static void test_drops(void **state)
 {
     (void)state;
     static const struct {
         const char *text, *name;
+        enum pg_drops what;
     } rows[] = {
-        {"DEALLOCATE a", "a"},
-        {"deallocate prepare Ab;", "ab"},
-        {"deallocate \"A \"\"b\"", "A \"b"},
-        {"deallocate all", ""},
-        {"deallocate prepare all", ""},
-        {"deallocate \"all\"", "all"},
-        {"deallocate a; select 1", ""},
-        {"deallocate", ""},
-        {"deallocate \"a", ""},
-        {"deallocate 1", ""},
-        {"select 1", ""},
-        {"deallocate abcdefghijklmnopq", ""}, /* longer than there is room */
+        {"DEALLOCATE a", "a", PG_DROPS_ONE},
+        {"deallocate prepare Ab;", "Ab", PG_DROPS_ONE},
+        {"deallocate \"A \"\"b\" -- that", "\"A \"\"b\"", PG_DROPS_ONE},
+        {"deallocate all", "", PG_DROPS_ALL},
+        {"deallocate prepare all;", "", PG_DROPS_ALL},
+        {"/* now */ discard all", "", PG_DROPS_ALL},
+        {"discard all plans", "", PG_DROPS_NONE},
+        {"discard plans", "", PG_DROPS_NONE},
+        {"deallocate all a", "", PG_DROPS_NONE},
+        {"deallocate \"all\"", "\"all\"", PG_DROPS_ONE},
+        {"deallocate a; select 1", "a", PG_DROPS_ONE},
+        {"deallocate a b", "", PG_DROPS_NONE},
+        {"deallocate", "", PG_DROPS_NONE},
+        {"deallocate \"a", "", PG_DROPS_NONE},
+        {"deallocate 1", "", PG_DROPS_NONE},
+        {"select 1", "", PG_DROPS_NONE},
+        {"deallocate a123456789b123456789c123456789d123456789e123456789f123456789g123", "",
+         PG_DROPS_NONE}, /* longer than the server's names are */
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        uint8_t name[16];
-        size_t n = pg_text_deallocate(span_str(rows[i].text), name, sizeof name);
-        if (!span_eq(span_of(name, n), span_str(rows[i].name)))
-            fail_msg("%s: \"%.*s\"", rows[i].text, (int)n, (const char *)name);
+        struct span name = {0}, text = span_str(rows[i].text);
+        enum pg_drops what = pg_text_drops(text, &name);
+        bool one = what == PG_DROPS_ONE;
+        if (what != rows[i].what || (one && !span_eq(name, span_str(rows[i].name))))
+            fail_msg("%s: %d \"%.*s\"", rows[i].text, what, (int)name.n, (const char *)name.p);
+        assert_true(what == PG_DROPS_NONE || pg_text_trace(text).drops);
     }
 }
 
@@ -202,7 +211,7 @@ int main(void)
         cmocka_unit_test(test_ends),
         cmocka_unit_test(test_what_texts_are_read_by),
         cmocka_unit_test(test_next_statement),
-        cmocka_unit_test(test_deallocate),
+        cmocka_unit_test(test_drops),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
