@@ -30,8 +30,8 @@ static enum outcome settle(struct server *sv)
         return OUTCOME_DROP_EOF;
     if (ps->asked && pg_flow_due(&ps->flow) == 1)
         return OUTCOME_RESET; /* the session is over, what it was asked is not: stand behind that */
-    if (!pg_at_boundary(&ps->framer) || ps->carry.len || pg_flow_is_busy(&ps->flow) ||
-        pg_flow_is_doubtful(&ps->flow) || pg_flow_in_batch(&ps->flow) || sv->io.out.len)
+    if (!pg_server_is_whole(ps) || pg_flow_is_busy(&ps->flow) || pg_flow_is_doubtful(&ps->flow) ||
+        pg_flow_in_batch(&ps->flow) || sv->io.out.len)
         return OUTCOME_DROP_DIRTY;
     if (ps->flow.tx != PG_TX_IDLE || ps->reset_needed)
         return OUTCOME_RESET;

@@ -50,6 +50,12 @@ static inline struct pg_server *pg_server_of(struct server *sv)
     return OWNER(sv, struct pg_server, base);
 }
 
+/* Nothing that it says is half there: neither a message nor its header. */
+static inline bool pg_server_is_whole(const struct pg_server *ps)
+{
+    return pg_at_boundary(&ps->framer) && !ps->carry.len;
+}
+
 /*
  * Sends a CancelRequest for whatever the server does now, over a connection of its own (TLS if the
  * server has TLS) from the dialer's thread. The server is held until that connection has closed: no

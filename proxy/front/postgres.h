@@ -13,6 +13,7 @@
  *         postgres_unnamed.c, postgres_rename_answers.c, postgres_dealloc.c  parts of that
  *     postgres_statements.c  what they say, and what each client calls them
  *     postgres_follow.c  what a session leaves on its server: it follows, or the client stays
+ *     postgres_ask.c     what it has set is asked for
  *     postgres_pins.c    why a client keeps its server, and until when
  *     postgres_settings.c  parameters that follow the client from server to server
  *     postgres_lost.c    what the client hears when its server is lost, or none could be had
@@ -92,6 +93,8 @@ struct pg_session {
     bool cancelled;      /* its deadline passed: the server's 57014 is ours to explain */
     bool dropping_body;  /* the rest of a replaced message from the server */
     bool drops;          /* the Query at hand may end prepared statements */
+    bool reset_sent;     /* a RESET or DISCARD ALL is under way */
+    bool ready_late;     /* behind the server's last ReadyForQuery a message was half there */
     uint16_t pins;       /* PG_LEFT() of why it keeps its server, where state of its own lives */
     uint8_t key_n;
     uint8_t replication; /* enum pg_replication: such a client has a server dialed for it alone */

@@ -180,6 +180,16 @@ static bool must_wait_its_turn(const struct pg_session *s, uint8_t type)
            pg_flow_is_busy(flow) && !pg_flow_in_batch(flow);
 }
 
+/* Behind a RESET comes what the client's own settings are to hold for: they are set again first. In
+ * its batch there is no place for that. */
+static bool must_wait_for_reset(const struct pg_session *s, uint8_t type)
+{
+    const struct pg_flow *flow = &s->server->flow;
+    return s->reset_sent && (speaks_of_statements(type) || type == 'F') &&
+           (pg_flow_is_busy(flow) || s->ready_late) && !pg_flow_in_batch(flow) &&
+           flow->copy == PG_COPY_NONE;
+}
+
 /* What was not done in time is over, and our cancel of it is still on its way: what comes next is
  * not to feel it. */
 static bool must_wait_for_cancel(const struct pg_session *s)
@@ -197,7 +207,8 @@ static enum step linked_one(struct pg_session *s, struct walk *w, enum pg_step w
     }
     if (m->type == 'X')
         return STEP_CLOSED;
-    if (must_wait_its_turn(s, m->type) || must_wait_for_cancel(s))
+    if (must_wait_its_turn(s, m->type) || must_wait_for_cancel(s) ||
+        must_wait_for_reset(s, m->type))
         return STEP_STOP;
     if (speaks_of_statements(m->type) && pg_flow_copy_ends(&s->server->flow))
         return await_copy(s, w);

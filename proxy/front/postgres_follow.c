@@ -60,16 +60,11 @@ static bool set_name(struct pg_name *to, struct span name)
     return true;
 }
 
-static struct span span_of_name(const struct pg_name *name)
-{
-    return span_of(name->text, name->n);
-}
-
 /* To be asked for when the server is to be given back. False: too many, or too long. */
 static bool remember(struct pg_follow *f, struct span name)
 {
     for (unsigned i = 0; i < f->n; i++) {
-        if (!span_ieq(span_of_name(&f->names[i]), name))
+        if (!span_ieq(pg_name_span(&f->names[i]), name))
             continue;
         f->names[i].reset = false;
         return true;
@@ -90,7 +85,7 @@ static bool remember_characteristics(struct pg_follow *f)
 static void forget_reset(struct pg_follow *f, struct span name)
 {
     for (unsigned i = 0; i < f->n; i++) {
-        struct span it = span_of_name(&f->names[i]);
+        struct span it = pg_name_span(&f->names[i]);
         if (name.n ? span_ieq(it, name) : !span_ieq(it, SPAN_LIT("role")))
             f->names[i].reset = true;
     }
@@ -168,6 +163,7 @@ enum pg_leaves pg_follow_query(struct pg_session *s, struct span text)
     do {
         struct pg_trace t = pg_text_trace(text);
         s->drops |= t.drops;
+        s->reset_sent |= t.resets;
         if (s->pins)
             pg_pins_sent(s, &t);
         why = follow(s, &t, true);
@@ -183,12 +179,12 @@ static void keep_unnamed(struct pg_follow *f, const struct pg_trace *t)
         f->unnamed.leaves = PG_LEAVES_SETTINGS;
         f->unnamed.ends = 0;
     }
-    f->unnamed.name = span_of_name(&f->unnamed_name);
+    f->unnamed.name = pg_name_span(&f->unnamed_name);
 }
 
 static void note_unnamed(struct pg_session *s, const struct pg_trace *t)
 {
-    if ((matters(t) || t->ends || t->drops || s->follow) && pg_have_follow(s))
+    if ((matters(t) || t->ends || t->drops || t->resets || s->follow) && pg_have_follow(s))
         keep_unnamed(s->follow, t);
 }
 
@@ -211,6 +207,7 @@ void pg_follow_bind(struct pg_session *s, const struct pg_trace *t)
 {
     if (!t && s->follow)
         t = &s->follow->unnamed;
+    s->reset_sent |= t && t->resets;
     if (s->pins)
         pg_pins_sent(s, t);
     if (t)
@@ -224,8 +221,7 @@ uint64_t pg_follow_salt(const struct pg_session *s)
 
 /* ---- what is done ---- */
 
-/* State is there that nobody refused in time. */
-static void pin(struct pg_session *s, enum pg_leaves why)
+void pg_follow_pin(struct pg_session *s, enum pg_leaves why)
 {
     struct err err;
     switch (s->base.gate->conf->session_state) {
@@ -279,7 +275,7 @@ void pg_follow_reset(struct pg_session *s, struct pg_outbox *to_client)
             f->before = pg_params_take(s->params);
             f->end = (struct pg_end){0};
         }
-        pg_settings_reset(s, span_of_name(&f->resets[i]), to_client);
+        pg_settings_reset(s, pg_name_span(&f->resets[i]), to_client);
     }
     drop_resets(f);
 }
@@ -289,7 +285,7 @@ static void note_set(struct pg_session *s)
     if (s->follow && s->follow->seen > 0)
         s->follow->seen--;
     else
-        pin(s, PG_LEAVES_SETTINGS);
+        pg_follow_pin(s, PG_LEAVES_SETTINGS);
 }
 
 /* What keeps a server, of those that need not stay anyway. */
@@ -298,15 +294,15 @@ static void note_state(struct pg_session *s, struct span tag)
     struct pg_follow *f = s->follow;
     for (unsigned what = 0; f && f->leaves; what++) {
         if (f->leaves & 1u << what)
-            pin(s, (enum pg_leaves)what);
+            pg_follow_pin(s, (enum pg_leaves)what);
         f->leaves &= ~(1u << what);
     }
     if (span_eq(tag, SPAN_LIT("SET")))
         note_set(s);
     else if (span_eq(tag, SPAN_LIT("PREPARE")))
-        pin(s, PG_LEAVES_PREPARED);
+        pg_follow_pin(s, PG_LEAVES_PREPARED);
     else if (span_eq(tag, SPAN_LIT("LISTEN")))
-        pin(s, PG_LEAVES_LISTEN);
+        pg_follow_pin(s, PG_LEAVES_LISTEN);
 }
 
 /* How a transaction ends; ROLLBACK TO a savepoint says ROLLBACK, too. */
@@ -350,7 +346,7 @@ void pg_follow_tag(struct pg_session *s, struct span body, struct pg_outbox *o)
     else if (span_eq(tag, SPAN_LIT("DISCARD ALL")))
         note_discarded(s, o);
     if (!known && !set && s->base.gate->conf->mode != FRONT_SESSION)
-        pin(s, PG_LEAVES_SETTINGS);
+        pg_follow_pin(s, PG_LEAVES_SETTINGS);
 }
 
 void pg_follow_failed(struct pg_follow *f)
@@ -385,7 +381,7 @@ static void settle_reset(struct pg_session *s)
     f->before = NULL;
     if (f->end.failed && f->end.committed) {
         if (!ask_for_all(s, before))
-            pin(s, PG_LEAVES_SETTINGS);
+            pg_follow_pin(s, PG_LEAVES_SETTINGS);
     } else if (f->end.failed) {
         pg_settings_restore(s, before);
     } else {
@@ -437,64 +433,4 @@ void pg_follow_lost(struct pg_session *s, bool rolled_back)
     f->end = (struct pg_end){0};
     pg_pins_failed(f);
     pg_pins_ready(s, true);
-}
-
-/* ---- asking ---- */
-
-static ASIDE bool ask(struct pg_session *s)
-{
-    uint8_t buf[PG_NAMES_MAX * (PG_NAME_BYTES * 2 + 64)];
-    struct pg_follow *f = s->follow;
-    struct pg_out o = pg_out_of(buf, sizeof buf);
-    for (unsigned i = 0; i < f->n; i++) {
-        pg_sql_text(&o, i == 0 ? "SELECT " : ", ");
-        pg_sql_text(&o, "pg_catalog.current_setting(");
-        pg_sql_literal(&o, span_of_name(&f->names[i]));
-        pg_sql_text(&o, ", true)");
-    }
-    if (!pg_settings_send(s, &o))
-        return false;
-    s->errand = PG_ERRAND_ASK;
-    return true;
-}
-
-bool pg_follow_ask(struct pg_session *s)
-{
-    return s->follow && s->follow->n > 0 && ask(s);
-}
-
-/* One column for each name. */
-static bool take_row(struct pg_session *s, struct span body)
-{
-    struct pg_follow *f = s->follow;
-    struct pg_cur c = pg_cur_of(body);
-    if (pg_cur_u16(&c) != f->n)
-        return false;
-    for (unsigned i = 0; i < f->n; i++) {
-        int32_t len = pg_cur_i32(&c);
-        struct span value = len < 0 ? span_of(NULL, 0) : pg_cur_bytes(&c, (size_t)len);
-        struct span name = span_of_name(&f->names[i]);
-        if (len == 0)
-            value.p = (const uint8_t *)""; /* empty, which is not absent */
-        if (c.bad || !pg_params_set(&s->params, name, value) ||
-            !pg_params_set(&s->server->params, name, value))
-            return false;
-    }
-    return true;
-}
-
-void pg_follow_row(struct pg_session *s, struct span body)
-{
-    if (take_row(s, body))
-        s->follow->n = 0;
-}
-
-void pg_follow_asked(struct pg_session *s)
-{
-    struct pg_follow *f = s->follow;
-    bool well = f->n == 0;
-    f->n = 0;
-    f->salt = 0;
-    if (!well) /* not answered (its own statement_timeout), or too much to be carried about */
-        pin(s, PG_LEAVES_SETTING);
 }

@@ -3,7 +3,8 @@
 /*
  * What a session leaves on its server: what the files of this part have in common.
  *
- *     postgres_follow.c  texts, tags, settings that are asked for
+ *     postgres_follow.c  texts, tags, what is to be asked for
+ *     postgres_ask.c     asking for it
  *     postgres_pins.c    what keeps the server, and when that ends
  */
 #include "proxy/front/postgres.h"
@@ -17,6 +18,11 @@ struct pg_name {
     uint8_t n;
     uint8_t text[PG_NAME_BYTES];
 };
+
+static inline struct span pg_name_span(const struct pg_name *name)
+{
+    return span_of(name->text, name->n);
+}
 
 /* What is known of how a transaction ended; both: who knows. */
 struct pg_end {
@@ -51,6 +57,8 @@ struct pg_follow {
 
 /* The session's; made if need be. NULL: no memory. */
 struct pg_follow *pg_have_follow(struct pg_session *s);
+/* State is there that nobody refused in time. */
+void pg_follow_pin(struct pg_session *s, enum pg_leaves why);
 /* An error, or a rollback: what was to end may not have. */
 void pg_pins_failed(struct pg_follow *f);
 /* A statement is sent while something pins; t NULL: nobody knows which. */

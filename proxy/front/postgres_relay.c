@@ -38,8 +38,10 @@ void pg_become(struct pg_session *s, enum pg_state to)
 {
     CHECK(sm_allows(rows, s->state, to));
     s->state = to;
-    if (to != PG_LINKED && to != PG_SETTING)
+    if (to != PG_LINKED && to != PG_SETTING) {
         s->transaction_due_ms = 0;
+        s->reset_sent = s->ready_late = false;
+    }
     const struct timeouts_conf *t = &pool_conf(session_pool(&s->base))->timeouts;
     s->unheard = to == PG_LINKED && s->errand == PG_ERRAND_LINK;
     if (to == PG_IDLE || to == PG_SWALLOWING)
@@ -61,7 +63,7 @@ size_t pg_high_water(const struct pg_session *s)
 bool pg_may_release(const struct pg_session *s)
 {
     return pg_flow_is_idle(&s->server->flow) && pg_at_boundary(&s->framer) &&
-           pg_at_boundary(&s->server->framer) && !s->server->carry.len;
+           pg_server_is_whole(s->server);
 }
 
 bool pg_keeps_server(const struct pg_session *s)

@@ -61,18 +61,23 @@ static ASIDE void refuse_block(struct pg_session *s)
 }
 
 /* A query of ours is no part of a batch of the client's, nor of a message that is half sent: it
- * would commit what the batch has done, or be discarded with it. */
+ * would commit what the batch has done, or be discarded with it. Nor is its answer to tear one of
+ * the server's apart. */
 static bool is_between(const struct pg_session *s)
 {
     const struct pg_flow *flow = &s->server->flow;
-    return !pg_flow_is_busy(flow) && !pg_flow_in_batch(flow) && pg_at_boundary(&s->framer);
+    return !pg_flow_is_busy(flow) && !pg_flow_in_batch(flow) && pg_at_boundary(&s->framer) &&
+           pg_server_is_whole(s->server);
 }
 
 static void after_ready(struct pg_session *s)
 {
     const struct timeouts_conf *t = &pool_conf(session_pool(&s->base))->timeouts;
     struct pg_flow *flow = &s->server->flow;
-    if (pg_may_release(s))
+    if (s->held) { /* its next words are here: in the same transaction, or batch, for all we know */
+        if (is_between(s))
+            (void)pg_settings_again(s);
+    } else if (pg_may_release(s))
         pg_transaction_end(s);
     else if (is_between(s) && pg_settings_again(s))
         return;
@@ -328,17 +333,19 @@ static void on_server_readable(struct server *sv)
     }
     if (w.ready)
         next_in_line(s);
+    bool whole = pg_server_is_whole(ps), ready = w.ready || (whole && s->ready_late);
+    s->ready_late = !whole && (w.ready || s->ready_late);
+    s->reset_sent &= !whole || pg_flow_is_busy(&ps->flow);
     /* The scratch memory is free again for the client's bytes. */
-    if (w.ready && is_forbidden_block(s))
+    if (w.ready && is_forbidden_block(s)) {
         refuse_block(s);
-    else if (w.linked_now && w.ready) {
+        return;
+    }
+    bool resumes = w.linked_now || s->held;
+    if (ready || (!resumes && !pg_keeps_server(s) && pg_may_release(s)))
         after_ready(s);
-        if (s->state == PG_LINKED)
-            pg_relay_input(s);
-    } else if (w.linked_now || s->held)
+    if (resumes && s->state == PG_LINKED)
         pg_relay_input(s);
-    else if (!w.in.n && (w.ready || (!pg_keeps_server(s) && pg_may_release(s))))
-        after_ready(s);
 }
 
 static void on_server_drained(struct server *sv)

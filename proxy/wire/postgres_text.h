@@ -33,8 +33,8 @@ enum pg_drops {
     PG_DROPS_ONE, /* DEALLOCATE [PREPARE] name */
     PG_DROPS_ALL  /* DEALLOCATE [PREPARE] ALL, DISCARD ALL */
 };
-/* The first statement of a text. ONE: *name is the name as it stands there (see pg_text_name()); one
- * longer than names of the server's is NONE. */
+/* The first statement of a text. ONE: *name is the name as it stands there (see pg_text_name());
+ * one longer than names of the server's is NONE. */
 enum pg_drops pg_text_drops(struct span text, struct span *name);
 
 /* What a statement leaves behind in the server's session, as far as its words or its tag show. */
@@ -63,6 +63,7 @@ struct pg_trace {
     bool set;    /* the command is SET: its tag is accounted for */
     bool parses; /* it sets, LOCAL or not, what the server does not report and reads texts by */
     bool drops;  /* it may end prepared statements: see pg_text_drops() */
+    bool resets; /* it is a RESET, or a DISCARD ALL */
     struct span name; /* in the text; as the server has it (TimeZone for SET TIME ZONE) */
 };
 /* Of the first statement of a text (its beginning will do; but without its NUL it `ends` nothing);

@@ -337,6 +337,7 @@ static struct pg_trace trace_discard(struct pg_scan *s)
     bool harmless = pg_scan_accept(s, "PLANS") || pg_scan_accept(s, "SEQUENCES");
     struct pg_trace t = ends(s, harmless ? PG_LEFT(NOTHING) : 0); /* DISCARD ALL: by its tag */
     t.drops = !harmless;
+    t.resets = pg_scan_accept(s, "ALL");
     return t;
 }
 
@@ -430,5 +431,6 @@ struct pg_trace pg_text_trace(struct span text)
     struct pg_trace t = trace_statement(s);
     if (!whole)
         t.ends = 0;
+    t.resets |= t.leaves == PG_LEAVES_RESET;
     return t;
 }

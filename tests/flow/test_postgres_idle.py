@@ -174,3 +174,24 @@ def test_half_a_notice_behind_the_last_answer(one, talker):
         assert other.run("select 3")[0] == [["1"]]
     assert talker.accepted == 1
     assert verdicts(daemon, outcome="keep") == verdicts(daemon)
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+@pytest.mark.parametrize("rest", [True, False], ids=["whole", "half"])
+@pytest.mark.parametrize("at", [3, 30_000])
+def test_clocks_run_behind_half_a_notice(one, talker, mode, rest, at):
+    """A client in a transaction is idle also while half a message of its server's is all there is of it."""
+    notice = said_in_fields("N", "SNOTICE", "VNOTICE", "C00000", "M" + "x" * 100_000)
+    daemon = one(mode=mode, timeouts={"idle_transaction": "1s"})
+    with daemon.wire() as wire:
+        talker.answer = message("C", b"BEGIN\0") + message("Z", b"T") + notice[:at]
+        assert kinds(wire, "begin") == "CZ"
+        if rest:
+            talker.say(notice[at:])
+            assert wire.receive()[0] == "N"
+        else:
+            wire.sock.settimeout(10)
+        words = b""
+        while data := wire.sock.recv(65536):
+            words += data
+        assert b"25P03" in wire.buffer + words

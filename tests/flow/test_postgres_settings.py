@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 from harness.base import wait_for
-from harness.pgwire import FLUSH, SYNC, PgError, bind, cstr, execute, message, parse, query
+from harness.pgwire import SYNC, PgError, bind, cstr, execute, message, parse, query
 from harness.quack import READY, SIMPLE, Quack
 
 REFUSAL = message("E", b"".join(map(cstr, ["SERROR", "VERROR", "C22023", "Mnot today"])) + b"\0") + READY
@@ -88,47 +88,75 @@ def test_what_others_left_may_be_the_reason(orders, sullen, attempts, refusals, 
         sullen.refusals = refusals
         wire = stack.enter_context(daemon.wire(TimeZone="Asia/Tokyo"))
         wire.send(query("select 1"))
-        kinds = "".join(kind for kind, _ in wire.until("Z" if served else "E"))
-        assert kinds == ("TDCZ" if served else "E")
+        heard = "".join(kind for kind, _ in wire.until("Z" if served else "E"))
+        assert heard == ("TDCZ" if served else "E")
         assert sum("Tokyo" in text for text in sullen.texts) == refusals + served
     assert daemon.all_errors() == ({} if served else {"client_protocol": 1})
 
 
 class Orderly(Sullen):
-    """Notes what it is sent, and answers a RESET and the batch behind it in one breath."""
+    """Notes what it is sent; NOTIFYs while it is set again."""
 
     def __init__(self):
         super().__init__()
-        self.order = []
+        self.order, self.behind = [], b""
 
     def reply(self, kind, sql):
         self.order.append("set" if "set_config" in sql else sql or "sync")
         if kind == b"S":
-            return READY
+            return BATCH
         if "set_config" in sql and len(self.order) > 1:
             return NEWS + super().reply(kind, sql) + NEWS
         if sql == "reset timezone":
-            return (self.zone("UTC") + message("C", b"RESET\0") + READY
-                    + message("1") + message("2") + message("C", b"INSERT 0 1\0"))
+            return self.zone("UTC") + message("C", b"RESET\0") + READY + self.behind
         return super().reply(kind, sql)
 
 
-def test_a_batch_is_not_interrupted(orders):
-    """What the client came with is set again behind a RESET, but not in the middle of the batch behind it:
-    a query there would commit what the batch has done, or be discarded with it."""
-    server = Orderly()
-    try:
-        daemon = orders(mode="session", upstream=server.url(), size={"max": 1})
-        with daemon.wire(TimeZone="Asia/Tokyo") as wire:
-            wire.run("select 1")
-            wire.send(query("reset timezone"), parse("insert"), bind(), execute(), FLUSH)
-            wire.until("2")
-            assert wire.receive()[0] == "C"
-            wire.send(SYNC)
-            assert wire.receive() == ("Z", b"I")
-            assert wire.receive() == wire.receive() == ("A", NEWS[5:]), "nor is news kept from it"
-            wire.run("select 2")
-            assert server.order == ["set", "select 1", "reset timezone", "sync", "set", "select 2"]
-        assert daemon.all_errors() == {}
-    finally:
-        server.close()
+BATCH = message("1") + message("2") + message("C", b"INSERT 0 1\0") + READY
+HALVES = 40_000
+
+
+def kinds(wire):
+    return "".join(kind for kind, _ in wire.until("Z") if kind != "S")
+
+
+@pytest.fixture
+def orderly():
+    made = Orderly()
+    yield made
+    made.close()
+
+
+def test_a_reset_is_waited_for(orders, orderly):
+    """What the client came with is set again behind a RESET: before what it has sent behind it already, and
+    not in the middle of that, where a query would commit what a batch has done."""
+    daemon = orders(mode="session", upstream=orderly.url(), size={"max": 1})
+    with daemon.wire(TimeZone="Asia/Tokyo") as wire:
+        wire.run("select 1")
+        wire.send(query("reset timezone"), parse("insert"), bind(), execute(), SYNC)
+        assert kinds(wire) == "CZ"
+        assert kinds(wire) == "AA12CZ", "nor is news kept from it"
+        wire.run("select 2")
+        assert orderly.order == ["set", "select 1", "reset timezone", "set", "sync", "select 2"]
+    assert daemon.all_errors() == {}
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["sent with it", "sent later"])
+def test_half_a_notice_behind_a_reset(orders, orderly, early):
+    """It is not torn apart by the answer to our settings."""
+    notice = message("N", b"SNOTICE\0VNOTICE\0C00000\0M" + b"x" * 2 * HALVES + b"\0\0")
+    orderly.behind = notice[:HALVES]
+    daemon = orders(mode="session", upstream=orderly.url(), size={"max": 1})
+    with daemon.wire(TimeZone="Asia/Tokyo") as wire:
+        wire.run("select 1")
+        wire.send(query("reset timezone"), *([query("select 2")] if early else []))
+        assert kinds(wire) == "CZ"
+        wait_for(lambda: daemon.metric("carpool_bytes_total", direction="from_servers") > HALVES,
+                 what="half of it to be heard")
+        if not early:
+            wire.send(query("select 2"))
+        orderly.say(notice[HALVES:])
+        assert wire.receive() == ("N", notice[5:])
+        assert kinds(wire) == "AATDCZ"
+        assert orderly.order == ["set", "select 1", "reset timezone", "set", "select 2"]
+    assert daemon.all_errors() == {}

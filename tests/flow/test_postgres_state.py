@@ -7,7 +7,7 @@ A pool of one server: what one client leaves there, the next one would find.
 import pytest
 from harness.base import wait_for
 from harness.carpool import postgres_pool
-from harness.pgwire import SYNC, Wire, bind, execute, parse, query
+from harness.pgwire import SYNC, Wire, bind, execute, parse, query, row
 from harness.postgres import PASSWORD
 from harness.relays import TO_SERVER
 
@@ -149,6 +149,22 @@ def test_reset_inside_a_transaction(one):
     a.run("rollback")
     assert show(a, "TimeZone") == "Asia/Tokyo"
     assert show(a, "search_path") == "pg_catalog"
+    daemon.stop()
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+@pytest.mark.parametrize("extended", [False, True], ids=["query", "extended"])
+@pytest.mark.parametrize("sql", ["reset all", "set timezone to default", "discard all"])
+def test_what_is_sent_behind_a_reset(one, mode, extended, sql):
+    """In the same breath: the client's own settings hold for that, too."""
+    daemon = one(mode=mode)
+    a = daemon.wire(TimeZone="Asia/Tokyo", search_path="pg_catalog")
+    a.run("set timezone = 'UTC'")
+    reset = [parse(sql), bind(), execute(), SYNC] if extended else [query(sql)]
+    show_zone = [parse("show timezone"), bind(), execute(), SYNC]
+    a.send(*reset, *show_zone, query("show search_path"), *reset, query("begin; show timezone"), query("commit"))
+    heard = [[row(body) for kind, body in a.until("Z") if kind == "D"] for _ in range(6)]
+    assert heard == [[], [["Asia/Tokyo"]], [["pg_catalog"]], [], [["Asia/Tokyo"]], []]
     daemon.stop()
 
 
