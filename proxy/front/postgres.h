@@ -170,6 +170,7 @@ void pg_set_deadline(struct pg_session *s, enum pg_deadline kind, uint64_t ms);
 /* A side takes nothing now: in write_stall at the latest something must have moved. */
 void pg_watch_stall(struct pg_session *s);
 void pg_watch_if_held_up(struct pg_session *s); /* the same if the client is far behind */
+void pg_await_client(struct pg_session *s);     /* to take its answers, then to speak */
 void pg_stall_over(struct pg_session *s);       /* the client has taken all */
 /* What the client said has ended its deadline; if it asks for nothing (half a message, Flush), it
  * is as idle as before. */

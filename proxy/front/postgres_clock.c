@@ -106,6 +106,15 @@ void pg_watch_if_held_up(struct pg_session *s)
         pg_watch_stall(s);
 }
 
+void pg_await_client(struct pg_session *s)
+{
+    if (is_held_up(s))
+        pg_watch_stall(s);
+    else
+        pg_set_deadline(s, PG_DEADLINE_IDLE,
+                        pool_conf(session_pool(&s->base))->timeouts.client_idle_ms);
+}
+
 static void on_stall(struct pg_session *s)
 {
     unsigned long long ms = pool_conf(session_pool(&s->base))->timeouts.write_stall_ms;

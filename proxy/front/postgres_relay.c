@@ -45,7 +45,7 @@ void pg_become(struct pg_session *s, enum pg_state to)
     const struct timeouts_conf *t = &pool_conf(session_pool(&s->base))->timeouts;
     s->unheard = to == PG_LINKED && s->errand == PG_ERRAND_LINK;
     if (to == PG_IDLE || to == PG_SWALLOWING)
-        pg_set_deadline(s, PG_DEADLINE_IDLE, t->client_idle_ms);
+        pg_await_client(s);
     else if (to == PG_LINKED && t->request_ms)
         pg_set_deadline(s, PG_DEADLINE_REQUEST, t->request_ms);
     else if (to != PG_TLS && to != PG_STARTUP && to != PG_LOGIN && to != PG_PLACING && s->deadline)
@@ -151,8 +151,7 @@ void pg_transaction_end(struct pg_session *s)
     if (pg_keeps_server(s)) {
         if (pg_settings_again(s))
             return;
-        pg_set_deadline(s, PG_DEADLINE_IDLE,
-                        pool_conf(session_pool(&s->base))->timeouts.client_idle_ms);
+        pg_await_client(s);
         return;
     }
     if (pg_follow_ask(s))

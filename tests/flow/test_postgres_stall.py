@@ -2,6 +2,7 @@
 """Peers that stop: clients that do not read, servers that freeze at any point. Each wait ends at its
 deadline, with its cause, and costs nobody else anything."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -77,6 +78,29 @@ def ended(daemon):
     errors = daemon.all_errors()
     return (sum(errors.values()) >= 6 and daemon.servers(state="busy") == 0 and
             daemon.metric("carpool_clients", pool="orders") == 1 + 6 - errors.get("write_stall", 0))
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_stalled_client_that_has_all_its_answers(orders, mode):
+    """No server waits for it, but what it does not take is kept for it: not for ever."""
+    daemon = orders(mode=mode, size={"max": 1}, timeouts={"write_stall": "1s"}, limits={"buffer": "64KiB"})
+    wire = daemon.wire(login=False)
+    wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    wire.login()
+
+    def answered():
+        return daemon.metric("carpool_bytes_total", direction="from_servers")
+    for _ in range(300):  # the kernel's buffers are full at some time, and then carpool's
+        before = answered()
+        with contextlib.suppress(OSError):
+            wire.send(query("select repeat('x', 60000)"))
+        wait_for(lambda: answered() > before + 60000 or daemon.all_errors(), what="the answer, or the end")
+        if daemon.all_errors():
+            break
+        if wire.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            break
+    assert daemon.saw("write_stall")
+    wire.abort()
 
 
 def test_stalled_clients_with_a_request_deadline(orders):
