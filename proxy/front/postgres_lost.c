@@ -250,6 +250,13 @@ static bool note_prepared(struct pg_session *s, const struct pg_msg *m)
     return well;
 }
 
+/* By the next Parse of it or simple query, whatever comes of that. */
+static void end_unnamed(struct pg_session *s)
+{
+    if (s->statements)
+        s->statements->now.there = false;
+}
+
 /* Closing a statement does not hang on the transaction. */
 static void note_closed(struct pg_session *s, const struct pg_msg *m)
 {
@@ -260,7 +267,7 @@ static void note_closed(struct pg_session *s, const struct pg_msg *m)
     if (name.n)
         pg_names_remove(s->statements->names, name);
     else
-        s->statements->now.there = false;
+        end_unnamed(s);
 }
 
 static void say_described(struct pg_session *s, bool statement)
@@ -298,6 +305,8 @@ static void failed_extended(struct pg_session *s, const struct pg_msg *m)
         note_closed(s, m);
         say_bare(s, '3');
     } else {
+        if (m->type == 'P' && m->body.n && m->body.p[0] == 0)
+            end_unnamed(s);
         s->local_rollback = s->rolled_back = false;
         s->swallow.till_sync = true;
         say_aborted(s);
@@ -322,6 +331,7 @@ void pg_failed_one(struct pg_session *s, const struct pg_msg *m)
         enum ending ending = ENDING_NONE;
         if (m->whole && pg_read_query(m->body, &text))
             ending = ending_of(s, text);
+        end_unnamed(s);
         if (ending == ENDING_ROLLBACK)
             say_rolled_back(s);
         else

@@ -191,6 +191,16 @@ def gate(servers):
 
 
 @pytest.fixture
+def through_gate(orders, pg, gate):
+    """A daemon whose servers pass a relay that can cut them; (daemon, relay)."""
+    def make(workers=1, **over):
+        relay = gate(pg.host, pg.port)
+        url = pg.url(host=relay.host, port=relay.port)
+        return orders(workers, upstream=url, **over), relay
+    return make
+
+
+@pytest.fixture
 def black_hole(servers):
     hole = servers.black_hole()
     yield hole
