@@ -153,6 +153,18 @@ struct span pg_unnamed_text(const struct pg_session *s)
     return c->now.kept ? span_of(c->now.body, c->now.n) : span_of(NULL, 0);
 }
 
+/* This server is being given it with an earlier batch, which may fail before that: then the server
+ * has what somebody else left there. */
+static bool may_not_arrive(const struct pg_client_statements *c, const struct pg_flow *flow)
+{
+    for (const struct list *at = c->pending.prev; at != &c->pending; at = at->prev) {
+        const struct pg_pending *p = OWNER(at, const struct pg_pending, node);
+        if (p->token == PG_TOKEN_PARSE_OWN && p->number == 0)
+            return p->batch != flow->ends_sent;
+    }
+    return false;
+}
+
 /* The unnamed statement is used: this server has it, is given it, or (PG_NAMED_OTHER) it must be
  * told that there is none, whatever another client left there. */
 enum pg_named pg_unnamed_ensure(struct pg_session *s, struct pg_outbox *o)
@@ -163,7 +175,7 @@ enum pg_named pg_unnamed_ensure(struct pg_session *s, struct pg_outbox *o)
     if (change)
         return change->batch == ps->flow.ends_sent ? PG_NAMED_PASS : PG_NAMED_FULL;
     if (c && c->now.there && ps->unnamed_of == s->base.id && ps->unnamed_id == c->now.id)
-        return PG_NAMED_PASS;
+        return may_not_arrive(c, &ps->flow) ? PG_NAMED_FULL : PG_NAMED_PASS;
     if (c && !c->now.there && may_come_back(c, &ps->flow))
         return PG_NAMED_FULL;
     if (!c || !c->now.there || !c->now.kept)

@@ -83,6 +83,39 @@ def test_a_query_ends_what_is_parsed_before_it(shared, behind):
     daemon.stop()
 
 
+@pytest.mark.parametrize("fails", [describe("P", "nosuch"), parse("selec", "x")], ids=["portal", "parse"])
+def test_the_unnamed_statement_is_discarded_on_its_way(shared, fails):
+    """The server is given it with a batch that fails before: the next one, sent already, does not find what
+    another client left there."""
+    daemon = shared()
+    a, b = daemon.wire(), daemon.wire()
+    a.send(parse("select 'mine'"), SYNC)
+    assert answers(a) == "1 Z"
+    b.send(parse("select 'of another'"), SYNC)
+    assert answers(b) == "1 Z"
+    a.send(fails, bind(), execute(), SYNC, bind(), execute(), SYNC, bind(), execute(), SYNC)
+    assert answers(a).startswith("E")
+    assert [rows(a), rows(a)] == [[["mine"]], [["mine"]]]
+    daemon.stop()
+
+
+def test_the_unnamed_statement_on_its_way_fails(shared, pg, table):
+    """What is sent behind the failure hears the same, as it would of a statement that the server has."""
+    daemon = shared()
+    a, b = daemon.wire(), daemon.wire()
+    a.send(parse(f"select n from {table}"), SYNC)
+    assert answers(a) == "1 Z"
+    b.send(parse("select 'of another'"), SYNC)
+    assert answers(b) == "1 Z"
+    pg.query(f"alter table {table} rename to {table}_gone", db="orders")
+    a.send(bind(), execute(), SYNC, describe("S"), SYNC)
+    assert [answers(a) for _ in range(2)] == ["E42P01 Z", "E42P01 Z"]
+    pg.query(f"alter table {table}_gone rename to {table}", db="orders")
+    a.send(bind(), execute(), SYNC, bind(), execute(), SYNC)
+    assert [answers(a) for _ in range(2)] == ["2 C Z", "2 C Z"]
+    daemon.stop()
+
+
 def test_an_old_query_between_messages_and_a_new_server(carpool, pg):
     """Servers count their batches each for itself: a doubt on one is nothing to wait for on another."""
     daemon = carpool(postgres_pool(pg.url(), size={"max": 2}))
