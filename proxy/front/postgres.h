@@ -86,7 +86,8 @@ struct pg_session {
     bool resetting;      /* RESET or DISCARD ALL was done: reported values are the server's own */
     bool admitted;       /* counted as an exchange */
     bool unheard;        /* LINKED: no byte of the client's has gone to this server yet */
-    bool renames;        /* prepared statements are shared, under names of ours */
+    bool renames;        /* prepared statements follow the client: the unnamed one ... */
+    bool shares;         /* ... and the others, which are shared, under names of ours */
     bool loss_untold;    /* FAILED: nothing was asked when the server was lost */
     bool local_rollback; /* FAILED: an extended ROLLBACK is being answered ... */
     bool rolled_back;    /* ... and was executed: its Sync ends the transaction */

@@ -81,8 +81,7 @@ static bool move(struct pg_session *s, const struct pool_identity *id)
     struct route *to = route_behind(s->base.route, id->key);
     if (!to || !session_move(&s->base, to))
         return false;
-    s->renames =
-        s->base.gate->conf->mode != FRONT_SESSION && pool_conf(to->pool)->size.statements > 0;
+    s->shares = s->renames && pool_conf(to->pool)->size.statements > 0;
     return true;
 }
 

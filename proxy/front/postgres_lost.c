@@ -237,6 +237,8 @@ static bool note_prepared(struct pg_session *s, const struct pg_msg *m)
         return true;
     if (!parse.name.n)
         return pg_unnamed_local(s, span_skip(m->body, 1));
+    if (!s->shares)
+        return true;
     struct pg_client_statements *c = pg_rename_statements(s);
     const struct limits_conf *limits = &s->base.gate->conf->limits;
     struct span body = span_skip(m->body, parse.name.n + 1);

@@ -275,8 +275,8 @@ static void on_open(struct session *base)
     struct err err;
     list_init(&s->key_node);
     deferred_init(&s->begin, pg_begin);
-    s->renames = base->gate->conf->mode != FRONT_SESSION &&
-                 pool_conf(session_pool(base))->size.statements > 0;
+    s->renames = base->gate->conf->mode != FRONT_SESSION;
+    s->shares = s->renames && pool_conf(session_pool(base))->size.statements > 0;
     s->waiter.exclusive = true;
     s->waiter.holder_ops = &pg_holder_ops;
     s->waiter.holder = s;

@@ -288,13 +288,19 @@ static enum pg_named on_parse(struct pg_session *s, const struct pg_msg *m, stru
     struct pg_parse parse;
     if (m->body.n && m->body.p[0] == 0)
         return pg_unnamed_parse(s, m, o);
-    if (!m->whole) { /* too long to be kept: it lives on this server, under the client's name */
+    if (!s->shares || !m->whole) { /* it lives on this server, under the client's name */
         pg_pin(s, PG_LEAVES_STATEMENT);
         return PG_NAMED_PASS;
     }
     if (!pg_read_parse(m->body, &parse))
         return PG_NAMED_PASS; /* the server says what is wrong */
     return parse_named(s, m, parse.name, span_skip(m->body, parse.name.n + 1), o);
+}
+
+/* The server may have one of that name, which is not the client's. */
+static bool is_ours(const struct pg_session *s, struct span name)
+{
+    return s->shares && span_starts(name, SPAN_LIT("cp_"));
 }
 
 /* Bind, Describe: the statement that is meant must be on the server. */
@@ -318,7 +324,9 @@ static enum pg_named on_use(struct pg_session *s, const struct pg_msg *m, struct
     if (!pg_rename_meaning(s, name, &st))
         return PG_NAMED_FULL;
     if (!st) {
-        if (!span_starts(name, SPAN_LIT("cp_")))
+        if (!s->shares && m->type == 'B')
+            pg_follow_bind(s, NULL);
+        if (!is_ours(s, name))
             return PG_NAMED_PASS; /* perhaps prepared in SQL */
         pg_rename_put_renamed(o, m, name, PG_NOWHERE, sizeof PG_NOWHERE - 1);
         return pg_rename_sent(s, m);
@@ -359,7 +367,7 @@ static enum pg_named on_close(struct pg_session *s, const struct pg_msg *m, stru
         pg_flow_renamed(&s->server->flow, PG_TOKEN_CLOSE_LOCAL);
         return PG_NAMED_SENT;
     }
-    if (!span_starts(name, SPAN_LIT("cp_")))
+    if (!is_ours(s, name))
         return PG_NAMED_PASS;
     pg_rename_put_renamed(o, m, name, PG_NOWHERE, sizeof PG_NOWHERE - 1);
     return pg_rename_sent(s, m);

@@ -357,6 +357,21 @@ def test_not_shared_on_request(shared):
     daemon.stop()
 
 
+@pytest.mark.parametrize("name", ["s", "cp_1", "cp_0"])
+def test_names_stay_as_they_are_where_nothing_is_shared(one, name):
+    daemon = one(size={"statements": 0})
+    wire = daemon.wire()
+    wire.send(parse("select $1::int", name), SYNC)
+    assert answers(wire) == "1 Z"
+    wire.send(describe("S", name), bind(name, values=["1"]), execute(), SYNC)
+    assert answers(wire) == "t T 2 D C Z"
+    assert names_on_server(wire) == [name]
+    wire.send(parse("select 2", name), SYNC, close("S", name), parse("select 3", name), SYNC,
+              query(f"deallocate {name}"), bind(name), SYNC)
+    assert [answers(wire) for _ in range(4)] == ["E42P05 Z", "3 1 Z", "C Z", "E26000 Z"]
+    daemon.stop()
+
+
 @pytest.mark.parametrize("trickle", [False, True], ids=["whole", "bytes"])
 def test_many_shapes_of_messages(shared, trickle):
     daemon = shared()
