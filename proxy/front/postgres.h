@@ -236,6 +236,8 @@ static inline bool pg_rename_answer(struct pg_session *s, const struct pg_msg *m
 /* An ErrorResponse that names a statement as the server does; before pg_rename_answer(). True: it
  * is in the outbox in the client's words, what precedes it must be there. */
 bool pg_rename_error(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *to_client);
+/* Its unnamed statement is on its server alone, and may still be used: it was only prepared. */
+bool pg_unnamed_stays(const struct pg_session *s);
 /* The session lets its server go. */
 void pg_rename_unlink(struct pg_session *s);
 void pg_rename_free(struct pg_session *s);

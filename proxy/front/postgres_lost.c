@@ -99,6 +99,7 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
         return;
     }
     struct loss loss = loss_of(s, why);
+    bool keeps = pg_keeps_server(s);
     session_error(&s->base, &loss.err);
     pg_note_access(s, loss.err.cause);
     pg_rename_unlink(s);
@@ -112,7 +113,7 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
     pool_drop(&sv, outcome);
     s->cancelled = false;
     bool asked = own && s->errand == PG_ERRAND_ASK;
-    if (loss.torn || asked || s->base.draining || pg_keeps_server(s)) {
+    if (loss.torn || asked || s->base.draining || keeps) {
         /* What the session had on that server is gone for good. */
         if (!loss.half)
             pg_say_error(s, &loss.err, "FATAL", pg_sqlstate(loss.err.cause, loss.commit));

@@ -47,7 +47,7 @@ const char *pg_pinned_by(const struct pg_session *s)
     for (unsigned what = 0; what < 16; what++)
         if (s->pins & 1u << what)
             return pg_pin_word((enum pg_leaves)what);
-    return NULL;
+    return pg_unnamed_stays(s) ? pg_pin_word(PG_LEAVES_STATEMENT) : NULL;
 }
 
 void pg_pin(struct pg_session *s, enum pg_leaves why)

@@ -68,7 +68,7 @@ bool pg_may_release(const struct pg_session *s)
 
 bool pg_keeps_server(const struct pg_session *s)
 {
-    return s->pins || s->base.gate->conf->mode == FRONT_SESSION;
+    return s->pins || pg_unnamed_stays(s) || s->base.gate->conf->mode == FRONT_SESSION;
 }
 
 static struct span user_of(const struct pg_session *s)

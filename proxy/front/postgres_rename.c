@@ -312,6 +312,7 @@ static enum pg_named on_use(struct pg_session *s, const struct pg_msg *m, struct
         enum pg_named done = pg_unnamed_ensure(s, o);
         if (done == PG_NAMED_PASS && m->type == 'B') {
             pg_follow_bind(s, NULL);
+            pg_unnamed_bound(s);
             if (s->follow && s->follow->unnamed.drops)
                 return pg_dealloc_bind(s, m, name, pg_unnamed_text(s), o);
         }

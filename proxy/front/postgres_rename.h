@@ -58,6 +58,7 @@ struct pg_client_statements {
     uint32_t query_nth;   /* the latest Query, in the order of what was sent */
     bool query_doubtful;  /* it may be discarded */
     uint32_t unnamed_ids; /* given out */
+    uint32_t bound;       /* the `nth` of one that was used in the batch that brought it */
     uint32_t nth;
 };
 
@@ -119,6 +120,8 @@ enum pg_named pg_unnamed_ensure(struct pg_session *s, struct pg_outbox *o);
 enum pg_named pg_unnamed_change(struct pg_session *s, const struct pg_msg *m, struct pg_outbox *o);
 /* That end: answered, failed, or (neither) discarded. */
 void pg_unnamed_settle(struct pg_session *s, const struct pg_pending *p, bool well, bool failed);
+/* A Bind of it is sent. */
+void pg_unnamed_bound(struct pg_session *s);
 /* A Parse of it that no server has heard: the next one is given it. False: no memory. */
 bool pg_unnamed_local(struct pg_session *s, struct span body);
 /* The server at hand has it, and no other. */

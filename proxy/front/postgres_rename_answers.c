@@ -29,7 +29,8 @@ static void settle(struct pg_session *s, bool well, bool failed)
         (void)pg_names_put(&c->names, name, p->st); /* without memory its next use is an error */
     if (well && p->token == PG_TOKEN_CLOSE_LOCAL)
         pg_names_remove(c->names, name);
-    if (!well && p->token == PG_TOKEN_PARSE_OWN && !p->number)
+    bool ours = p->token == PG_TOKEN_PARSE_OWN && !p->number;
+    if (ours && !well && (int32_t)(p->nth - c->now.nth) > 0) /* else it has a later one */
         s->server->unnamed_of = 0;
     pg_rename_pending_free(s, p);
 }

@@ -87,6 +87,23 @@ enum pg_named pg_unnamed_parse(struct pg_session *s, const struct pg_msg *m, str
     return PG_NAMED_PASS;
 }
 
+void pg_unnamed_bound(struct pg_session *s)
+{
+    struct pg_client_statements *c = s->statements;
+    const struct pg_pending *change = pg_rename_speaks_of(&c->pending, span_of(NULL, 0));
+    if (change)
+        c->bound = change->nth;
+    else if (c->now.batch == s->server->flow.ends_sent)
+        c->bound = c->now.nth;
+}
+
+bool pg_unnamed_stays(const struct pg_session *s)
+{
+    const struct pg_client_statements *c = s->statements;
+    return c && s->server && c->now.there && !c->now.kept && c->bound != c->now.nth &&
+           (int32_t)(s->server->flow.ends_seen - c->now.batch) > 0;
+}
+
 /* A Query was sent behind what is settled now: that ends it, unless it is discarded. */
 static void end_by_query(struct pg_session *s)
 {
@@ -120,6 +137,7 @@ void pg_unnamed_settle(struct pg_session *s, const struct pg_pending *p, bool we
         pg_unnamed_note(s, true, p->nth);
     else
         pg_unnamed_forget(s);
+    c->now.batch = p->batch;
     if ((int32_t)(c->query_nth - p->nth) > 0)
         end_by_query(s);
 }
