@@ -120,13 +120,27 @@ static void outdated(const struct pg_prepared *p, void *arg)
     pg_names_outdate(s->statements->names, p->key.digest);
 }
 
-/* What an error tells about a statement: its results have changed, or somebody took it away. */
+/* Would it be another one if it were prepared now? Its results have changed, or (perhaps) what its
+ * parameters were taken for: their types stay what they were, even if they are gone. */
+static bool is_outdated(const struct pg_flow *flow, const struct pg_fields *f)
+{
+    static const char *const codes[] = {"42704", "42804", "42846", "42883", "XX000"};
+    if (span_eq(f->sqlstate, SPAN_LIT("0A000")))
+        return span_eq(f->routine, SPAN_LIT("RevalidateCachedQuery"));
+    if (flow->renamed_failed || flow->parse_failed)
+        return false; /* it was being prepared */
+    for (size_t i = 0; i < ARRAY_LEN(codes); i++)
+        if (span_eq(f->sqlstate, span_str(codes[i])))
+            return true;
+    return false;
+}
+
+/* What an error tells about a statement: it is outdated, or somebody took it away. */
 static void note_error(struct pg_session *s, const struct pg_fields *f, uint32_t number)
 {
     if (span_eq(f->sqlstate, SPAN_LIT("26000")) && number)
         pg_prepared_stale(s->server->prepared, number);
-    if (!span_eq(f->sqlstate, SPAN_LIT("0A000")) ||
-        !span_eq(f->routine, SPAN_LIT("RevalidateCachedQuery")) || !s->statements)
+    if (!s->statements || !is_outdated(&s->server->flow, f))
         return;
     /* On other servers, too, the next use prepares it anew. */
     pg_prepared_unsettled(s->server->prepared, s->server->flow.ends_seen, outdated, s);
