@@ -73,6 +73,7 @@ struct pg_session {
     struct pg_params *params; /* what the client wants its server set to */
     struct pg_client_statements *statements; /* NULL until it has any */
     struct pg_params *startup;   /* what it asked for when it came in: RESET goes back to that */
+    struct pg_params *settled;   /* `params` before the transaction at hand; NULL: as they are */
     struct pg_follow *follow;    /* NULL until it leaves anything on a server */
     uint64_t deadline_ms;        /* when `deadline` is; without meaning if that is NONE */
     uint64_t transaction_due_ms; /* timeouts.transaction; 0: no limit, or none under way */
@@ -315,6 +316,9 @@ void pg_settings_reset(struct pg_session *s, struct span name, struct pg_outbox 
 void pg_settings_restore(struct pg_session *s, struct pg_params *before);
 /* A parameter that the server reported while LINKED. False: that is no news for the client. */
 bool pg_settings_reported(struct pg_session *s, struct span body);
+/* The transaction that has changed them is lost with its server: the client is told of those that
+ * servers report. */
+void pg_settings_lost(struct pg_session *s, bool rolled_back);
 /* The lease in the waiter becomes the session's server, set to its parameters first if need be. */
 void pg_link_up(struct pg_session *s);
 /* One message of the answer; true: that was the last, call pg_settings_done(). */

@@ -272,7 +272,9 @@ void pg_follow_reset(struct pg_session *s, struct pg_outbox *to_client)
         return;
     for (unsigned i = 0; i < f->n_reset && !f->undone; i++) {
         if (!f->before && !f->resets[i].asked) { /* it may be rolled back later */
-            f->before = pg_params_take(s->params);
+            if (!s->settled)
+                s->settled = pg_params_take(s->params);
+            f->before = pg_params_take(s->settled);
             f->end = (struct pg_end){0};
         }
         pg_settings_reset(s, pg_name_span(&f->resets[i]), to_client);

@@ -104,6 +104,8 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
     pg_note_access(s, loss.err.cause);
     pg_rename_unlink(s);
     pg_follow_lost(s, loss.in_tx);
+    if (!loss.half)
+        pg_settings_lost(s, loss.in_tx);
     s->server = NULL;
     s->loss_untold = true;
     s->local_rollback = s->rolled_back = false;

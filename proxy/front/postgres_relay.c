@@ -126,6 +126,7 @@ void pg_give_back(struct pg_session *s, enum cause cause)
     if (pg_keeps_server(s) || pg_follow_owes(s) || ps->asked)
         ps->reset_needed = true;
     s->cancelled = false;
+    pg_params_drop(&s->settled);
     if (pg_at_boundary(&s->framer) && !s->replication)
         pool_give_back(&sv);
     else
@@ -325,6 +326,7 @@ static void on_fini(struct session *base, const struct err *err)
     pg_user_drop(((struct pg_route *)base->route->state)->users, s->user);
     pg_params_drop(&s->params);
     pg_params_drop(&s->startup);
+    pg_params_drop(&s->settled);
     pg_rename_free(s);
     pg_follow_free(s);
     bufq_clear(&session_loop(base)->chunks, &s->carry);

@@ -233,8 +233,10 @@ static bool walk_message(struct pg_session *s, struct walk *w, const struct pg_m
         pg_follow_reset(s, &w->out);
         s->resetting = false;
         pg_follow_ready(s);
-        if (s->server->flow.tx == PG_TX_IDLE)
+        if (s->server->flow.tx == PG_TX_IDLE) {
             pg_watch_transaction(s, true);
+            pg_params_drop(&s->settled);
+        }
     } else if (m->type == 'E') {
         pg_role_error(s->server, m->body);
         if (s->follow)

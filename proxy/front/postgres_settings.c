@@ -428,11 +428,35 @@ bool pg_settings_reported(struct pg_session *s, struct span body)
         return false; /* the client was told what it goes back to */
     if (known && span_eq(had, value))
         return false;
+    if (!s->settled)
+        s->settled = pg_params_take(s->params);
     if (!pg_params_set(&s->params, name, value))
         server_retire(&ps->base, OUTCOME_DROP_DIRTY);
     else
         share_map(s);
     return true;
+}
+
+void pg_settings_lost(struct pg_session *s, bool rolled_back)
+{
+    struct span name, value, had;
+    struct pg_params *now = s->params;
+    struct pg_outbox o;
+    if (!s->settled || !rolled_back) {
+        pg_params_drop(&s->settled);
+        return;
+    }
+    s->params = s->settled;
+    s->settled = NULL;
+    pg_outbox_init(&o, s, false);
+    for (size_t i = 0; i < pg_params_count(now); i++) {
+        pg_params_at(now, i, &name, &value);
+        if (pg_params_get(s->server->origin, name, &had) && pg_params_get(s->params, name, &had) &&
+            !span_eq(had, value))
+            tell_parameter(&o, name, had);
+    }
+    pg_outbox_flush(&o);
+    pg_params_drop(&now);
 }
 
 /* While SETTING nothing reaches the client but parameters that it did not know. True: done. */
