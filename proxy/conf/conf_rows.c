@@ -147,7 +147,8 @@ static const struct schema_row size_rows[] = {
         "that is being opened within max does not count"),
     ROW(size_conf, statements, "statements", COUNT, "500", 0, 100000, RELOADS,
         "transaction and statement mode: prepared statements kept on each server for all clients, "
-        "least recently used first out; 0 keeps a client that prepares on its server instead",
+        "least recently used first out; 0 keeps a client that names statements on its server "
+        "instead",
         .only = ONLY_POSTGRES),
     ROW(size_conf, statement_bytes, "statement_bytes", SIZE, "4MiB", 64 * KIB, 1024 * MIB, RELOADS,
         "their texts together on each server", .only = ONLY_POSTGRES),
