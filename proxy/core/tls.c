@@ -368,6 +368,12 @@ void tls_ctx_alpn(struct tls_ctx *ctx, const char *protocol)
     SSL_CTX_set_alpn_select_cb(ctx->ctx, choose_alpn, ctx);
 }
 
+void tls_ctx_record_max(struct tls_ctx *ctx, size_t n)
+{
+    long set = SSL_CTX_set_max_send_fragment(ctx->ctx, (long)n);
+    CHECK(set == 1);
+}
+
 bool tls_alpn_agreed(const struct tls_conn *c)
 {
     const unsigned char *name;

@@ -36,6 +36,8 @@ struct gate *gate_new(const struct relay_ops *ops, const struct front_conf *conf
             goto bad;
         if (ops->alpn)
             tls_ctx_alpn(g->tls, ops->alpn);
+        if (ops->tls_record_max)
+            tls_ctx_record_max(g->tls, ops->tls_record_max);
     }
     if (ops->guard_new) {
         g->guard = ops->guard_new(conf, pool, err);

@@ -355,9 +355,15 @@ static void *pool_state_new(void)
     return NULL;
 }
 
+/* libpq makes room for 8 KiB and reads a record once. What it leaves of a larger one no event of
+ * the socket tells of, and who waits for the socket on his own (psycopg, asynchronous libpq) waits
+ * for ever. Servers' own records were never longer, up to PostgreSQL 16. */
+enum { LIBPQ_RECORD_MAX = 8192 };
+
 const struct relay_ops postgres_relay = {
     .name = "postgres",
     .alpn = "postgresql",
+    .tls_record_max = LIBPQ_RECORD_MAX,
     .session_size = sizeof(struct pg_session),
     .guard_new = pg_guard_new,
     .guard_free = pg_guard_free,

@@ -20,7 +20,8 @@ struct census_client;
 
 struct relay_ops {
     const char *name;
-    const char *alpn; /* the protocol's name in TLS; NULL: clients may name what they like */
+    const char *alpn;      /* the protocol's name in TLS; NULL: clients may name what they like */
+    size_t tls_record_max; /* the largest record clients are sent; 0: the standard's */
     size_t session_size;
 
     /* What logging in needs beyond the configuration (verifiers), derived once per load and shared

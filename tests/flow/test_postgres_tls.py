@@ -3,6 +3,7 @@
 of both sides; files that are replaced. TLS towards clients that have much to say, or to hear."""
 
 import contextlib
+import select
 import shutil
 import struct
 import threading
@@ -229,6 +230,29 @@ def test_pipelines_and_copy_over_tls(door, table, workers):
             copy.set_types(["int4", "text"])
             assert list(copy.rows()) == lines
     assert daemon.all_errors() == {}
+
+
+def test_who_waits_for_the_socket_has_what_came(door, workers):
+    """libpq reads once when asked to: a record that it takes in part leaves bytes in it that the socket
+    does not tell of. Its own servers' are short enough."""
+    daemon = door(workers, size={"max": 1})
+    with daemon.connect(sslmode="require", autocommit=True) as conn:
+        raw = conn.pgconn
+        raw.nonblocking = 1
+        for rows in range(1, 100):
+            raw.send_query(f"select repeat('x', 3000) from generate_series(1, {rows})".encode())
+            results = []
+            while True:
+                unsent = raw.flush()
+                while raw.is_busy():
+                    readable, _, _ = select.select([raw.socket], [raw.socket] if unsent else [], [], 10)
+                    assert readable, f"{rows} rows have not arrived"
+                    raw.consume_input()
+                result = raw.get_result()
+                if result is None:
+                    break
+                results.append(result)
+            assert [r.ntuples for r in results] == [rows]
 
 
 def test_a_cancel_over_tls(door, pg, workers):
