@@ -280,13 +280,14 @@ void pg_follow_ready(struct pg_session *s);
 bool pg_follow_ask(struct pg_session *s);
 void pg_follow_row(struct pg_session *s, struct span body);
 void pg_follow_asked(struct pg_session *s);
+/* What the client knows to be set was not asked for yet: it is gone with this server. */
+bool pg_follow_unasked(const struct pg_session *s);
 /* Something that it sets was sent, and how that ended was not asked for. */
 bool pg_follow_owes(const struct pg_session *s);
 /* 0, or what tells statements that are read now from those of the same text that are read under the
  * settings the server is known to have. */
 uint64_t pg_follow_salt(const struct pg_session *s);
-/* The server is lost. rolled_back: with a transaction. */
-void pg_follow_lost(struct pg_session *s, bool rolled_back);
+void pg_follow_lost(struct pg_session *s); /* the server */
 /* An ErrorResponse. */
 void pg_follow_failed(struct pg_follow *f);
 void pg_follow_free(struct pg_session *s);

@@ -28,6 +28,11 @@ bool pg_follow_ask(struct pg_session *s)
     return s->follow && s->follow->n > 0 && ask(s);
 }
 
+bool pg_follow_unasked(const struct pg_session *s)
+{
+    return s->follow && s->follow->unasked;
+}
+
 /* One column for each name. */
 static bool take_row(struct pg_session *s, struct span body)
 {
@@ -59,6 +64,7 @@ void pg_follow_asked(struct pg_session *s)
     struct pg_follow *f = s->follow;
     bool well = f->n == 0;
     f->n = 0;
+    f->unasked = false;
     f->salt = 0;
     if (!well) /* not answered (its own statement_timeout), or too much to be carried about */
         pg_follow_pin(s, PG_LEAVES_SETTING);

@@ -61,8 +61,9 @@ static bool set_name(struct pg_name *to, struct span name)
 }
 
 /* To be asked for when the server is to be given back. False: too many, or too long. */
-static bool remember(struct pg_follow *f, struct span name)
+static bool remember(struct pg_session *s, struct span name)
 {
+    struct pg_follow *f = s->follow;
     for (unsigned i = 0; i < f->n; i++) {
         if (!span_ieq(pg_name_span(&f->names[i]), name))
             continue;
@@ -71,14 +72,15 @@ static bool remember(struct pg_follow *f, struct span name)
     }
     if (f->n == PG_NAMES_MAX || !set_name(&f->names[f->n], name))
         return false;
-    f->n++;
+    if (f->n++ == 0)
+        f->batch = s->server->flow.ends_sent;
     return true;
 }
 
-static bool remember_characteristics(struct pg_follow *f)
+static bool remember_characteristics(struct pg_session *s)
 {
-    return remember(f, SPAN_LIT("default_transaction_isolation")) &&
-           remember(f, SPAN_LIT("default_transaction_deferrable"));
+    return remember(s, SPAN_LIT("default_transaction_isolation")) &&
+           remember(s, SPAN_LIT("default_transaction_deferrable"));
 }
 
 /* No need to ask, if this is done and not rolled back. (RESET ALL leaves the role.) */
@@ -106,7 +108,7 @@ static enum pg_leaves note_reset_sent(struct pg_session *s, const struct pg_trac
     reset->asked = name.n && !session && !is_reported(s, name) &&
                    !(s->startup && pg_params_get(s->startup, name, &value));
     if (reset->asked)
-        return remember(f, name) ? PG_LEAVES_NOTHING : PG_LEAVES_SETTING;
+        return remember(s, name) ? PG_LEAVES_NOTHING : PG_LEAVES_SETTING;
     forget_reset(f, name);
     return PG_LEAVES_NOTHING;
 }
@@ -136,8 +138,8 @@ static enum pg_leaves note_trace(struct pg_session *s, const struct pg_trace *t,
     if (t->leaves == PG_LEAVES_CURSOR && runs)
         pg_pins_declare(s, t->name);
     if (t->leaves == PG_LEAVES_NOTHING || reported ||
-        (t->leaves == PG_LEAVES_SETTING && remember(f, t->name)) ||
-        (t->leaves == PG_LEAVES_CHARACTERISTICS && remember_characteristics(f)))
+        (t->leaves == PG_LEAVES_SETTING && remember(s, t->name)) ||
+        (t->leaves == PG_LEAVES_CHARACTERISTICS && remember_characteristics(s)))
         return PG_LEAVES_NOTHING;
     return t->leaves;
 }
@@ -270,10 +272,10 @@ void pg_follow_reset(struct pg_session *s, struct pg_outbox *to_client)
     struct pg_follow *f = s->follow;
     if (!f || f->n_reset == 0)
         return;
+    if (!s->settled) /* it may be rolled back later */
+        s->settled = pg_params_take(s->params);
     for (unsigned i = 0; i < f->n_reset && !f->undone; i++) {
-        if (!f->before && !f->resets[i].asked) { /* it may be rolled back later */
-            if (!s->settled)
-                s->settled = pg_params_take(s->params);
+        if (!f->before && !f->resets[i].asked) {
             f->before = pg_params_take(s->settled);
             f->end = (struct pg_end){0};
         }
@@ -369,7 +371,7 @@ static bool ask_for_all(struct pg_session *s, const struct pg_params *before)
             continue;
         bool set = pg_params_get(s->params, name, &now) &&
                    pg_params_get(s->server->params, name, &has) && span_eq(now, has);
-        if ((pg_params_get(s->startup, name, &value) && !set) || !remember(s->follow, name))
+        if ((pg_params_get(s->startup, name, &value) && !set) || !remember(s, name))
             return false;
     }
     return true;
@@ -404,6 +406,8 @@ void pg_follow_ready(struct pg_session *s)
         return;
     if (idle && f->before)
         settle_reset(s);
+    if (idle && f->n > 0 && (int32_t)(s->server->flow.ends_seen - f->batch) > 0)
+        f->unasked = true;
     if (pg_flow_due(&s->server->flow) > 0)
         return;
     f->seen = 0;
@@ -419,17 +423,14 @@ void pg_follow_ready(struct pg_session *s)
         f->salt = 0;
 }
 
-void pg_follow_lost(struct pg_session *s, bool rolled_back)
+void pg_follow_lost(struct pg_session *s)
 {
     struct pg_follow *f = s->follow;
     if (!f)
         return;
-    if (f->before && rolled_back) { /* what it has reset, too */
-        pg_params_drop(&s->params);
-        s->params = pg_params_take(f->before);
-    }
     pg_params_drop(&f->before);
     f->seen = f->leaves = f->n = 0;
+    f->unasked = false;
     f->n_resets = f->n_reset = 0;
     f->salt = 0;
     f->end = (struct pg_end){0};

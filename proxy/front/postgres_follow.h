@@ -41,6 +41,8 @@ struct pg_follow {
     uint64_t salt;            /* see pg_follow_salt() */
     uint32_t salts;           /* given out */
     unsigned n;               /* settings to be asked for */
+    uint32_t batch;           /* the first of them was sent in it, by pg_flow's ends_sent */
+    bool unasked;             /* a transaction that has set one of them is over */
     struct pg_name names[PG_NAMES_MAX];
     struct pg_trace unnamed; /* of the unnamed statement: it may be bound in a later batch */
     struct pg_name unnamed_name;

@@ -76,7 +76,7 @@ void pg_lose_unheard(struct pg_session *s)
     server_lost_err(&s->server->base, -s->server->base.io.broken, &err);
     pg_exchange_over(s);
     pg_rename_unlink(s);
-    pg_follow_lost(s, false);
+    pg_follow_lost(s);
     pg_framer_init(&s->framer, PG_SIDE_CLIENT);
     try_another(s, &err, OUTCOME_DROP_EOF);
 }
@@ -99,11 +99,11 @@ void pg_lose_server(struct pg_session *s, const struct err *why, enum outcome ou
         return;
     }
     struct loss loss = loss_of(s, why);
-    bool keeps = pg_keeps_server(s);
+    bool keeps = pg_keeps_server(s) || pg_follow_unasked(s);
     session_error(&s->base, &loss.err);
     pg_note_access(s, loss.err.cause);
     pg_rename_unlink(s);
-    pg_follow_lost(s, loss.in_tx);
+    pg_follow_lost(s);
     if (!loss.half)
         pg_settings_lost(s, loss.in_tx);
     s->server = NULL;

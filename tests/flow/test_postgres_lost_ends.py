@@ -181,20 +181,6 @@ def test_commit_is_the_first_to_hear_of_the_loss(through_gate, pg, table, extend
     assert count(pg, table) == 0
 
 
-@pytest.mark.parametrize("sql", ["set timezone = 'Asia/Tokyo'", "set local timezone = 'Asia/Tokyo'"])
-def test_settings_of_a_lost_transaction(through_gate, sql):
-    """They are what they were before it, and the client is told so."""
-    daemon, relay = through_gate(size={"max": 1})
-    with daemon.wire(TimeZone="Europe/Rome") as wire:
-        assert wire.run("begin; " + sql)[3] == "T"
-        relay.cut()
-        wait_for(lambda: daemon.errors("upstream_closed") == 1, what="the loss to be noticed")
-        wire.send(query("rollback"))
-        told = [body for kind, body in wire.until("Z") if kind == "S"]
-        assert told == [b"TimeZone\0Europe/Rome\0"]
-        assert wire.run("show timezone")[0] == [["Europe/Rome"]]
-
-
 @pytest.mark.parametrize("last", [query("select 1"), query("selec"), parse("select 8")],
                          ids=["query", "bad query", "parse"])
 def test_the_unnamed_statement_ends_as_on_a_server(through_gate, last):

@@ -227,8 +227,7 @@ def set_unit(client, rng, status="I"):
 
 def settings(client, rng):
     units = [set_unit(client, rng) for _ in range(rng.randrange(1, 3))]
-    client.say(*units, pace=client.pace(rng))
-    client.say(look(client))
+    client.say(*units, look(client), pace=client.pace(rng))
 
 
 def discard(client, rng):
