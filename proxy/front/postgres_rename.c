@@ -208,6 +208,17 @@ static struct pg_prepared *find(const struct pg_session *s, const struct pg_stat
     return pg_prepared_find(ps->prepared, key, ps->flow.ends_sent, pg_dealloc_after(s));
 }
 
+/* What servers have of it speaks of another time: for nobody it is what it would be now. */
+static void renew(struct pg_session *s, struct pg_statement *st)
+{
+    struct pg_server *ps = s->server;
+    struct pg_statement_key key = key_of(s, st);
+    struct pg_prepared *p = find(s, &key);
+    if (p)
+        pg_prepared_stale(ps->prepared, p->number);
+    st->edition = (uint32_t)loop_now(session_loop(&s->base)); /* on no server yet */
+}
+
 /* The server has st, or is given it now. NULL: no memory. */
 static struct pg_prepared *ensure(struct pg_session *s, struct pg_outbox *o,
                                   struct pg_statement *st)
@@ -264,6 +275,8 @@ static enum pg_named parse_named(struct pg_session *s, const struct pg_msg *m, s
     if (!st)
         return PG_NAMED_NO_MEMORY;
     enum pg_named done = PG_NAMED_NO_MEMORY;
+    if (st->dated)
+        renew(s, st);
     struct pg_statement_key key = key_of(s, st);
     bool works = ps->flow.tx != PG_TX_FAILED && pg_flow_is_settled(&ps->flow);
     if (works && find(s, &key)) {

@@ -49,6 +49,7 @@ struct pg_statement *pg_statement_take(struct pg_statements *t, struct span body
     st->refs = 1;
     enum pg_verb verb = pg_text_look(body).verb;
     st->commits = verb == PG_VERB_COMMIT || verb == PG_VERB_PREPARE;
+    st->dated = pg_text_dated(span_of(st->body, st->n));
     st->trace = pg_text_trace(span_of(st->body, st->n));
     list_push_front(bucket, &st->node);
     return st;

@@ -19,6 +19,7 @@ struct pg_statement {
         edition; /* what its name on servers is counted by: its results have changed so often */
     uint32_t refs;
     struct pg_trace trace; /* what it leaves behind; its name points into body */
+    bool dated;            /* see pg_text_dated(): each Parse of it is another statement */
     bool commits;          /* it is a COMMIT: see pg_flow_note_commit() */
     uint32_t n;
     uint8_t body[]; /* of a Parse message, behind the name: text, parameter types */

@@ -118,3 +118,28 @@ size_t pg_text_name(struct span name, uint8_t *to, size_t cap)
     struct pg_scan s = {name.p, name.p + name.n};
     return pg_scan_name(&s, to, cap);
 }
+
+static bool begins_with_time(struct span text)
+{
+    static const char *const words[] = {"now", "today", "tomorrow", "yesterday"};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        struct span word = span_str(words[i]);
+        if (text.n > word.n && span_ieq(span_of(text.p, word.n), word) &&
+            (ascii_lower(text.p[word.n]) < 'a' || ascii_lower(text.p[word.n]) > 'z'))
+            return true;
+    }
+    return false;
+}
+
+bool pg_text_dated(struct span text)
+{
+    const uint8_t *quote;
+    while (text.n && (quote = memchr(text.p, '\'', text.n)) != NULL) {
+        text = span_skip(text, (size_t)(quote - text.p) + 1);
+        while (text.n && text.p[0] == ' ')
+            text = span_skip(text, 1);
+        if (begins_with_time(text))
+            return true;
+    }
+    return false;
+}

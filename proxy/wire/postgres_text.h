@@ -73,6 +73,10 @@ struct pg_trace pg_text_trace(struct span text);
  * does not fit. */
 size_t pg_text_name(struct span name, uint8_t *to, size_t cap);
 
+/* Is there a constant like 'now' or 'today' in it? The server takes it for the time at which it
+ * reads the text. (Not seen: what is written with escapes or dollars.) */
+bool pg_text_dated(struct span text);
+
 /* Goes on to the statement behind the first `;` that is no part of a string, name or comment.
  * False: there is none. */
 bool pg_text_next(struct span *text);

@@ -3,7 +3,7 @@
 
 import pytest
 from harness.pgwire import SYNC, bind, execute, parse
-from harness.prepared import answers
+from harness.prepared import answers, rows
 
 
 @pytest.mark.parametrize("sql,value,change", [
@@ -26,4 +26,21 @@ def test_parameters_that_changed_are_cured_by_the_next_use(shared, pg, table, sq
         b.close()
     a.send(bind("s", values=["7"]), execute(), SYNC)
     assert "E" not in answers(a)
+    daemon.stop()
+
+
+@pytest.mark.parametrize("word", ["now", " NOW "])
+def test_the_time_at_which_a_statement_is_prepared(shared, word):
+    """It is that of the client's own Parse, not of the first one of all."""
+    daemon = shared()
+    a, b = daemon.wire(), daemon.wire()
+    text = f"select '{word}'::timestamptz >= $1::timestamptz, $1 = '2000-01-01'"
+    a.send(parse(text, "n"), bind("n", values=["2000-01-01"]), execute(), SYNC)
+    assert rows(a) == [["t", "t"]]
+    for wire in b, a, b:
+        [[start]] = wire.run("select clock_timestamp()")[0]
+        wire.send(parse(text, start), bind(start, values=[start]), execute(), SYNC)
+        assert rows(wire) == [["t", "f"]]
+        wire.send(bind(start, values=[start]), execute(), SYNC)
+        assert rows(wire) == [["t", "f"]]
     daemon.stop()

@@ -63,6 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_look(text);
         check_drops(text);
         check_trace(text);
+        CHECK(!pg_text_dated(text) || memchr(copy, '\'', cuts[i]));
         free(copy);
     }
     return 0;

@@ -204,6 +204,28 @@ static void test_drops(void **state)
     }
 }
 
+static void test_dated(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        bool dated;
+    } rows[] = {
+        {"select 'now'::timestamptz", true},
+        {"select * from t where due < 'today'", true},
+        {"select date ' Tomorrow'", true},
+        {"select 'a', timestamp 'YESTERDAY 12:00'", true},
+        {"select now(), today from t", false},
+        {"select 'nowhere', 'todays', 'yes'", false},
+        {"select 'now", false}, /* cut off */
+        {"select '", false},
+        {"", false},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        if (pg_text_dated(span_str(rows[i].text)) != rows[i].dated)
+            fail_msg("%s", rows[i].text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -212,6 +234,7 @@ int main(void)
         cmocka_unit_test(test_what_texts_are_read_by),
         cmocka_unit_test(test_next_statement),
         cmocka_unit_test(test_drops),
+        cmocka_unit_test(test_dated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
