@@ -69,8 +69,10 @@ bool pg_rename_told(struct pg_session *s, const struct pg_msg *m)
     if (!s->statements)
         return false;
     struct pg_client_statements *c = s->statements;
-    if (flow->parse_failed && c->now.batch == flow->ends_seen)
+    if (flow->parse_failed && c->now.batch == flow->parse_end) {
         pg_unnamed_forget(s);
+        c->before = false; /* a Query that was discarded behind it has ended nothing */
+    }
     if (flow->query_skipped && c->before) {
         c->now.there = true;
         ps->unnamed_of = c->before_of;

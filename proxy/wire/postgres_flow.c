@@ -216,6 +216,7 @@ static bool server_complete(struct pg_flow *f, uint8_t type, struct span prefix)
 void pg_flow_discard_to_sync(struct pg_flow *f)
 {
     f->parse_failed = pg_queue_front(&f->queue) == PG_TOKEN_PARSE;
+    f->parse_end = f->ends_seen;
     f->renamed_failed = pg_token_in(pg_queue_front(&f->queue), PG_SET_RENAMED);
     lose_front(f);
     while (f->queue.due > 0 && pg_queue_front(&f->queue) != PG_TOKEN_SYNC)

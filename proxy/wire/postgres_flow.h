@@ -61,7 +61,8 @@ struct pg_flow {
     bool renamed_done;     /* the message just told answered such a token ... */
     bool own_done;         /* ... of a message of ours: no client sees it */
     bool renamed_failed;   /* the first of renamed_lost failed; the others were discarded */
-    bool parse_failed;     /* a Parse that was told by pg_flow_client() failed just now */
+    bool parse_failed;     /* a Parse that was told by pg_flow_client() failed just now ... */
+    uint32_t parse_end;    /* ... sent in this batch, by ends_sent */
     bool query_skipped;    /* a Query was discarded just now */
 };
 

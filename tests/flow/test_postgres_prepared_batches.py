@@ -57,6 +57,26 @@ def test_queries_that_are_discarded(shared, between, behind, there):
     daemon.stop()
 
 
+@pytest.mark.parametrize("behind", [[], [query("select 2")], [query("select 2"), query("select 3")]],
+                         ids=["alone", "query", "queries"])
+def test_an_unnamed_statement_that_failed_is_gone(shared, behind):
+    """Also where simple queries stand behind it, which are discarded with its batch."""
+    daemon = shared()
+    a, b = daemon.wire(), daemon.wire()
+    for there in (False, True):
+        if there:
+            a.send(parse("select 1"), SYNC)
+            assert answers(a) == "1 Z"
+        a.send(parse("select nosuch"), *behind, SYNC)
+        assert answers(a) == "E42703 Z"
+        for _ in range(2):
+            a.send(bind(), execute(), SYNC)
+            assert answers(a) == "E26000 Z"
+            b.send(parse("select 'of another'"), SYNC)
+            assert answers(b) == "1 Z"
+    daemon.stop()
+
+
 @pytest.mark.parametrize("behind", [[SYNC], []], ids=["sync", "no sync"])
 def test_a_query_ends_what_is_parsed_before_it(shared, behind):
     """Its Parse is behind another one, and answered only when the query was sent."""

@@ -464,6 +464,7 @@ static void test_an_error_takes_them_along(void **state)
     assert_true(!pg_flow_is_settled(&f));
     script_play(&f, "<E");
     assert_true(f.parse_failed && f.query_skipped && !f.renamed_failed);
+    assert_int_equal(f.parse_end, 0);
     assert_int_equal(f.renamed_lost, 2);
     f.renamed_lost = 0;
     expect_local(&f, PG_TOKEN_NONE);
