@@ -106,9 +106,15 @@ static struct span find_ours(struct span text, uint32_t *number)
     return span_of(NULL, 0);
 }
 
-/* Valid until the client's names change. */
+/* Valid until the client's names change. Of several that mean the same, a Parse that failed knows
+ * its own. */
 static struct span name_of(struct pg_session *s, uint32_t number)
 {
+    const struct pg_pending *failed = s->statements && s->server->flow.renamed_failed
+                                          ? pg_rename_pending_first(&s->statements->pending)
+                                          : NULL;
+    if (failed && failed->n && failed->number == number)
+        return span_of(failed->name, failed->n);
     struct pg_prepared *p = pg_prepared_by_number(s->server->prepared, number);
     struct span name = {0};
     if (p && s->statements)

@@ -91,6 +91,18 @@ def test_errors_speak_of_the_clients_own_names(shared):
     daemon.stop()
 
 
+def test_of_several_names_for_a_text_an_error_speaks_of_the_right_one(shared):
+    daemon = shared()
+    wire = daemon.wire()
+    names = [f"name {n}" for n in range(5)]
+    wire.send(*(parse("select 1", name) for name in names), SYNC)
+    assert answers(wire) == "1 1 1 1 1 Z"
+    for name in names:
+        wire.send(parse("select 2", name), SYNC)
+        assert message_of(wire.until("Z")[0][1]) == f'prepared statement "{name}" already exists'
+    daemon.stop()
+
+
 def test_names_of_ours_cannot_be_guessed_into(shared):
     daemon = shared()
     a, b = daemon.wire(), daemon.wire()
