@@ -97,14 +97,14 @@ static void forget_reset(struct pg_follow *f, struct span name)
  * of that. */
 static enum pg_leaves note_reset_sent(struct pg_session *s, const struct pg_trace *t)
 {
-    struct span name = t->name;
+    struct span name = t->name, value;
     struct pg_follow *f = s->follow;
-    struct span value;
     bool session = s->base.gate->conf->mode == FRONT_SESSION;
     if (f->n_resets == PG_RESETS_MAX || !set_name(&f->resets[f->n_resets], name))
         return PG_LEAVES_SETTING;
     struct pg_name *reset = &f->resets[f->n_resets++];
     reset->set = t->set;
+    reset->batch = s->server->flow.ends_sent;
     reset->asked = name.n && !session && !is_reported(s, name) &&
                    !(s->startup && pg_params_get(s->startup, name, &value));
     if (reset->asked)
@@ -249,14 +249,14 @@ static void drop_resets(struct pg_follow *f)
     f->undone = false;
 }
 
-/* The tag of a RESET, or of a SET, which may be one TO DEFAULT: the first of its kind is done.
- * False: there is none. */
-static bool note_reset(struct pg_follow *f, bool set)
+/* The tag of a RESET, or of a SET, which may be one TO DEFAULT: the first of its kind that was
+ * sent in this batch is done. False: there is none. */
+static bool note_reset(struct pg_follow *f, bool set, uint32_t batch)
 {
     if (f->undone)
         drop_resets(f);
     unsigned i = f->n_reset;
-    while (i < f->n_resets && f->resets[i].set != set)
+    while (i < f->n_resets && (f->resets[i].set != set || f->resets[i].batch != batch))
         i++;
     if (i == f->n_resets)
         return false;
@@ -346,7 +346,7 @@ void pg_follow_tag(struct pg_session *s, struct span body, struct pg_outbox *o)
         note_state(s, tag);
     bool set = span_eq(tag, SPAN_LIT("SET")), known = true;
     if (s->follow && (set || span_eq(tag, SPAN_LIT("RESET"))))
-        known = note_reset(s->follow, set);
+        known = note_reset(s->follow, set, s->server->flow.ends_seen);
     else if (span_eq(tag, SPAN_LIT("DISCARD ALL")))
         note_discarded(s, o);
     if (!known && !set && s->base.gate->conf->mode != FRONT_SESSION)

@@ -16,6 +16,7 @@ struct pg_name {
     bool asked; /* of a RESET: what came of it will be asked for */
     bool set;   /* of a RESET: it is a SET ... TO DEFAULT, and its tag says SET */
     uint8_t n;
+    uint32_t batch; /* of a RESET: sent in it, by pg_flow's ends_sent */
     uint8_t text[PG_NAME_BYTES];
 };
 

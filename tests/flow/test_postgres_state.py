@@ -168,6 +168,24 @@ def test_what_is_sent_behind_a_reset(one, mode, extended, sql):
     daemon.stop()
 
 
+@pytest.mark.parametrize("sqls", [
+    ("select 1/0; reset search_path", "reset lock_timeout"),
+    ("set lock_timeout = 5", "begin; set search_path to default; rollback"),
+    ("set lock_timeout = 5", "select 1/0; set search_path to default"),
+], ids=["failed before", "rolled back behind", "failed behind"])
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_a_reset_that_was_not_done_does_not_count(one, mode, sqls):
+    """Nor is it taken for another one, of a query that was sent in the same breath."""
+    daemon = one(mode=mode)
+    a = daemon.wire(search_path="pg_catalog")
+    a.run("set search_path = public")
+    a.send(*map(query, sqls))
+    for _ in sqls:
+        a.until("Z")
+    assert show(a, "search_path") == "public"
+    daemon.stop()
+
+
 def test_reset_in_session_mode(one):
     daemon = one(mode="session")
     a = daemon.wire(application_name="mine", search_path="pg_catalog")
