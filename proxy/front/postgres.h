@@ -15,6 +15,7 @@
  *     postgres_follow.c  what a session leaves on its server: it follows, or the client stays
  *     postgres_ask.c     what it has set is asked for
  *     postgres_pins.c    why a client keeps its server, and until when
+ *     postgres_named.c   prepared statements that do not follow it, and reset settings
  *     postgres_settings.c  parameters that follow the client from server to server
  *     postgres_lost.c    what the client hears when its server is lost, or none could be had
  *     postgres_answer.c  what carpool itself says to a client
@@ -265,6 +266,9 @@ enum pg_leaves pg_follow_parse(struct pg_session *s, struct span text, bool unna
 void pg_follow_unnamed(struct pg_session *s, struct span text);
 /* A statement is bound, to be run; t NULL: the unnamed one. */
 void pg_follow_bind(struct pg_session *s, const struct pg_trace *t);
+/* A statement is prepared, or bound, that has a name and does not follow the client. */
+void pg_follow_parse_named(struct pg_session *s, struct span name, struct span text);
+void pg_follow_bind_named(struct pg_session *s, struct span name);
 /* A Close is sent while a cursor WITH HOLD keeps the server: of its portal, perhaps. */
 void pg_pins_close(struct pg_session *s, struct span body);
 /* CommandComplete, which is in the outbox to the client. May end the session. */

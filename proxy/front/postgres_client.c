@@ -197,6 +197,24 @@ static bool must_wait_for_cancel(const struct pg_session *s)
     return s->cancelled && s->server->base.holds > 0 && !pg_flow_is_busy(&s->server->flow);
 }
 
+/* Statements that are the server's own: one is prepared, or bound. */
+static void note_own(struct pg_session *s, const struct pg_msg *m)
+{
+    struct pg_parse parse;
+    struct pg_bind bind;
+    if (m->type == 'P' && m->body.n && m->body.p[0] != 0) {
+        pg_pin(s, PG_LEAVES_STATEMENT);
+        if (m->whole && pg_read_parse(m->body, &parse))
+            pg_follow_parse_named(s, parse.name, parse.text);
+    }
+    if (m->type != 'B')
+        return;
+    if (pg_read_bind(m->body, &bind) && bind.statement.n)
+        pg_follow_bind_named(s, bind.statement);
+    else
+        pg_follow_bind(s, NULL);
+}
+
 /* One message or piece while LINKED. */
 static enum step linked_one(struct pg_session *s, struct walk *w, enum pg_step what,
                             const struct pg_msg *m)
@@ -223,10 +241,7 @@ static enum step linked_one(struct pg_session *s, struct walk *w, enum pg_step w
         pg_pins_close(s, m->body);
     if (speaks_of_statements(m->type) && s->renames)
         return rename_one(s, w, m);
-    if (m->type == 'P' && m->body.n && m->body.p[0] != 0)
-        pg_pin(s, PG_LEAVES_STATEMENT);
-    if (m->type == 'B')
-        pg_follow_bind(s, NULL);
+    note_own(s, m);
     return pass_one(s, w, m);
 }
 

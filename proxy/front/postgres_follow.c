@@ -49,7 +49,7 @@ static bool is_reported(const struct pg_session *s, struct span name)
     return pg_params_get(s->server->origin, name, &value) && !pg_param_reported_only(name);
 }
 
-static bool set_name(struct pg_name *to, struct span name)
+bool pg_name_set(struct pg_name *to, struct span name)
 {
     if (name.n > PG_NAME_BYTES)
         return false;
@@ -70,7 +70,7 @@ static bool remember(struct pg_session *s, struct span name)
         f->names[i].reset = false;
         return true;
     }
-    if (f->n == PG_NAMES_MAX || !set_name(&f->names[f->n], name))
+    if (f->n == PG_NAMES_MAX || !pg_name_set(&f->names[f->n], name))
         return false;
     if (f->n++ == 0)
         f->batch = s->server->flow.ends_sent;
@@ -100,7 +100,7 @@ static enum pg_leaves note_reset_sent(struct pg_session *s, const struct pg_trac
     struct span name = t->name, value;
     struct pg_follow *f = s->follow;
     bool session = s->base.gate->conf->mode == FRONT_SESSION;
-    if (f->n_resets == PG_RESETS_MAX || !set_name(&f->resets[f->n_resets], name))
+    if (f->n_resets == PG_RESETS_MAX || !pg_name_set(&f->resets[f->n_resets], name))
         return PG_LEAVES_SETTING;
     struct pg_name *reset = &f->resets[f->n_resets++];
     reset->set = t->set;
@@ -177,7 +177,7 @@ enum pg_leaves pg_follow_query(struct pg_session *s, struct span text)
 static void keep_unnamed(struct pg_follow *f, const struct pg_trace *t)
 {
     f->unnamed = *t;
-    if (!set_name(&f->unnamed_name, t->name)) {
+    if (!pg_name_set(&f->unnamed_name, t->name)) {
         f->unnamed.leaves = PG_LEAVES_SETTINGS;
         f->unnamed.ends = 0;
     }

@@ -6,6 +6,7 @@
  *     postgres_follow.c  texts, tags, what is to be asked for
  *     postgres_ask.c     asking for it
  *     postgres_pins.c    what keeps the server, and when that ends
+ *     postgres_named.c   prepared statements that are the server's own
  */
 #include "proxy/front/postgres.h"
 
@@ -24,6 +25,11 @@ static inline struct span pg_name_span(const struct pg_name *name)
 {
     return span_of(name->text, name->n);
 }
+
+/* A prepared statement that is a RESET. */
+struct pg_resetter {
+    struct pg_name statement, what; /* what.set: a SET ... TO DEFAULT */
+};
 
 /* What is known of how a transaction ended; both: who knows. */
 struct pg_end {
@@ -47,6 +53,8 @@ struct pg_follow {
     struct pg_name names[PG_NAMES_MAX];
     struct pg_trace unnamed; /* of the unnamed statement: it may be bound in a later batch */
     struct pg_name unnamed_name;
+    unsigned n_resetters;
+    struct pg_resetter resetters[PG_RESETS_MAX]; /* the latest of those that are the server's own */
     /* pins: of what was sent since nothing was due */
     unsigned ends;           /* PG_LEFT() of what it ends, if all of it is done */
     bool other;              /* something else is among it */
@@ -60,6 +68,8 @@ struct pg_follow {
 
 /* The session's; made if need be. NULL: no memory. */
 struct pg_follow *pg_have_follow(struct pg_session *s);
+/* False: it is too long. */
+bool pg_name_set(struct pg_name *to, struct span name);
 /* State is there that nobody refused in time. */
 void pg_follow_pin(struct pg_session *s, enum pg_leaves why);
 /* An error, or a rollback: what was to end may not have. */

@@ -301,11 +301,14 @@ static enum pg_named on_parse(struct pg_session *s, const struct pg_msg *m, stru
     struct pg_parse parse;
     if (m->body.n && m->body.p[0] == 0)
         return pg_unnamed_parse(s, m, o);
+    bool legible = m->whole && pg_read_parse(m->body, &parse);
     if (!s->shares || !m->whole) { /* it lives on this server, under the client's name */
         pg_pin(s, PG_LEAVES_STATEMENT);
+        if (legible)
+            pg_follow_parse_named(s, parse.name, parse.text);
         return PG_NAMED_PASS;
     }
-    if (!pg_read_parse(m->body, &parse))
+    if (!legible)
         return PG_NAMED_PASS; /* the server says what is wrong */
     return parse_named(s, m, parse.name, span_skip(m->body, parse.name.n + 1), o);
 }
@@ -339,7 +342,7 @@ static enum pg_named on_use(struct pg_session *s, const struct pg_msg *m, struct
         return PG_NAMED_FULL;
     if (!st) {
         if (!s->shares && m->type == 'B')
-            pg_follow_bind(s, NULL);
+            pg_follow_bind_named(s, name);
         if (!is_ours(s, name))
             return PG_NAMED_PASS; /* perhaps prepared in SQL */
         pg_rename_put_renamed(o, m, name, PG_NOWHERE, sizeof PG_NOWHERE - 1);

@@ -7,7 +7,7 @@ A pool of one server: what one client leaves there, the next one would find.
 import pytest
 from harness.base import wait_for
 from harness.carpool import postgres_pool
-from harness.pgwire import SYNC, Wire, bind, execute, parse, query, row
+from harness.pgwire import SYNC, Wire, bind, close, execute, parse, query, row
 from harness.postgres import PASSWORD
 from harness.relays import TO_SERVER
 
@@ -182,6 +182,34 @@ def test_a_reset_that_was_not_done_does_not_count(one, mode, sqls):
     a.send(*map(query, sqls))
     for _ in sqls:
         a.until("Z")
+    assert show(a, "search_path") == "public"
+    daemon.stop()
+
+
+@pytest.mark.parametrize("over", [{}, {"mode": "session"}, {"size": {"statements": 0}}],
+                         ids=["transaction", "session", "not shared"])
+def test_a_reset_that_is_prepared_by_name(one, over):
+    daemon = one(**over)
+    a = daemon.wire(application_name="mine", TimeZone="Asia/Tokyo", search_path="pg_catalog")
+    sqls = {"zone": "set timezone to default", "path": "reset search_path", "all": "reset all", "one": "select 1"}
+    a.send(*(parse(sql, name) for name, sql in sqls.items()), SYNC)
+    assert a.results()[2] is None
+    for names in (["zone", "path"], ["all"]):
+        for _ in range(2):
+            a.run("set timezone = 'Europe/Rome'")
+            a.run("set search_path = public")
+            for name in [*names, "one"]:
+                a.send(bind(name), execute(), SYNC)
+                assert a.results()[2] is None
+            assert show(a, "TimeZone") == "Asia/Tokyo"
+            assert show(a, "search_path") == "pg_catalog"
+            assert show(a, "application_name") == "mine"
+    # Names can be given again.
+    a.send(close("S", "all"), parse("select 2", "all"), SYNC)
+    assert a.results()[2] is None
+    a.run("set search_path = public")
+    a.send(bind("all"), execute(), SYNC)
+    assert a.results()[0] == [["2"]]
     assert show(a, "search_path") == "public"
     daemon.stop()
 
