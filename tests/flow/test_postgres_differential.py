@@ -27,7 +27,8 @@ from harness.carpool import Carpool, postgres_pool
 from harness.pgwire import Wire
 from harness.postgres import PASSWORD
 
-LENIENT = {"prepared", "blockless"}  # profiles whose statements may be unknown to the server (play.difference)
+# Profiles whose statements may be unknown to the server (play.difference).
+LENIENT = {"prepared", "blockless", "piped", "pipedless", "pipedloose"}
 DEFAULT_SEEDS = 8
 BLOCK = 10  # seeds a test: each has a limit of time
 SHRINK_SECONDS = float(os.environ.get("DIFF_SHRINK", "30"))
@@ -36,13 +37,17 @@ SHAPES = {
     "one": dict(workers=1, mode="transaction", size={"max": 1}),
     "two": dict(workers=2, mode="transaction", size={"max": 2}),
     "each": dict(workers=1, mode="transaction", size={"max": statements.CLIENTS}),
+    "few": dict(workers=1, mode="transaction", size={"max": 1, "statements": 2}),
+    "tight": dict(workers=2, mode="transaction", size={"max": 2, "statements": 3}, session_state="allow",
+                  limits={"buffer": "16KiB"}),
     "statement": dict(workers=2, mode="statement", size={"max": 2}),
     "session": dict(workers=2, mode="session", size={"max": statements.CLIENTS}),
     "tls": dict(workers=2, mode="transaction", size={"max": 2}, tls={"required": True}),
 }
 CASES = [("plain", "one"), ("plain", "two"), ("plain", "session"), ("prepared", "one"),
          ("prepared", "two"), ("blockless", "statement"), ("session", "session"), ("pinned", "each"),
-         ("loose", "each"), ("plain", "tls"), ("prepared", "tls")]
+         ("loose", "each"), ("plain", "tls"), ("prepared", "tls"), ("prepared", "few"), ("piped", "few"),
+         ("piped", "tight"), ("pipedsession", "session"), ("pipedless", "statement"), ("pipedloose", "each")]
 
 
 def blocks():

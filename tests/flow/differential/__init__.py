@@ -6,6 +6,7 @@
     script.py     what clients do: scripts of episodes of steps; as text, as JSON
     statements.py the SQL: statements with the parameters they take, and where they may be used
     generate.py   random scripts from a seed, for a profile
+    pipelines.py  the long ones among them
     play.py       plays scripts against an address and gives transcripts
     shrink.py     the smallest script that still differs
 

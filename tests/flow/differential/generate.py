@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from . import codec, statements
 from .codec import COPY_DONE, FLUSH, SYNC, query
+from .pipelines import Pipelines
 from .script import Episode, Plan, Script, Step
 from .statements import KINDS
 
@@ -21,6 +22,8 @@ class Profile:
     pinned    as session, but each client begins with LISTEN, and nothing ends that
     loose     what keeps a server, and what ends that
     blockless as prepared, without transaction blocks
+    piped     as prepared, and long pipelines; pipedless, pipedloose: as blockless, as loose;
+              pipedsession: for session mode
     """
     name: str
     named: bool = False
@@ -28,13 +31,19 @@ class Profile:
     pinned: bool = False
     loose: bool = False
     blocks: bool = True
+    piped: bool = False
+    resets: bool = True  # in pipelines: carpool's query behind one ends a session's unnamed statement
 
 
 PROFILES = {p.name: p for p in (Profile("plain"), Profile("prepared", named=True),
                                 Profile("session", named=True, session=True),
                                 Profile("pinned", named=True, session=True, pinned=True),
                                 Profile("loose", session=True, loose=True),
-                                Profile("blockless", named=True, blocks=False))}
+                                Profile("blockless", named=True, blocks=False),
+                                Profile("piped", named=True, piped=True),
+                                Profile("pipedsession", named=True, piped=True, resets=False),
+                                Profile("pipedless", named=True, blocks=False, piped=True),
+                                Profile("pipedloose", named=True, session=True, loose=True, piped=True))}
 
 NAMES = ["s1", "s1", "s2", "s3", "Quo\"te d", "n" * 70]
 PORTALS = ["", "", "", "p1", "p2"]
@@ -44,7 +53,7 @@ def weighted(rng, pairs):
     return rng.choices([p[0] for p in pairs], [p[1] for p in pairs])[0]
 
 
-class Client:
+class Client(Pipelines):
     """Writes the script of one client. What it believes of names and transactions is only a guess
     that makes most messages meaningful; what is true, the server says."""
 
@@ -64,7 +73,7 @@ class Client:
 
     def cut(self, messages):
         size = sum(len(m[1]) + 5 for m in messages)
-        if size < 600 and self.chance(0.12):
+        if size < (3000 if self.profile.piped else 600) and self.chance(0.12):
             return "bytes"
         return f"{self.rng.randrange(10**6)}" if self.chance(0.25) else "whole"
 
@@ -183,7 +192,8 @@ class Client:
     def describes(self):
         """Of an older statement: a server that does not have it cannot parse it in a transaction that
         has failed, where PostgreSQL still describes what returns no rows."""
-        return self.profile.session or not self.tx
+        stays = self.profile.session and not self.profile.loose
+        return stays or not self.tx
 
     def used(self, name, s, fresh=False):
         """A statement's name, bound and executed in one of many ways."""
@@ -346,6 +356,8 @@ class Client:
                  (self.function, 2), (self.large, 0.4)]
         if self.profile.named:
             doors.append((self.deallocation, 1.5))
+        if self.profile.piped:
+            doors.append((self.pipeline, 14))
         if self.profile.session:
             doors.append((self.lived_in, 8))
         return weighted(self.rng, doors)()
@@ -368,7 +380,7 @@ class Client:
 
     def end(self):
         """To be outside of a transaction after this, whatever happened."""
-        if not self.tx and self.chance(0.8):
+        if not self.tx and self.chance(0.8) and not self.profile.piped:
             return []
         text = self.rng.choice(statements.END)
         self.tx = False

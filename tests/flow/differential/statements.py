@@ -92,7 +92,7 @@ EXTENDED = [Statement(*s) for s in [
     ("select id, n, note from {t}t where id = $1", ("int",), 8),
     ("select id, n, note, raw, at from {t}t order by id", (), 8),
     ("select * from d_ro where id <= $1 order by id", ("int",), 6),
-    ("select i, repeat($2, i) from generate_series(1, $1) i", ("int", "text"), 5),
+    ("select i, repeat($2, i) from generate_series(1, least($1, 40)) i", ("int", "text"), 5),
     ("insert into {t}t (n, note) values ($1, $2) returning id, n", ("int", "text"), 8),
     ("insert into {t}t (n, note, raw) values ($1, $2, $3)", ("int", "text", "bytea"), 4),
     ("update {t}t set n = n + $1 where id < $2", ("int", "int"), 4),
@@ -103,7 +103,8 @@ EXTENDED = [Statement(*s) for s in [
     ("select $1::float8 / 3, $2::numeric * 2", ("float", "numeric"), 2),
     ("select $1::int8, $2::bool, $3::int4[]", ("big", "bool", "ints"), 2),
     ("select coalesce($1::text, 'nothing'), $1::text is null", ("text",), 2),
-    ("select 10 / $1::int4", ("int",), 3),
+    # At Execute: of a constant it would be at Bind or not, as a plan is the statement's or this use's.
+    ("select 10 / i from generate_series($1::int4, $1) i", ("int",), 3),
     ("select d_say($1)", ("text",), 2),
     ("select d_boom($1)", ("text",), 2),
     ("insert into {t}later select $1 union all select $1", ("int",), 2),
@@ -129,6 +130,23 @@ EXTENDED = [Statement(*s) for s in [
     ("declare c cursor for select i from generate_series(1, 9) i", (), 1, True),
     ("fetch 2 from c", (), 1, True),
 ]]
+
+# Prepared by all clients, in pipelines.
+COMMON = [("select 1",), ("select 2",), ("select $1::int4", ("int",)), ("select $1::int4 + 1", ("int",)),
+          ("select $1::text, $2::int4", ("text", "int")), ("select * from d_ro where id = $1", ("int",)),
+          ("select 10 / i from generate_series($1::int4, $1) i", ("int",)), ("",),
+          ("select current_setting('TimeZone')",),
+          ("select timestamptz '2024-01-01 00:00+00', date '2024-12-31'",), ("commit",), ("rollback",)]
+PIPED_SETTINGS = [
+    "set application_name = 'piped'", "set TimeZone = 'Asia/Tokyo'", "set local TimeZone = 'Europe/Rome'",
+    "reset TimeZone", "reset all", "set DateStyle = 'German'", "set DateStyle to default", "show TimeZone",
+    "select set_config('DateStyle', 'SQL, DMY', false)", "select set_config('TimeZone', 'UTC', true)",
+    "select current_setting('TimeZone'), date '2024-12-31'", "set TimeZone = 'Nowhere/Land'",
+    "reset nosuch", "set TimeZone to default", "set work_mem = '5MB'", "show work_mem",
+    "set local work_mem = '6MB'", "reset work_mem",
+    "set search_path = pg_catalog, public", "show search_path", "reset search_path", "discard plans",
+    "set role none", "set session characteristics as transaction read write",
+    "set lock_timeout = '77s'", "show lock_timeout", "set local lock_timeout = 5", "set lock_timeout to default"]
 
 SIMPLE = [
     ("select 1", 3), ("select 1, 'two', null, 4.0", 3), ("select * from {t}t order by id", 4),
