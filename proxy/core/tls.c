@@ -13,6 +13,7 @@ struct tls_ctx {
     SSL_CTX *ctx;
     enum tls_verify verify;
     const char *alpn; /* of a door; NULL: whatever */
+    size_t record_max;
 };
 
 #define RECORD_MAX ((size_t)16 * 1024)
@@ -22,6 +23,7 @@ struct tls_ctx {
 
 struct tls_conn {
     SSL *ssl;
+    size_t record_max;
     size_t begun; /* bytes of a record that OpenSSL has encrypted and not sent whole */
     bool starved; /* it said last that it cannot go on before the socket has more, or room */
     bool ending;  /* it saw the end or an error behind bytes that were returned: not told yet */
@@ -44,6 +46,7 @@ static struct tls_ctx *ctx_new(const SSL_METHOD *method)
     CHECK(t != NULL);
     t->ctx = SSL_CTX_new(method);
     CHECK(t->ctx != NULL);
+    t->record_max = RECORD_MAX;
     SSL_CTX_set_min_proto_version(t->ctx, TLS1_2_VERSION);
     /* Idle connections give their buffers back; partial writes let backpressure work. */
     SSL_CTX_set_mode(t->ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
@@ -122,6 +125,7 @@ static struct tls_conn *conn_new(struct tls_ctx *ctx, int fd)
     struct tls_conn *c = calloc(1, sizeof *c);
     if (!c)
         return NULL;
+    c->record_max = ctx->record_max;
     c->ssl = SSL_new(ctx->ctx);
     if (!c->ssl || SSL_set_fd(c->ssl, fd) != 1) {
         SSL_free(c->ssl);
@@ -189,6 +193,7 @@ struct tls_conn *tls_adopt(struct ssl_st *ssl, int fd)
     SSL_set_read_ahead(ssl, 1);
     SSL_set_default_read_buffer_len(ssl, SERVER_BUFFER);
     c->ssl = ssl;
+    c->record_max = RECORD_MAX;
     return c;
 }
 
@@ -215,14 +220,25 @@ static enum tls_step handshake_failed(struct tls_conn *c, int code, struct err *
     return TLS_FAILED;
 }
 
+/* A write is one record (tls_write), also where the peer has asked for short ones: RFC 6066, 4. */
+static void limit_records(struct tls_conn *c)
+{
+    uint8_t asked = SSL_SESSION_get_max_fragment_length(SSL_get_session(c->ssl));
+    size_t max = asked ? (size_t)256 << asked : RECORD_MAX;
+    if (c->record_max > max)
+        c->record_max = max;
+}
+
 enum tls_step tls_handshake(struct tls_conn *c, struct err *err)
 {
     ERR_clear_error();
     int r = SSL_do_handshake(c->ssl);
     int code = SSL_get_error(c->ssl, r);
     c->starved = code == SSL_ERROR_WANT_READ;
-    if (r == 1)
+    if (r == 1) {
+        limit_records(c);
         return TLS_DONE;
+    }
     if (code == SSL_ERROR_WANT_READ)
         return TLS_WANT_READ;
     if (code == SSL_ERROR_WANT_WRITE)
@@ -281,8 +297,8 @@ ssize_t tls_write(struct tls_conn *c, const void *buf, size_t n)
      * again. */
     if (c->begun)
         n = c->begun;
-    else if (n > RECORD_MAX)
-        n = RECORD_MAX;
+    else if (n > c->record_max)
+        n = c->record_max;
     int r = SSL_write_ex(c->ssl, buf, n, &done);
     if (r == 1) {
         c->begun = 0;
@@ -370,8 +386,8 @@ void tls_ctx_alpn(struct tls_ctx *ctx, const char *protocol)
 
 void tls_ctx_record_max(struct tls_ctx *ctx, size_t n)
 {
-    long set = SSL_CTX_set_max_send_fragment(ctx->ctx, (long)n);
-    CHECK(set == 1);
+    CHECK(n > 0 && n <= RECORD_MAX);
+    ctx->record_max = n;
 }
 
 bool tls_alpn_agreed(const struct tls_conn *c)

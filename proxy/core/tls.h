@@ -28,7 +28,7 @@ struct tls_ctx *tls_ctx_server(const char *cert_file, const char *key_file, cons
  * kept. */
 void tls_ctx_alpn(struct tls_ctx *ctx, const char *protocol);
 
-/* Before it is shared: no record sent carries more than n bytes (512 to 16384, which is the
+/* Before it is shared: no record sent carries more than n bytes (at most 16384, which is the
  * default: RFC 8446, 5.1). */
 void tls_ctx_record_max(struct tls_ctx *ctx, size_t n);
 

@@ -3,6 +3,7 @@
 
 #include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -65,6 +66,20 @@ bool both_shaken(const struct ends *e)
     return (e->a.shaken || e->a.hs_failed) && (e->b.shaken || e->b.hs_failed);
 }
 
+static void shake(struct talk *t, const int *fd, struct tls_conn *a)
+{
+    struct err err;
+    struct tls_conn *b = tls_accept(t->server, fd[1]);
+    assert_true(a && b);
+    io_init(&t->e.a.io, fd[0], a);
+    io_init(&t->e.b.io, fd[1], b);
+    t->e.a.shaking = t->e.b.shaking = true;
+    assert_true(io_attach(&t->e.a.io, &t->e.loop, &end_ops));
+    assert_true(io_attach(&t->e.b.io, &t->e.loop, &end_ops));
+    (void)io_handshake(&t->e.a.io, &err);
+    ends_until(&t->e, both_shaken);
+}
+
 void talk_begin(struct talk *t, enum tls_verify verify, const char *ca, const char *host)
 {
     int fd[2];
@@ -75,16 +90,29 @@ void talk_begin(struct talk *t, enum tls_verify verify, const char *ca, const ch
     t->client = tls_ctx_client(verify, ca, NULL, NULL, &err);
     assert_non_null(t->server);
     assert_non_null(t->client);
-    struct tls_conn *a = tls_connect(t->client, fd[0], host, NULL);
-    struct tls_conn *b = tls_accept(t->server, fd[1]);
-    assert_true(a && b);
-    io_init(&t->e.a.io, fd[0], a);
-    io_init(&t->e.b.io, fd[1], b);
-    t->e.a.shaking = t->e.b.shaking = true;
-    assert_true(io_attach(&t->e.a.io, &t->e.loop, &end_ops));
-    assert_true(io_attach(&t->e.b.io, &t->e.loop, &end_ops));
-    (void)io_handshake(&t->e.a.io, &err);
-    ends_until(&t->e, both_shaken);
+    shake(t, fd, tls_connect(t->client, fd[0], host, NULL));
+}
+
+void talk_open_short(struct talk *t, size_t record_max, uint8_t asked)
+{
+    int fd[2];
+    struct err err;
+    ends_open_loop(&t->e);
+    tcp_pair(fd);
+    t->server = tls_ctx_server(talk_cert, talk_key, NULL, &err);
+    t->client = NULL;
+    assert_non_null(t->server);
+    tls_ctx_record_max(t->server, record_max);
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    assert_non_null(ctx);
+    assert_int_equal(SSL_CTX_set_tlsext_max_fragment_length(ctx, asked), 1);
+    SSL *ssl = SSL_new(ctx);
+    assert_non_null(ssl);
+    SSL_set_connect_state(ssl);
+    shake(t, fd, tls_adopt(ssl, fd[0]));
+    assert_true(t->e.a.shaken && t->e.b.shaken);
+    SSL_free(ssl); /* the end has one reference more */
+    SSL_CTX_free(ctx);
 }
 
 void talk_open(struct talk *t)

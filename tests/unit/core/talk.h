@@ -18,6 +18,9 @@ struct talk {
 /* Up to the end of the handshake, well or not. */
 void talk_begin(struct talk *t, enum tls_verify verify, const char *ca, const char *host);
 void talk_open(struct talk *t); /* well */
+/* The server sends no longer records than record_max, nor than the client has asked for: one of
+ * TLSEXT_max_fragment_length_*. */
+void talk_open_short(struct talk *t, size_t record_max, uint8_t asked);
 void talk_close(struct talk *t);
 
 /* For ends_until(). */
