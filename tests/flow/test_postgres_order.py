@@ -130,9 +130,11 @@ def test_a_pool_of_one_moves_between_workers(orders, sequence):
     """Two workers, one server, each worker's clients in bursts: neither starves the other."""
     daemon = orders(2, size={"max": 1, "acquire_timeout": "60s"})
     served = [0] * 8
+    start = threading.Barrier(len(served))
 
     def ride(n):
         with daemon.wire(timeout=30) as wire:
+            start.wait(30)  # who came later has waited for nobody
             while max(served) < 40:
                 for _ in range(5):  # a burst in one write: five transactions
                     wire.send(query("select 1"))
