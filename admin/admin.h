@@ -44,13 +44,19 @@ struct admin_view {
     uint64_t up_ms;
 };
 
+enum admin_reload {
+    ADMIN_RELOAD_DONE,
+    ADMIN_RELOAD_REFUSED, /* the configuration cannot be used */
+    ADMIN_RELOAD_BUSY, /* the last one is not in force everywhere yet: a matter of milliseconds */
+};
+
 struct admin_hooks {
     void *arg;
     /* The state of things now; valid until the thread returns to its loop. */
     const struct admin_view *(*view)(void *arg);
-    /* Loads the configuration again. False: nothing changed; `report` says what is wrong
-       (lines). */
-    bool (*reload)(void *arg, char *report, size_t cap);
+    /* Loads the configuration again. But for DONE nothing changed; of REFUSED `report` says what is
+       wrong, of DONE what changes (lines). */
+    enum admin_reload (*reload)(void *arg, char *report, size_t cap);
     /* Begins the drain; returns at once. */
     void (*shutdown)(void *arg);
     /* The configuration in force as YAML without secrets, malloc()ed; NULL without memory. */

@@ -225,12 +225,19 @@ static bool reload(struct answer *out, const struct admin_hooks *hooks)
     char *report = calloc(1, REPORT_MAX);
     if (!report)
         return false;
-    bool applied = hooks->reload(hooks->arg, report, REPORT_MAX);
-    bool good =
-        applied
-            ? answer(out, 200, json, pages_done("the configuration is in force", report))
-            : answer(out, 422, json,
-                     pages_error("nothing was changed: the configuration cannot be used", report));
+    bool good = false;
+    switch (hooks->reload(hooks->arg, report, REPORT_MAX)) {
+    case ADMIN_RELOAD_DONE:
+        good = answer(out, 200, json, pages_done("the configuration is in force", report));
+        break;
+    case ADMIN_RELOAD_REFUSED:
+        good = answer(out, 422, json,
+                      pages_error("nothing was changed: the configuration cannot be used", report));
+        break;
+    case ADMIN_RELOAD_BUSY:
+        good = answer_refuse(out, 503, "the last reload is still under way: try again");
+        break;
+    }
     free(report);
     return good;
 }

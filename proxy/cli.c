@@ -133,16 +133,26 @@ static bool find(struct cli *cli)
 
 /* ---- asking ---- */
 
+/* What cannot be done yet can be in a moment: for two seconds it is tried again. */
+enum { BUSY_TRIES = 100, BUSY_WAIT_NS = 20 * 1000 * 1000 };
+
 /* True: an answer with a status below 400, to be freed by the caller. */
 static bool ask(struct cli *cli, const char *method, const char *path, struct client_answer *out)
 {
     char why[512];
-    if (!client_ask(cli->client, method, path, out, why, sizeof why)) {
-        fprintf(stderr, "carpool: %s\n", why);
-        return false;
+    unsigned tries_max = strcmp(method, "POST") == 0 ? BUSY_TRIES : 0;
+    for (unsigned tries = 0;; tries++) {
+        if (!client_ask(cli->client, method, path, out, why, sizeof why)) {
+            fprintf(stderr, "carpool: %s\n", why);
+            return false;
+        }
+        if (out->status < 400)
+            return true;
+        if (out->status != 503 || tries == tries_max)
+            break;
+        free(out->body);
+        nanosleep(&(struct timespec){.tv_nsec = BUSY_WAIT_NS}, NULL);
     }
-    if (out->status < 400)
-        return true;
     show_answer(out->body, "carpool: ", stderr);
     free(out->body);
     return false;

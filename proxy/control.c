@@ -147,7 +147,7 @@ static const struct admin_view *admin_see(void *arg)
     return &c->view;
 }
 
-static bool admin_reload(void *arg, char *report, size_t cap)
+static enum admin_reload admin_reload(void *arg, char *report, size_t cap)
 {
     return control_reload(arg, report, cap);
 }
@@ -179,7 +179,7 @@ static void on_signal(uv_signal_t *handle, int number)
     if (number == SIGHUP) {
         char report[REPORT_MAX];
         if (c->phase == CONTROL_SERVING)
-            control_reload(c, report, sizeof report);
+            c->reload_due = control_reload(c, report, sizeof report) == ADMIN_RELOAD_BUSY;
         return;
     }
     control_shutdown(c);

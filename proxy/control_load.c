@@ -336,7 +336,7 @@ static bool is_whole(const struct control *c, const struct entry *e)
     return true;
 }
 
-void control_on_attached(struct worker_pool *wp)
+static void on_attached(struct worker_pool *wp)
 {
     struct control *c = wp->worker->control;
     for (size_t i = 0; i < c->n_entries; i++) {
@@ -429,20 +429,18 @@ static bool is_busy(const struct control *c)
     return false;
 }
 
-static bool refuse_reload(struct control *c, const struct report *report)
+static enum admin_reload refuse_reload(struct control *c, const struct report *report)
 {
     log_write(c->loop.log, LOG_ERROR, "reload", "result=refused reason=\"%.400s\"", report->text);
-    return false;
+    return ADMIN_RELOAD_REFUSED;
 }
 
-bool control_reload(struct control *c, char *text, size_t cap)
+enum admin_reload control_reload(struct control *c, char *text, size_t cap)
 {
     struct report report = {text, cap};
     text[0] = 0;
-    if (is_busy(c)) {
-        report_add(&report, "the last reload is still under way: try again");
-        return refuse_reload(c, &report);
-    }
+    if (is_busy(c))
+        return ADMIN_RELOAD_BUSY;
     struct conf_report *issues = conf_report_new();
     struct loaded *fresh = loaded_new(c->args, issues);
     report_issues(issues, &report);
@@ -463,5 +461,22 @@ bool control_reload(struct control *c, char *text, size_t cap)
     report_join(&report, &changes);
     log_write(c->loop.log, LOG_INFO, "reload", "result=applied changes=%zu reason=\"%.400s\"", n,
               text);
-    return true;
+    return ADMIN_RELOAD_DONE;
+}
+
+/* SIGHUP came while the last reload was under way. */
+static void reload_if_due(struct control *c)
+{
+    char report[REPORT_MAX];
+    if (!c->reload_due || c->phase != CONTROL_SERVING || is_busy(c))
+        return;
+    c->reload_due = false;
+    control_reload(c, report, sizeof report);
+}
+
+void control_on_attached(struct worker_pool *wp)
+{
+    struct control *c = wp->worker->control;
+    on_attached(wp);
+    reload_if_due(c);
 }

@@ -55,6 +55,7 @@ struct control {
     uv_signal_t hup, term, interrupt;
     struct loaded *loaded;
     enum control_phase phase;
+    bool reload_due; /* SIGHUP came while a reload was under way */
     struct timer drain_timer;
     unsigned signals; /* requests to stop so far */
     bool killed;
@@ -107,7 +108,9 @@ void doors_close(struct door_socket *doors, size_t n, bool remove_files);
 /* load */
 struct loaded *loaded_new(const struct control_args *args, struct conf_report *report);
 bool control_apply(struct control *c, struct loaded *fresh, struct report *report);
-bool control_reload(struct control *c, char *text, size_t cap);
+/* text says what changes, or what is wrong. BUSY: nothing was looked at; with c->reload_due it is
+ * done as soon as it can be. */
+enum admin_reload control_reload(struct control *c, char *text, size_t cap);
 void entry_free(struct control *c, struct entry *e);
 /* No more clients, once the workers' own descriptors are closed too. Not while an order is pending:
  * workers read the doors. */

@@ -2,7 +2,11 @@
 """What a reload says: what changes, what cannot, and where an address is that cannot be had."""
 
 import json
+import signal
 import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness.base import LOOPBACK, free_port, wait_for
@@ -41,6 +45,33 @@ def test_values_in_force_over_two_reloads(carpool, pg):
     daemon.config["workers"] = 1
     daemon.write(daemon.config)
     assert "workers" not in daemon.reload().stdout
+
+
+def test_reloads_at_the_heels_of_others(carpool, pg):
+    """Workers take a configuration a moment after it was read. Nobody is sent away for that."""
+    daemon = carpool(postgres_pool(pg.url()), workers=2)
+    with ThreadPoolExecutor(4) as crowd:
+        done = list(crowd.map(lambda _: daemon.cli("reload", check=False), range(60)))
+    assert [d.stderr for d in done if d.returncode] == []
+
+
+def test_signals_at_the_heels_of_others(carpool, pg):
+    """Nobody would hear that one came too early: what was written before the last is in force in the end."""
+    daemon = carpool(postgres_pool(pg.url()), workers=2)
+
+    def hammer(end):
+        while not end.is_set():
+            daemon.signal(signal.SIGHUP)
+            time.sleep(0.0005)
+    for most in range(100, 130):
+        end = threading.Event()
+        thread = threading.Thread(target=hammer, args=(end,))
+        thread.start()
+        daemon.change(size={"max": most})
+        daemon.signal(signal.SIGHUP)
+        end.set()
+        thread.join()
+        wait_for(lambda: daemon.pools()["orders"]["servers"]["max"] == most, what="the last configuration")
 
 
 def test_a_reload_says_what_changed(carpool, pg):

@@ -20,13 +20,13 @@ static const struct admin_view *see(void *arg)
     return &((struct running *)arg)->view;
 }
 
-static bool reload(void *arg, char *report, size_t cap)
+static enum admin_reload reload(void *arg, char *report, size_t cap)
 {
     struct running *r = arg;
     atomic_fetch_add(&r->reloads, 1);
     snprintf(report, cap, "c.yaml:3:1: %s: something\nsecond line\n",
              r->reload_works ? "warning" : "error");
-    return r->reload_works;
+    return r->reload_works ? ADMIN_RELOAD_DONE : ADMIN_RELOAD_REFUSED;
 }
 
 static void shut(void *arg)
